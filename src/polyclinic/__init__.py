@@ -1,0 +1,34 @@
+"""polyclinic: from a hospital's scattered records to a medical multimodal foundation model that it can trust.
+
+    import polyclinic as pc
+    cohort = pc.ingest("examples/hospital", into="cohort/")
+    run = pc.pretrain("recipes/demo.yaml", cohort)
+    finding = pc.adapt(run, task="finding", method="lora", labels=100)
+    print(pc.evaluate(finding)); pc.serve(finding)
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .adaptation import adapt, predict
+    from .clinic import serve
+    from .cohort import Cohort, ingest
+    from .training import Recipe, Run, pretrain
+    from .trust import evaluate
+
+__version__ = "0.1.0"
+__all__ = ["Cohort", "Recipe", "Run", "adapt", "evaluate", "ingest", "predict", "pretrain", "serve"]
+
+_ROOM = {
+    "Cohort": "cohort", "ingest": "cohort", "Recipe": "training", "Run": "training", "pretrain": "training",
+    "adapt": "adaptation", "predict": "adaptation", "evaluate": "trust", "serve": "clinic",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:  # PEP 562: nothing heavy is imported until it is named
+    if name in _ROOM:
+        return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,248 @@
+"""The types that every room shares; a whole newcomer's reading. It imports no room.
+
+A patient is a set of records; an encoder turns each record into tokens that keep their modality, their place (mm) and
+their time; everything after that is a function of a bag of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+Scalar = str | float | int | bool | None
+
+
+class Modality(StrEnum):
+    """What a record is, for the encoder that reads it; the order is the modality's number in `Tokens.modality`."""
+
+    IMAGE = "image"
+    VOLUME = "volume"
+    SLIDE = "slide"
+    VIDEO = "video"
+    TEXT = "text"
+    TABLE = "table"
+    SIGNAL = "signal"
+    OMICS = "omics"
+    KINEMATICS = "kinematics"
+
+    @property
+    def number(self) -> int:
+        """0..8, as it stands in `Tokens.modality`."""
+        return list(Modality).index(self)
+
+
+class PolyclinicError(Exception):
+    """Something the user can mend: what was found, what was expected, what to do.
+
+    Args:
+        found: what is there (names the file, the record, the row or the key; never patient data).
+        expected: what should have been there.
+        remedy: the next thing to do, as an instruction.
+    """
+
+    def __init__(self, found: str, expected: str = "", remedy: str = "") -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        parts = [f"Found: {found}", f"Expected: {expected}" if expected else "", f"Do: {remedy}" if remedy else ""]
+        super().__init__("\n".join(p for p in parts if p))
+
+
+class MissingExtraError(PolyclinicError):
+    """A library of an optional extra is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"the library {library!r} is not installed",
+            f"the extra {extra!r}, which brings it",
+            f"pip install 'polyclinic[{extra}]'",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row of the catalogue: where a piece of a patient's history lies, and what it is.
+
+    `attributes` holds scalars only (age, sex, view, spacing, rate, licence, the cells of a table's row). A mask is a
+    record too: its `attributes["mask_of"]` is the id of the image that it labels, and it is never a model's input.
+    """
+
+    id: str  # blake2b-128 of the source bytes and the place in them, hex
+    patient: str
+    time: datetime | None
+    modality: Modality
+    kind: str  # what exactly, in the field's words: "CR chest PA", "ECG 12-lead", "LOINC 2160-0"
+    uri: str  # where the source lies: a path, with '#row=17' or '#entry=name' for a part of it
+    site: str | None = None
+    device: str | None = None
+    attributes: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """One row of the `rejected` table: a source that was set aside, and why."""
+
+    uri: str
+    found: str
+    expected: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One invertible step of a payload's history: enough of the grid before it to travel back.
+
+    Args:
+        name: the harmoniser's step, such as "resample".
+        shape: the spatial shape (z y x), (y x) or (t,) before the step.
+        to_world: the 4x4 index-to-mm matrix before the step, as rows; None where the source had no geometry.
+        parameters: what the step was told.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    to_world: tuple[tuple[float, ...], ...] | None = None
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """An array with its geometry.
+
+    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (c t) for a signal, (w,) int64 word
+    numbers for a harmonised text, (e 3) code number, value, hours for a harmonised table, (g,) float32 with NaN where
+    not measured for harmonised omics. `to_world` maps homogeneous index (x y z 1) to mm in LPS, as DICOM PS3.3
+    C.7.6.2.1.1; for signals its [0, 0] is seconds a sample. Readers give text and tables as `items`, not as an array.
+    """
+
+    array: np.ndarray
+    to_world: np.ndarray | None = None
+    history: tuple[Step, ...] = ()
+    nominal: bool = False  # the scale is by kind, not from the file
+    names: tuple[str, ...] = ()  # what the rows are called: signal leads, genes, a table's codes
+    text: str | None = None  # a text record's words, before tokenising
+
+
+@dataclass(slots=True)
+class Ragged:
+    """The m records of one modality in a batch.
+
+    Args:
+        values: (m ...) where shapes agree, else a list of m tensors.
+        patient: (m,) int64, which of the batch's patients, ascending.
+        time_h: (m,) float32, hours from the patient's index time.
+        spacing: (m k) mm or seconds a sample in axis order (z y x), (y x) or (t,); NaN where the file had none.
+        patients: b, how many patients the batch has, with or without such records.
+        ids: the m record ids.
+    """
+
+    values: Tensor | list[Tensor]
+    patient: Tensor
+    time_h: Tensor
+    spacing: Tensor | None
+    patients: int
+    ids: list[str]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(slots=True)
+class Target:
+    """What a task wants to know, and about whom it is known.
+
+    Args:
+        values: (b ...) one a patient; for a dense target a list, one (z y x) or (y x) int64 a record of the modality.
+        mask: (b,) or (m,) bool, True where labelled: an unlabelled patient is not a negative one.
+    """
+
+    values: Tensor | list[Tensor]
+    mask: Tensor
+
+
+@dataclass(slots=True)
+class Batch:
+    """b patients; only what exists is here."""
+
+    payloads: dict[Modality, Ragged]
+    targets: dict[str, Target]
+    patients: list[str]
+
+
+@dataclass(slots=True)
+class Tokens:
+    """n tokens of b patients, sorted by patient.
+
+    Args:
+        values: (n d).
+        patient: (n,) int64, 0..b-1, ascending.
+        modality: (n,) int64, `Modality.number`.
+        record: (n,) int64, which record of the batch; place means something within one frame of reference.
+        position: (n 4) float32, x, y, z in mm and s: seconds within the record (for text, the word's order).
+        time_h: (n,) float32, the record's time (an event's own, in an EHR).
+        lengths: (b,) int64, tokens of each patient; a patient may have none.
+    """
+
+    values: Tensor
+    patient: Tensor
+    modality: Tensor
+    record: Tensor
+    position: Tensor
+    time_h: Tensor
+    lengths: Tensor
+
+
+@dataclass(slots=True)
+class Fused:
+    """What a fusion gives: tokens, one vector a patient, and who had anything at all.
+
+    Args:
+        tokens: the tokens after fusion, sorted by patient.
+        pooled: (b d); zeros for a patient without tokens.
+        present: (b,) bool.
+    """
+
+    tokens: Tokens
+    pooled: Tensor
+    present: Tensor
+
+
+@dataclass(slots=True)
+class Losses:
+    """Named scalar losses and their weights; a term that nothing in the batch speaks to is absent."""
+
+    terms: dict[str, Tensor]
+    weights: dict[str, float]
+
+    @property
+    def total(self) -> Tensor | None:
+        """The weighted sum; None when the batch spoke to no term."""
+        parts = [self.weights.get(name, 1.0) * term for name, term in self.terms.items()]
+        return sum(parts[1:], parts[0]) if parts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A reported number: never without n, an interval and the split it was measured on.
+
+    Args:
+        name: the metric, such as "auroc".
+        value: the point estimate; NaN where it is not defined (say why in `note`).
+        low, high: the 95% interval.
+        n: how many patients it rests on.
+        split: the hash of the split (`lock.json`).
+        note: how the interval was made, or why there is none.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    n: int
+    split: str
+    note: str = "95% interval, bootstrap over patients"
