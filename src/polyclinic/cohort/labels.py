@@ -1,0 +1,136 @@
+"""What is known about whom: labels from tables' cells and from masks. What is not known is absent, never zero."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..schema import Modality, PolyclinicError, Record
+
+
+class LabelError(PolyclinicError):
+    """A label that the cohort does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """Where a task's answers stand.
+
+    Args:
+        task: the task's name in the recipe.
+        kind: "class" (0 or 1), "survival" (time, event) or "mask".
+        column: the table column of the class, or of the time.
+        positive: the cells that mean 1.
+        negative: the cells that mean 0; empty: every other known cell.
+        event: the column that tells whether the event was seen.
+        event_value: its cell where it was.
+        modality: of a mask, IMAGE or VOLUME.
+        kind_like: of a mask, a word in its record's kind.
+    """
+
+    task: str
+    kind: Literal["class", "survival", "mask"]
+    column: str | None = None
+    positive: tuple[str, ...] = ()
+    negative: tuple[str, ...] = ()
+    event: str | None = None
+    event_value: str | float | None = None
+    modality: Modality | None = None
+    kind_like: str | None = None
+
+
+def _same(cell: object, wanted: object) -> bool:
+    try:
+        return float(cell) == float(wanted)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return str(cell).strip().lower() == str(wanted).strip().lower()
+
+
+def check_column(found: Sequence[Record], column: str, task: str) -> None:
+    """Refuse a column that no record has, and name the closest one.
+
+    Raises:
+        LabelError: with the columns there are.
+    """
+    columns = sorted({name for r in found for name in r.attributes if r.modality in (Modality.TABLE, Modality.OMICS)})
+    if column not in columns:
+        close = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
+        raise LabelError(
+            f"task {task!r} asks for the column {column!r}, which no table has",
+            "one of " + ", ".join(columns[:40]),
+            f"did you mean {close[0]!r}?" if close else "correct the task's column in the recipe",
+        )
+
+
+def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
+    """The known answers.
+
+    Returns:
+        class: patient → 0 or 1 (any positive row makes the patient positive); survival: patient → (time, event);
+        mask: image record id → the mask's Record.
+    Raises:
+        LabelError: no table has the column, or no cell of it is one of the wanted words.
+    """
+    if label.kind == "mask":
+        return {
+            str(r.attributes["mask_of"]): r
+            for r in found
+            if r.attributes.get("mask_of") and r.modality is (label.modality or r.modality) and (label.kind_like or "") in r.kind
+        }
+    assert label.column is not None
+    check_column(found, label.column, label.task)
+    if label.kind == "survival":
+        assert label.event is not None
+        check_column(found, label.event, label.task)
+        return {
+            r.patient: (float(time), float(_same(r.attributes[label.event], label.event_value)))
+            for r in found
+            if isinstance(time := r.attributes.get(label.column), int | float) and r.attributes.get(label.event) is not None
+        }
+    answers: dict[str, int] = {}
+    for record in found:
+        cell = record.attributes.get(label.column)
+        if cell is None or record.modality not in (Modality.TABLE, Modality.OMICS):
+            continue
+        if any(_same(cell, p) for p in label.positive):
+            answers[record.patient] = 1
+        elif not label.negative or any(_same(cell, n) for n in label.negative):
+            answers.setdefault(record.patient, 0)
+    if not any(answers.values()):
+        cells = sorted({str(r.attributes.get(label.column)) for r in found if r.attributes.get(label.column) is not None})
+        raise LabelError(
+            f"task {label.task!r}: no cell of {label.column!r} is {' or '.join(label.positive)}",
+            "one of " + ", ".join(cells[:20]),
+            "correct `positive` in the recipe",
+        )
+    return answers
+
+
+def _place(seed: int, name: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=8).digest()
+
+
+def subset(labels: Mapping[str, Any], n: int | None, seed: int) -> tuple[str, ...]:
+    """The first n labelled names of a fixed order, so that a smaller subset lies in every larger one.
+
+    For classes (and survival's events) the order deals them in turn by their share, the rarest first: a subset of two
+    or more has each class where it exists.
+
+    Args:
+        labels: name → 0, 1, (time, event) or anything else.
+        n: how many; None for all.
+        seed: of the order.
+    """
+    groups: dict[str, list[str]] = {}
+    for name, value in labels.items():
+        key = str(value) if isinstance(value, int | bool) else str(value[1]) if isinstance(value, tuple) else ""
+        groups.setdefault(key, []).append(name)
+    ranked = []
+    for key, names in groups.items():
+        names.sort(key=lambda name: _place(seed, name))
+        # The i-th of a group of g stands at i/g of the way: every prefix has each group's share.
+        ranked += [(i / len(names), len(names), key, name) for i, name in enumerate(names)]
+    return tuple(name for *_, name in sorted(ranked)[: n if n is not None else len(ranked)])

@@ -1,0 +1,97 @@
+"""The leakage guard: no patient and no near-duplicate image on two sides of a split.
+
+Near-duplicates are found by two perceptual hashes that must agree: a 64-bit difference hash and a 16x16 thumbnail's
+correlation. Difference hashes alone confuse chest X-rays of different people, which are alike by nature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..schema import Modality, Payload, PolyclinicError, Record
+
+HAMMING = 6
+CORRELATION = 0.995
+
+
+class LeakageError(PolyclinicError):
+    """Something of the test side is on the training side."""
+
+
+def fingerprint(payload: Payload) -> tuple[np.ndarray, np.ndarray]:
+    """A 256-bit difference hash and the standardised 32x32 thumbnail of an image (c y x).
+
+    Blocks are averaged, so that a resaved, rescaled or brightness-shifted copy keeps its hash.
+    """
+    grey = payload.array.mean(axis=0)
+    small = _shrink(grey, 32)
+    tiny = _shrink(grey, 17)
+    bits = (tiny[:16, 1:] > tiny[:16, :-1]).reshape(-1)
+    return bits, ((small - small.mean()) / (small.std() + 1e-6)).reshape(-1)
+
+
+def _shrink(grey: np.ndarray, side: int) -> np.ndarray:
+    """(side side) by averaging blocks of near-equal size."""
+    rows = np.linspace(0, grey.shape[0], side + 1).astype(int)
+    columns = np.linspace(0, grey.shape[1], side + 1).astype(int)
+    if grey.shape[0] < side or grey.shape[1] < side:
+        grey = grey[np.arange(side) * grey.shape[0] // side][:, np.arange(side) * grey.shape[1] // side]
+        return grey
+    sums = np.add.reduceat(np.add.reduceat(grey.astype(np.float64), rows[:-1], axis=0), columns[:-1], axis=1)
+    return sums / np.outer(np.diff(rows), np.diff(columns))
+
+
+def near_duplicates(images: Sequence[Record], load: Callable[[Record], Payload]) -> list[tuple[Record, Record]]:
+    """Pairs of images of different patients that are copies of each other."""
+    if len(images) < 2:
+        return []
+    prints = [fingerprint(load(r)) for r in images]
+    bits = np.stack([p[0] for p in prints]).astype(np.float32)
+    small = np.stack([p[1] for p in prints])
+    apart = bits @ (1 - bits).T
+    apart = apart + apart.T
+    alike = (small @ small.T) / small.shape[1]
+    rows, columns = np.nonzero(np.triu((apart <= 4 * HAMMING) & (alike >= CORRELATION), k=1))
+    return [(images[i], images[j]) for i, j in zip(rows, columns, strict=True) if images[i].patient != images[j].patient]
+
+
+def _images(found: Sequence[Record]) -> list[Record]:
+    return [r for r in found if r.modality is Modality.IMAGE and not r.attributes.get("mask")]
+
+
+def ties(found: Sequence[Record], load: Callable[[Record], Payload]) -> dict[str, str]:
+    """Patient → the name of the group of patients that share near-duplicate images; those without are absent."""
+    parent: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while parent.get(name, name) != name:
+            name = parent[name]
+        return name
+
+    for one, other in near_duplicates(_images(found), load):
+        first, second = sorted((top(one.patient), top(other.patient)))
+        parent.setdefault(first, first)
+        parent[second] = first
+    return {patient: top(patient) for patient in parent}
+
+
+def guard(train: Sequence[str], test: Sequence[str], found: Sequence[Record], load: Callable[[Record], Payload]) -> None:
+    """Refuse a split that leaks.
+
+    Raises:
+        LeakageError: a patient, or a near-duplicate image, is on both sides. It names record ids, not patients.
+    """
+    both = set(train) & set(test)
+    if both:
+        raise LeakageError(f"{len(both)} patients on both sides of the split", "each patient on one side", "make the split anew")
+    side = dict.fromkeys(train, 0) | dict.fromkeys(test, 1)
+    mine = [r for r in _images(found) if r.patient in side]
+    for one, other in near_duplicates(mine, load):
+        if side[one.patient] != side[other.patient]:
+            raise LeakageError(
+                f"the images {one.id} and {other.id} are near-duplicates on two sides of the split",
+                "near-duplicates on one side",
+                "make the split with `polyclinic cohort split`, which keeps them together",
+            )

@@ -1,0 +1,79 @@
+"""Files of the outside world → `Record` and arrays. One reader a format; imports `schema` only.
+
+Each reader is a module with `recognises(path, head)`, `read(path)` and `load(record)`. `read` here finds out what a file
+is, by its content first and its name second, and never raises for a bad file: what cannot be taken comes back as
+`Rejected` with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from ..schema import MissingExtraError, Payload, Record, Rejected
+from . import dicom, fhir, nifti, omics, raster, tables, text, waveform
+from .source import RecordError, content_id, split_uri
+
+__all__ = ["READERS", "RecordError", "content_id", "load", "read", "read_series", "split_uri"]
+
+# By content first: a table or a text can be anything, so they come last.
+READERS = (dicom, nifti, raster, waveform, fhir, omics, tables, text)
+
+read_series = dicom.read_series
+
+
+def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
+    """Every record of one file, whatever its format.
+
+    Args:
+        path: the file.
+        root: the ingested folder; the records' `uri` is relative to it.
+    Yields:
+        Record, or Rejected with what was found, what was expected and what to do.
+    """
+    root = root or path.parent
+    place = path.relative_to(root).as_posix()
+    try:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if not head:
+            raise RecordError("an empty file", "a file with content", "export it again")
+        reader = next((r for r in READERS if r.recognises(path, head)), None)
+        if reader is None:
+            raise RecordError(
+                f"a file of unknown format ({path.suffix or 'no ending'})",
+                "one of " + ", ".join(r.__name__.rsplit(".", 1)[1] for r in READERS),
+                "convert it, or leave it out",
+            )
+        for item in reader.read(path):
+            yield replace(item, uri=place + item.uri[len(str(path)) :] if item.uri.startswith(str(path)) else place)
+    except MissingExtraError:
+        raise
+    except RecordError as error:
+        yield Rejected(place, error.found, error.expected, error.remedy)
+    except Exception as error:  # a reader's library may raise anything on a hostile file
+        yield Rejected(
+            place,
+            f"a file that its reader could not take ({type(error).__name__})",
+            "a whole, valid file",
+            "check it with the system that wrote it, and export it again",
+        )
+
+
+def load(record: Record, root: Path | None = None) -> Payload:
+    """The array (or the words) of a record, with its geometry.
+
+    Raises:
+        RecordError: the source is gone or cannot be read any more.
+    """
+    place, fragment = split_uri(record.uri)
+    path = (root / place) if root is not None else Path(place)
+    if not path.exists():
+        raise RecordError(f"no file at {place}", "the source where it was ingested", "put it back or ingest it again")
+    with path.open("rb") as file:
+        head = file.read(4096)
+    reader = next((r for r in READERS if r.recognises(path, head)), None)
+    if reader is None:
+        raise RecordError(f"{place} has another format now", "the file as ingested", "ingest it again")
+    return reader.load(replace(record, uri=str(path) + (f"#{fragment}" if fragment else "")))
