@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
 from . import dicom, fhir, nifti, omics, raster, tables, text, waveform
@@ -35,11 +37,9 @@ def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
     root = root or path.parent
     place = path.relative_to(root).as_posix()
     try:
-        with path.open("rb") as file:
-            head = file.read(4096)
-        if not head:
+        if path.stat().st_size == 0:
             raise RecordError("an empty file", "a file with content", "export it again")
-        reader = next((r for r in READERS if r.recognises(path, head)), None)
+        reader = _reader(path, path.stat().st_mtime_ns)
         if reader is None:
             raise RecordError(
                 f"a file of unknown format ({path.suffix or 'no ending'})",
@@ -71,9 +71,15 @@ def load(record: Record, root: Path | None = None) -> Payload:
     path = (root / place) if root is not None else Path(place)
     if not path.exists():
         raise RecordError(f"no file at {place}", "the source where it was ingested", "put it back or ingest it again")
-    with path.open("rb") as file:
-        head = file.read(4096)
-    reader = next((r for r in READERS if r.recognises(path, head)), None)
+    reader = dicom if path.is_dir() else _reader(path, path.stat().st_mtime_ns)
     if reader is None:
         raise RecordError(f"{place} has another format now", "the file as ingested", "ingest it again")
     return reader.load(replace(record, uri=str(path) + (f"#{fragment}" if fragment else "")))
+
+
+@lru_cache(maxsize=4096)
+def _reader(path: Path, changed: int) -> ModuleType | None:
+    """The module that reads a file; kept, because the rows of one table ask for it one after the other."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return next((r for r in READERS if r.recognises(path, head)), None)

@@ -1,0 +1,48 @@
+"""Any payload → the standard payload of its modality, and the way back; the cache; the loader that hands out `Batch`es.
+
+Imports `cohort`, `records` and `schema`. Each modality's file has its standard (a typed specification) and `harmonise`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..schema import Payload, Record
+from . import image, omics, signal, table, text, volume
+from .cache import Cache
+from .fingerprint import Fingerprint, fit
+from .geometry import points_back, points_forth, way_back
+from .image import ImageStandard
+from .omics import OmicsStandard
+from .signal import LEADS, SignalStandard
+from .table import TableStandard
+from .text import TextStandard
+from .volume import GridError, VolumeStandard
+
+Standard = Annotated[
+    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard, Field(discriminator="kind")
+]
+
+__all__ = [
+    "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "OmicsStandard", "SignalStandard", "Standard", "TableStandard",
+    "TextStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
+]  # fmt: skip
+
+
+def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint: Fingerprint) -> Payload:
+    """The standard payload of any modality."""
+    match standard:
+        case ImageStandard():
+            return image.harmonise(payload, record, standard, fingerprint)
+        case VolumeStandard():
+            return volume.harmonise(payload, record, standard, fingerprint)
+        case TextStandard():
+            return text.harmonise(payload, record, standard, fingerprint)
+        case TableStandard():
+            return table.harmonise(payload, record, standard, fingerprint)
+        case SignalStandard():
+            return signal.harmonise(payload, record, standard, fingerprint)
+        case OmicsStandard():
+            return omics.harmonise(payload, record, standard, fingerprint)

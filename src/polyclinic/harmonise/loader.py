@@ -1,0 +1,166 @@
+"""The loader: records → `Batch`es. A training batch is a function of (seed, step) and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..cohort.catalogue import inputs, signatures
+from ..cohort.labels import Label, labels_of
+from ..cohort.sampling import Sampler
+from ..schema import Batch, Modality, Payload, Ragged, Record, Target
+from . import harmonise, image, volume
+from .cache import Cache
+from .fingerprint import Fingerprint
+
+
+class Loader:
+    """Hands out batches of harmonised payloads and targets.
+
+    Args:
+        records: of the patients, masks among them.
+        patients: who is drawn.
+        standards: what each encoder wants; a modality without one is not loaded.
+        fingerprint: of the training patients.
+        load: record → source payload.
+        labels: what the tasks ask.
+        cache: shared with other loaders of the run.
+        batch: patients a training batch.
+        seed: of the draws.
+        most: records a patient and modality in a training batch; None for all.
+        temperature: of the sampler.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        patients: Sequence[str],
+        standards: Mapping[Modality, Any],
+        fingerprint: Fingerprint,
+        load: Callable[[Record], Payload],
+        labels: Sequence[Label] = (),
+        cache: Cache | None = None,
+        batch: int = 16,
+        seed: int = 0,
+        most: int | None = 2,
+        temperature: float = 0.5,
+    ) -> None:
+        self.standards, self.fingerprint, self.load = dict(standards), fingerprint, load
+        self.cache, self.seed, self.most = cache or Cache(), seed, most
+        chosen = set(patients)
+        mine = [r for r in inputs(records) if r.modality in self.standards and r.patient in chosen]
+        self.by_patient: dict[str, dict[Modality, list[Record]]] = {}
+        start: dict[str, float] = {}
+        for record in sorted(mine, key=lambda r: (r.patient, r.time.timestamp() if r.time else 0.0, r.id)):
+            self.by_patient.setdefault(record.patient, {}).setdefault(record.modality, []).append(record)
+            if record.time:
+                start.setdefault(record.patient, record.time.timestamp())
+        self.start = start
+        self.patients = [p for p in patients if p in self.by_patient]
+        self.labels = list(labels)
+        self.answers = {label.task: labels_of(records, label) for label in labels}
+        kept = {p: s for p, s in signatures(mine).items() if p in set(self.patients)}
+        self.sampler = Sampler(kept, batch, seed, temperature)
+
+    def batch(self, step: int) -> Batch:
+        """The training batch of one step."""
+        random = np.random.default_rng([self.seed, step, 1])
+        return self._assemble(self.sampler.batch(step), None, random)
+
+    def each(
+        self, size: int = 32, patients: Sequence[str] | None = None, modalities: Sequence[Modality] | None = None
+    ) -> Iterator[Batch]:
+        """Every patient once, with all records, in the order given.
+
+        Args:
+            size: patients a batch.
+            patients: who; by default all of the loader's.
+            modalities: what may be seen of them; by default everything. A patient left with nothing still comes.
+        """
+        who = [p for p in (self.patients if patients is None else patients) if p in self.by_patient]
+        for start in range(0, len(who), size):
+            yield self._assemble(who[start : start + size], modalities, None)
+
+    def of(self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None) -> Batch:
+        """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`."""
+        return self._assemble(list(patients), modalities, None if seed is None else np.random.default_rng([self.seed, seed, 2]))
+
+    def payload(self, record: Record) -> Payload:
+        """The harmonised payload of a record."""
+        standard = self.standards[record.modality]
+        make = lambda: harmonise(self.load(record), record, standard, self.fingerprint)
+        return self.cache.get(record.id, standard, record.kind, make)
+
+    def _assemble(
+        self, patients: list[str], modalities: Sequence[Modality] | None, random: np.random.Generator | None
+    ) -> Batch:
+        chosen: dict[Modality, list[tuple[int, Record]]] = {}
+        for number, patient in enumerate(patients):
+            for modality, records in self.by_patient[patient].items():
+                if modalities is not None and modality not in modalities:
+                    continue
+                if random is not None and self.most is not None and len(records) > self.most:
+                    picked = np.sort(random.choice(len(records), self.most, replace=False))
+                    records = [records[i] for i in picked]
+                chosen.setdefault(modality, []).extend((number, r) for r in records)
+        payloads, kept = {}, {}
+        for modality in (m for m in Modality if m in chosen):
+            # A table whose every code is unknown has no events: it is not a record of this batch.
+            pairs = [(n, r, p) for n, r in chosen[modality] if (p := self.payload(r)).array.size]
+            if pairs:
+                payloads[modality] = self._ragged(modality, pairs, len(patients))
+                kept[modality] = pairs
+        return Batch(payloads, {label.task: self._target(label, patients, kept) for label in self.labels}, list(patients))
+
+    def _ragged(self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int) -> Ragged:
+        arrays = [torch.from_numpy(np.ascontiguousarray(p.array)) for _, _, p in pairs]
+        same = modality not in (Modality.TEXT, Modality.TABLE) and len({a.shape for a in arrays}) == 1
+        hours = [(r.time.timestamp() - self.start[r.patient]) / 3600 if r.time else 0.0 for _, r, _ in pairs]
+        return Ragged(
+            values=torch.stack(arrays) if same else arrays,
+            patient=torch.tensor([n for n, _, _ in pairs]),
+            time_h=torch.tensor(hours, dtype=torch.float32),
+            spacing=_spacing([p for _, _, p in pairs]),
+            patients=patients,
+            ids=[r.id for _, r, _ in pairs],
+        )
+
+    def _target(self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]]) -> Target:
+        answers = self.answers[label.task]
+        if label.kind == "mask":
+            modality = label.modality or Modality.VOLUME
+            pairs = kept.get(modality, [])
+            masks = [self._mask(answers.get(r.id), r, p) for _, r, p in pairs]
+            return Target(masks, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
+        width = 2 if label.kind == "survival" else 1
+        values = torch.zeros(len(patients), width)
+        for number, patient in enumerate(patients):
+            if patient in answers:
+                values[number] = torch.tensor(answers[patient], dtype=torch.float32)
+        return Target(values.squeeze(1) if width == 1 else values, torch.tensor([p in answers for p in patients], dtype=torch.bool))
+
+    def _mask(self, mask: Record | None, record: Record, payload: Payload) -> torch.Tensor:
+        """The mask on its image's standard grid; zeros where there is none (and the target's mask says so)."""
+        if mask is None:
+            return torch.zeros(payload.array.shape[1:], dtype=torch.int64)
+        standard = self.standards[record.modality]
+        how = image.harmonise_mask if record.modality is Modality.IMAGE else volume.harmonise_mask
+        make = lambda: Payload(how(self.load(mask), payload, standard).astype(np.int8))
+        kept = self.cache.get(mask.id, standard, "mask of " + record.id, make)
+        return torch.from_numpy(kept.array.astype(np.int64))
+
+
+def _spacing(payloads: Sequence[Payload]) -> torch.Tensor | None:
+    """(m k) in axis order; NaN where the scale is nominal; None for what has no grid."""
+    if any(p.to_world is None for p in payloads):
+        return None
+    rows = []
+    for payload in payloads:
+        assert payload.to_world is not None
+        axes = payload.array.ndim - 1
+        own = np.linalg.norm(payload.to_world[:3, :3], axis=0)[:axes][::-1]
+        rows.append(np.full(axes, np.nan) if payload.nominal else own)
+    return torch.tensor(np.array(rows), dtype=torch.float32)

@@ -1,0 +1,44 @@
+"""Tables and EHR events: known codes with their standardised value and hour; a label column never enters."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..schema import Payload, Record
+from .fingerprint import Fingerprint
+
+
+class TableStandard(BaseModel):
+    """Which codes count.
+
+    Args:
+        exclude: columns that never enter: labels, outcomes, names of files.
+        fewest: a code that fewer training patients have is not learned: it would name a person.
+        most: events a record; the latest are kept.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["table"] = "table"
+    exclude: tuple[str, ...] = ()
+    fewest: int = Field(3, ge=1)
+    most: int = Field(512, ge=1)
+
+
+def column_of(name: str) -> str:
+    """The column of an event's name: `sex=M` → `sex`."""
+    return name.split("=", 1)[0]
+
+
+def harmonise(payload: Payload, record: Record, standard: TableStandard, fingerprint: Fingerprint) -> Payload:
+    """(e 3) float32: code number, standardised value (0 for a category), hours from the record's first event."""
+    excluded = set(standard.exclude)
+    rows = []
+    for name, (value, hours) in zip(payload.names, payload.array.reshape(-1, 2), strict=True):
+        code = fingerprint.codes.get(name)
+        if code is None or column_of(name) in excluded:
+            continue
+        rows.append((code.number, np.clip((value - code.mean) / code.sd, -8, 8) if code.sd > 0 else 0.0, hours))
+    return Payload(np.array(rows[-standard.most :], dtype=np.float32).reshape(-1, 3), names=payload.names)
