@@ -1,0 +1,42 @@
+"""Late fusion: one vector a modality, then one a patient."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from ..schema import Fused, Tokens
+from .pooling import by_modality
+
+
+class Late(BaseModel):
+    """How the modalities' vectors meet: their mean, or a mean weighted by a learned gate (Arevalo et al. 2017)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    kind: Literal["late"] = "late"
+    style: Literal["mean", "gated"] = "mean"
+
+    def build(self, width: int) -> LateFusion:
+        """The module, freshly initialised."""
+        return LateFusion(self, width)
+
+
+class LateFusion(nn.Module):
+    """Tokens of different modalities never see each other."""
+
+    embeds_only = False
+
+    def __init__(self, spec: Late, width: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, 1) if spec.style == "gated" else None
+
+    def forward(self, tokens: Tokens) -> Fused:
+        """Tokens (n d) → the same tokens, and (b d)."""
+        means, there = by_modality(tokens)
+        scores = self.gate(means).squeeze(2) if self.gate is not None else means.new_zeros(there.shape)
+        weights = torch.softmax(scores.masked_fill(~there, float("-inf")), dim=1)
+        weights = torch.where(there, weights, 0.0)
+        return Fused(tokens, (weights[:, :, None] * means).sum(1), tokens.lengths > 0)

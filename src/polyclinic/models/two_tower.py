@@ -1,0 +1,31 @@
+"""Two towers and more (CLIP, Radford et al. 2021): modalities are compared before they meet in the fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from ..fusion.pooling import balanced
+from ..schema import Modality, Tokens
+from ..tokens import Encoder
+from .model import Model, ModelFields
+
+
+class TwoTower(ModelFields):
+    """A tower a modality ends at its encoder."""
+
+    kind: Literal["two_tower"] = "two_tower"
+
+    def build(self, encoders: Mapping[Modality, Callable[[], Encoder]], seed: int) -> TwoTowerModel:
+        """The module, freshly initialised."""
+        return TwoTowerModel(self, encoders, seed)
+
+
+class TwoTowerModel(Model):
+    """Its towers are pooled before the fusion."""
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(b d) the mean of a patient's tokens."""
+        return balanced(tokens)

@@ -1,0 +1,30 @@
+"""A unified model: every modality alone goes through the same fusion trunk before it is compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from ..schema import Modality, Tokens
+from ..tokens import Encoder
+from .model import Model, ModelFields
+
+
+class Unified(ModelFields):
+    """A tower a modality ends behind the shared trunk."""
+
+    kind: Literal["unified"] = "unified"
+
+    def build(self, encoders: Mapping[Modality, Callable[[], Encoder]], seed: int) -> UnifiedModel:
+        """The module, freshly initialised."""
+        return UnifiedModel(self, encoders, seed)
+
+
+class UnifiedModel(Model):
+    """Its towers are pooled after the fusion."""
+
+    def pool(self, tokens: Tokens) -> Tensor:
+        """(b d) the fusion's vector of patients of whom only this modality is seen."""
+        return self.fusion(tokens).pooled

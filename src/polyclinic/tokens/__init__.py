@@ -1,0 +1,27 @@
+"""Standard payload → `Tokens`: one encoder a modality, the one `Transformer`, physical positions, packing.
+
+Imports `harmonise` and above. A new encoder is one file with its specification and its module, and one line in the union below.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .encoder import Encoder
+from .image import ImageEncoder, Vit
+from .omics import OmicsEncoder, Programmes
+from .packing import Layout, join, select
+from .signal import SignalEncoder, SignalVit
+from .table import EventEncoder, Events
+from .text import Bert, TextEncoder
+from .transformer import Transformer
+from .volume import Vit3d, VolumeEncoder
+
+EncoderSpec = Annotated[Vit | Vit3d | Bert | Events | Programmes | SignalVit, Field(discriminator="kind")]
+
+__all__ = [
+    "Bert", "Encoder", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "OmicsEncoder", "Programmes",
+    "SignalEncoder", "SignalVit", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
+]  # fmt: skip

@@ -1,0 +1,70 @@
+"""Images: patches of a square (ViT, Dosovitskiy et al. 2021), placed in mm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ..harmonise import Fingerprint, ImageStandard
+from ..schema import Modality, Ragged, Tokens
+from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows
+
+NOMINAL_SIDE_MM = 350.0
+"""The side of an image whose file has no scale: about a chest film's."""
+
+
+class Vit(EncoderFields):
+    """A vision transformer on images of `size` pixels in patches of `patch`."""
+
+    kind: Literal["vit"] = "vit"
+    size: int = Field(128, ge=8)
+    patch: int = Field(16, ge=2)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Vit:
+        if self.size % self.patch:
+            raise ValueError(f"patches of {self.patch} do not fill an image of {self.size}")
+        return self
+
+    def standard(self, exclude: tuple[str, ...] = ()) -> ImageStandard:
+        """What it wants from the harmoniser."""
+        return ImageStandard(size=self.size)
+
+    def build(self, fingerprint: Fingerprint) -> ImageEncoder:
+        """The module, freshly initialised."""
+        return ImageEncoder(self)
+
+
+class ImageEncoder(Encoder):
+    """(m 1 y x) → m · (size / patch)² tokens."""
+
+    def __init__(self, spec: Vit) -> None:
+        super().__init__(Modality.IMAGE, spec)
+        self.patch, self.answer_size = spec.patch, spec.patch**2
+        self.project = nn.Linear(spec.patch**2, spec.width)
+
+    def patches(self, values: Tensor) -> Tensor:
+        """(m 1 y x) → (m n p)."""
+        m, _, height, width = values.shape
+        p = self.patch
+        return values.reshape(m, height // p, p, width // p, p).permute(0, 1, 3, 2, 4).reshape(m, -1, p * p)
+
+    def embed(self, ragged: Ragged) -> Tokens:
+        """One token a patch."""
+        assert isinstance(ragged.values, Tensor)
+        m, _, height, width = ragged.values.shape
+        patches = self.patches(ragged.values)
+        spacing = ragged.spacing if ragged.spacing is not None else torch.full((m, 2), torch.nan, device=patches.device)
+        spacing = torch.where(torch.isfinite(spacing), spacing, NOMINAL_SIDE_MM / max(height, width))
+        position = grid_positions((height // self.patch, width // self.patch), (self.patch, self.patch), spacing)
+        return self.tokens(
+            ragged, self.project(patches.flatten(0, 1)), rows(m, patches.shape[1], patches.device), position.flatten(0, 1)
+        )
+
+    def answer(self, ragged: Ragged) -> Tensor:
+        """(n p) standardised patches."""
+        assert isinstance(ragged.values, Tensor)
+        return normalised(self.patches(ragged.values).flatten(0, 1))

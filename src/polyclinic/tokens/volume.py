@@ -1,0 +1,72 @@
+"""Volumes: boxes of voxels, placed in mm."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from ..harmonise import Fingerprint, VolumeStandard
+from ..schema import Modality, Ragged, Tokens
+from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows
+
+
+class Vit3d(EncoderFields):
+    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`; spacing None: the data's median."""
+
+    kind: Literal["vit3d"] = "vit3d"
+    size: tuple[int, int, int] = (40, 56, 40)
+    patch: tuple[int, int, int] = (8, 8, 8)
+    spacing_mm: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Vit3d:
+        if any(n % p for n, p in zip(self.size, self.patch, strict=True)):
+            raise ValueError(f"boxes of {self.patch} do not fill a volume of {self.size}")
+        return self
+
+    def standard(self, exclude: tuple[str, ...] = ()) -> VolumeStandard:
+        """What it wants from the harmoniser."""
+        return VolumeStandard(size=self.size, spacing_mm=self.spacing_mm)
+
+    def build(self, fingerprint: Fingerprint) -> VolumeEncoder:
+        """The module, freshly initialised."""
+        return VolumeEncoder(self)
+
+
+class VolumeEncoder(Encoder):
+    """(m 1 z y x) → m · (z / pz · y / py · x / px) tokens."""
+
+    def __init__(self, spec: Vit3d) -> None:
+        super().__init__(Modality.VOLUME, spec)
+        self.patch = spec.patch
+        self.answer_size = spec.patch[0] * spec.patch[1] * spec.patch[2]
+        self.project = nn.Linear(self.answer_size, spec.width)
+
+    def grid(self, values: Tensor) -> tuple[int, int, int]:
+        """How many boxes along (z y x)."""
+        z, y, x = (n // p for n, p in zip(values.shape[2:], self.patch, strict=True))
+        return z, y, x
+
+    def boxes(self, values: Tensor) -> Tensor:
+        """(m 1 z y x) → (m n p)."""
+        (z, y, x), (a, b, c) = self.grid(values), self.patch
+        split = values.reshape(len(values), z, a, y, b, x, c)
+        return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(values), z * y * x, a * b * c)
+
+    def embed(self, ragged: Ragged) -> Tokens:
+        """One token a box."""
+        assert isinstance(ragged.values, Tensor)
+        boxes = self.boxes(ragged.values)
+        m, n, _ = boxes.shape
+        spacing = ragged.spacing if ragged.spacing is not None else torch.ones(m, 3, device=boxes.device)
+        spacing = torch.where(torch.isfinite(spacing), spacing, 1.0)
+        position = grid_positions(self.grid(ragged.values), self.patch, spacing)
+        return self.tokens(ragged, self.project(boxes.flatten(0, 1)), rows(m, n, boxes.device), position.flatten(0, 1))
+
+    def answer(self, ragged: Ragged) -> Tensor:
+        """(n p) standardised boxes."""
+        assert isinstance(ragged.values, Tensor)
+        return normalised(self.boxes(ragged.values).flatten(0, 1))
