@@ -63,6 +63,7 @@ class OmicsEncoder(Encoder):
         value = value / share.clamp(min=1e-3).sqrt() + self.name
         record, place = torch.nonzero(known.any(2), as_tuple=True)
         position = torch.zeros(len(record), 4, device=genes.device)
+        position[:, 3] = place.float()  # which programme, as a word's order is: a decoder must know what it is asked for
         return self.tokens(ragged, value[record, place], record, position)
 
     def answer(self, ragged: Ragged) -> Tensor:

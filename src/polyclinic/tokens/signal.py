@@ -58,6 +58,7 @@ class SignalEncoder(Encoder):
         """One token a window."""
         windows, record, lead, number = self._windows(ragged)
         position = torch.zeros(len(record), 4, device=windows.device)
+        position[:, 0] = lead.float()  # leads have no place in mm in these files; their number tells a decoder which is asked for
         position[:, 3] = (number + 0.5) * self.window / self.rate_hz
         return self.tokens(ragged, self.project(windows) + self.lead(lead), record, position)
 

@@ -1,0 +1,23 @@
+"""Tokens → a loss: contrastive, generative, segmentation, hybrid, and the decoders that answer.
+
+An objective is handed a model and does not import one. Imports `fusion` and above.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from .contrastive import Contrastive, ContrastiveObjective, clip_loss
+from .decoders import MaskDecoder, PatchDecoder
+from .generative import Masked, MaskedObjective
+from .hybrid import Hybrid, HybridObjective
+from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
+
+ObjectiveSpec = Annotated[Contrastive | Masked | SegmentationPart | Hybrid, Field(discriminator="kind")]
+
+__all__ = [
+    "Contrastive", "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedObjective", "ObjectiveSpec",
+    "PatchDecoder", "SegmentationObjective", "SegmentationPart", "clip_loss", "dice_cross_entropy",
+]  # fmt: skip

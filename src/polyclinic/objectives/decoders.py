@@ -1,0 +1,122 @@
+"""Decoders: what answers from tokens, as patches or as masks."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..schema import Modality, Ragged, Tokens
+from ..tokens import Layout, Transformer
+from ..tokens.position import PhysicalPosition
+
+
+class PatchDecoder(nn.Module):
+    """A light Transformer that answers for the tokens that were hidden (MAE, He et al. 2022, section 3).
+
+    Args:
+        width: of the encoder's tokens.
+        answers: p, numbers an answer (or how many categories).
+        inner: the decoder's own width.
+        depth, heads: of its Transformer.
+        scale: of the encoder's positions.
+    """
+
+    def __init__(self, width: int, answers: int, inner: int, depth: int, heads: int, scale: tuple[float, float, float, float]) -> None:
+        super().__init__()
+        self.enter = nn.Linear(width, inner)
+        self.hidden = nn.Parameter(torch.randn(inner) * 0.02)
+        self.position = PhysicalPosition(inner, scale)
+        self.blocks = Transformer(inner, depth, heads)
+        self.leave = nn.Linear(inner, answers)
+
+    def forward(self, every: Tokens, kept: Tokens, keep: Tensor) -> Tensor:
+        """The answers for the hidden tokens.
+
+        Args:
+            every: all tokens (n d) as embedded; only their places are read.
+            kept: those that the encoder saw (k d), after it.
+            keep: (n,) bool, which they are.
+        Returns:
+            (n - k, p)
+        """
+        seen = self.enter(kept.values)
+        values = self.hidden.to(seen.dtype).expand(len(keep), -1)
+        values = values.index_copy(0, torch.nonzero(keep).flatten(), seen)
+        values = values + self.position(every.position, every.time_h).to(seen.dtype)
+        return self.leave(self.blocks(values, Layout.of(every.record))[~keep])
+
+
+def _conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
+    return nn.Conv2d if dims == 2 else nn.Conv3d
+
+
+class ConvStep(nn.Module):
+    """Convolution 3³, instance norm, leaky ReLU, twice, the second around a shortcut."""
+
+    def __init__(self, dims: int, inside: int, outside: int, stride: int = 1) -> None:
+        super().__init__()
+        conv = _conv(dims)
+        self.first = conv(inside, outside, 3, stride, 1)
+        self.second = conv(outside, outside, 3, 1, 1)
+
+    @staticmethod
+    def _norm(x: Tensor) -> Tensor:
+        return F.leaky_relu(F.instance_norm(x), 0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(m c …) → (m c' …)."""
+        x = self._norm(self.first(x))
+        return x + self._norm(self.second(x))
+
+
+class MaskDecoder(nn.Module):
+    """Tokens and samples → a mask: a compact U-Net on the samples whose lowest level the tokens enter.
+
+    After UNETR (Hatamizadeh et al. 2022), with the convolutions where they are cheap: half resolution and below; full resolution
+    has one convolution in and one out.
+
+    Args:
+        width: of the tokens.
+        modality: IMAGE or VOLUME, whose tokens lie on a grid.
+        patch: samples a token along each axis.
+        classes: k, background among them.
+        channels: at full resolution; twice as many at each level below.
+    """
+
+    def __init__(self, width: int, modality: Modality, patch: tuple[int, ...], classes: int, channels: int = 8) -> None:
+        super().__init__()
+        self.modality, self.patch, self.classes = modality, patch, classes
+        dims, c, conv = len(patch), channels, _conv(len(patch))
+        self.stem = conv(1, c, 3, 1, 1)
+        self.down = nn.ModuleList([ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)])
+        self.tokens = nn.Linear(width, 8 * c)
+        self.bottom = ConvStep(dims, 8 * c, 8 * c)
+        self.up = nn.ModuleList([ConvStep(dims, 12 * c, 4 * c), ConvStep(dims, 6 * c, 2 * c)])
+        self.out = conv(3 * c, c, 3, 1, 1)
+        self.leave = conv(c, classes, 1)
+
+    def forward(self, tokens: Tokens, ragged: Ragged) -> Tensor:
+        """Logits of every sample.
+
+        Args:
+            tokens: after fusion, of any modalities (those of this modality are used, which stand in the records' order).
+            ragged: the modality's records, m of one shape.
+        Returns:
+            (m k z y x) or (m k y x)
+        """
+        x = ragged.values
+        assert isinstance(x, Tensor)
+        m, grid = len(x), [n // p for n, p in zip(x.shape[2:], self.patch, strict=True)]
+        mine = self.tokens(tokens.values[tokens.modality == self.modality.number])
+        placed = mine.view(m, *grid, -1).movedim(-1, 1)
+        levels = [F.leaky_relu(self.stem(x), 0.01)]
+        for step in self.down:
+            levels.append(step(levels[-1]))
+        if placed.shape[2:] != levels[-1].shape[2:]:
+            placed = F.interpolate(placed.float(), levels[-1].shape[2:], mode="nearest").to(placed.dtype)
+        y = self.bottom(levels[-1] + placed)
+        for step, skip in zip(self.up, (levels[2], levels[1]), strict=True):
+            y = step(torch.cat([F.interpolate(y, skip.shape[2:], mode="nearest"), skip], 1))
+        y = torch.cat([F.interpolate(y, x.shape[2:], mode="nearest"), levels[0]], 1)
+        return self.leave(F.leaky_relu(self.out(y), 0.01))

@@ -1,0 +1,112 @@
+"""Survival: who is at higher risk, from times that are partly censored (Cox 1972)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..cohort import Label
+from ..schema import Batch, MissingExtraError, Modality, Target
+from .task import Answer, Predictions, Task, TaskFields
+
+
+def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
+    """The negative log partial likelihood an event, with Breslow's treatment of ties.
+
+    Args:
+        log_hazard: (b,).
+        time: (b,) until the event or the last sight.
+        event: (b,) 1 where it was seen.
+    Returns:
+        (), or None where no event has anybody else at risk.
+    """
+    at_risk = time[None, :] >= time[:, None]  # row i: who is at risk when i's time comes
+    seen = (event > 0) & (at_risk.sum(1) > 1)
+    if not bool(seen.any()):
+        return None
+    risk = torch.where(at_risk, log_hazard[None, :], float("-inf")).logsumexp(1)
+    return (risk - log_hazard)[seen].mean()
+
+
+class Survival(TaskFields):
+    """Time to an event.
+
+    Args:
+        time: the column of the time.
+        event: the column that tells whether it was seen, and its cell where it was.
+        unit: of the time.
+    """
+
+    kind: Literal["survival"] = "survival"
+    time: str
+    event: str
+    event_value: str | float = 1
+    unit: str = "months"
+
+    def label(self, name: str) -> Label:
+        """Where the answers stand."""
+        return Label(name, "survival", self.time, event=self.event, event_value=self.event_value)
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must not be inputs."""
+        return (self.time, self.event)
+
+    def build(self, name: str, model: Any) -> SurvivalTask:
+        """The head, freshly initialised."""
+        return SurvivalTask(name, self, model.width)
+
+
+class SurvivalTask(Task):
+    """A linear log hazard on the patient's vector; the training patients' hazards place an answer among them."""
+
+    reference: Tensor
+
+    def __init__(self, name: str, spec: Survival, width: int) -> None:
+        super().__init__(name, spec)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.head = nn.Linear(width, 1, bias=False)
+        nn.init.zeros_(self.head.weight)
+        self.register_buffer("reference", torch.linspace(-2, 2, 101))
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """(b d) → log hazards (b,)."""
+        return self.head(self.norm(pooled.float())).squeeze(1)
+
+    def output(self, model: Any, batch: Batch) -> Tensor:
+        """Log hazards (b,)."""
+        return self.read(model(batch).pooled)
+
+    def loss(self, output: Tensor, target: Target) -> Tensor | None:
+        """Cox's loss over the labelled of the batch."""
+        assert isinstance(target.values, Tensor)
+        known = target.mask
+        return cox_loss(output[known], target.values[known, 0], target.values[known, 1]) if int(known.sum()) > 1 else None
+
+    def refer_to(self, hazards: Tensor) -> None:
+        """Remember the training patients' hazards, as 101 quantiles."""
+        self.reference = torch.quantile(hazards.float(), torch.linspace(0, 1, 101))
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """Harrell's concordance; NaN where no pair can be compared."""
+        try:
+            from lifelines.utils import concordance_index
+        except ImportError as error:
+            raise MissingExtraError("lifelines", "survival") from error
+        known = predictions.labelled()
+        try:
+            return {"concordance": float(concordance_index(known.targets[:, 0], -known.outputs, known.targets[:, 1]))}
+        except ZeroDivisionError:
+            return {"concordance": float("nan")}
+
+    def present(self, log_hazard: float, used: tuple[Modality, ...]) -> Answer:
+        """Where the patient stands among the training patients."""
+        rank = float(np.searchsorted(self.reference.numpy(), log_hazard)) / len(self.reference)
+        group = "higher" if rank >= 2 / 3 else "lower" if rank <= 1 / 3 else "middle"
+        return Answer(
+            f"{group} third of risk among the training patients (percentile {100 * rank:.0f})",
+            {"log_hazard": round(log_hazard, 4), "percentile": round(100 * rank), "unit": self.spec.unit},
+            used,
+        )
