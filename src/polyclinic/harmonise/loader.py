@@ -88,6 +88,22 @@ class Loader:
         """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`."""
         return self._assemble(list(patients), modalities, None if seed is None else np.random.default_rng([self.seed, seed, 2]))
 
+    def labelled(self, task: str) -> dict[str, Any]:
+        """What is known of the loader's patients: patient → 0 or 1, (time, event), or 0 where the patient has a mask."""
+        answers, mine = self.answers[task], set(self.patients)
+        if next(label for label in self.labels if label.task == task).kind == "mask":
+            return {mask.patient: 0 for mask in answers.values() if mask.patient in mine}
+        return {p: v for p, v in answers.items() if p in mine}
+
+    def only(self, task: str, patients: Sequence[str]) -> None:
+        """Forget what is known of everybody else: the few labels of a few-label comparison."""
+        kept = set(patients)
+        self.answers[task] = {
+            name: value
+            for name, value in self.answers[task].items()
+            if (value.patient if isinstance(value, Record) else name) in kept
+        }
+
     def payload(self, record: Record) -> Payload:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]

@@ -1,0 +1,8 @@
+"""A recipe → a run: the recipe, the loop, checkpoints, the run's folder. Imports `tasks` and above."""
+
+from .checkpoint import Interrupted, RunError
+from .loop import pretrain
+from .recipe import Recipe, RecipeError
+from .run import Run
+
+__all__ = ["Interrupted", "Recipe", "RecipeError", "Run", "RunError", "pretrain"]

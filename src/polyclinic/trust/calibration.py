@@ -1,0 +1,153 @@
+"""Calibration: does a probability of 0.3 come true three times in ten?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..schema import Figure
+from ..tasks import Predictions
+from .discrimination import DRAWS, bootstrap, brier, usable
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Patients of about one probability.
+
+    Args:
+        predicted: their mean probability.
+        observed: the share in whom it came true.
+        low, high: its 95% interval (Wilson 1927).
+        n: how many they are.
+    """
+
+    predicted: float
+    observed: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The reliability curve and its figures: ece, brier, slope, intercept."""
+
+    bins: tuple[Bin, ...]
+    figures: tuple[Figure, ...]
+    n: int
+    note: str
+
+
+def bin_numbers(probabilities: np.ndarray, bins: int = 10, fewest: int = 5) -> np.ndarray:
+    """(n,) which bin each falls into: equal counts, at least `fewest` in each, equal probabilities together."""
+    count = int(np.clip(len(probabilities) // fewest, 1, bins))
+    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, count + 1)[1:-1]))
+    return np.unique(np.searchsorted(edges, probabilities, side="left"), return_inverse=True)[1]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95% interval of a share."""
+    z = 1.959964
+    share, scale = successes / n, 1 + z**2 / n
+    centre = (share + z**2 / (2 * n)) / scale
+    half = z * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2)) / scale
+    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+
+
+def ece(probabilities: np.ndarray, targets: np.ndarray, numbers: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The expected calibration error: the bins' distance of predicted from observed, weighted by their size.
+
+    Args:
+        probabilities, targets: (n,).
+        numbers: (n,) the bins.
+        weights: (r n).
+    Returns:
+        (r,)
+    Source: Naeini et al. 2015; equal-mass bins as in Nixon et al. 2019.
+    """
+    member = numbers[:, None] == np.arange(numbers.max() + 1)[None]
+    gap = weights @ (member * (probabilities - targets)[:, None])
+    return np.abs(gap).sum(1) / weights.sum(1)
+
+
+def recalibration(probabilities: np.ndarray, targets: np.ndarray) -> tuple[float, float]:
+    """The logistic recalibration's slope, and the intercept with the slope held at 1 (Van Calster et al. 2019).
+
+    Returns:
+        slope (1 is ideal; below 1 the answers are too extreme), intercept (0 is ideal; below 0 they are too high);
+        NaN where a class is missing or the classes are separated.
+    """
+    logits = np.log(np.clip(probabilities, 1e-6, 1 - 1e-6) / np.clip(1 - probabilities, 1e-6, 1))
+    _, slope = _newton(np.stack([np.ones_like(logits), logits], 1), targets, np.zeros_like(logits))
+    (intercept,) = _newton(np.ones((len(logits), 1)), targets, logits)
+    return float(slope), float(intercept)
+
+
+def _newton(design: np.ndarray, targets: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """Logistic regression without penalty; NaN where it does not converge (separated classes)."""
+    nothing = np.full(design.shape[1], np.nan)
+    if len(np.unique(targets)) < 2:
+        return nothing
+    beta = np.zeros(design.shape[1])
+    for _ in range(60):
+        probability = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -500, 500)))
+        spread = design * (probability * (1 - probability))[:, None]
+        try:
+            step = np.linalg.solve(design.T @ spread + 1e-12 * np.eye(design.shape[1]), design.T @ (targets - probability))
+        except np.linalg.LinAlgError:
+            return nothing
+        # A long step is shortened: far from the answer Newton's overshoots.
+        beta = beta + step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-9:
+            return beta if np.abs(beta).max() < 50 else nothing
+    return nothing
+
+
+def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, seed: int = 0) -> Calibration:
+    """The calibration of a classification's probabilities.
+
+    Args:
+        predictions: with probabilities.
+        split: the split's hash.
+    """
+    known = usable(predictions)
+    p, y, n = known.outputs.astype(float), known.targets.astype(float), len(known.patients)
+    if n == 0:
+        nan = float("nan")
+        return Calibration((), (Figure("ece", nan, nan, nan, 0, split, "not defined: no labelled patient"),), 0, "no labelled patient")
+    numbers = bin_numbers(p)
+    bins = []
+    for k in range(numbers.max() + 1):
+        mine = numbers == k
+        hits = int(y[mine].sum())
+        bins.append(Bin(float(p[mine].mean()), hits / int(mine.sum()), *wilson(hits, int(mine.sum())), int(mine.sum())))
+    whole = np.zeros(n, dtype=int)
+    make = lambda name, statistic: bootstrap(statistic, whole, name=name, split=split, draws=draws, seed=seed, method="percentile")
+    found = [make("ece", lambda w: ece(p, y, numbers, w)), make("brier", lambda w: brier(p, y, w))]
+    found += _recalibration_figures(p, y, split, draws, seed)
+    rarer = int(min(y.sum(), n - y.sum()))
+    note = "ECE is biased upwards in small samples." + (
+        f" With {rarer} patients in the rarer class a calibration curve is an impression, not a measurement." if rarer < 30 else ""
+    )
+    return Calibration(tuple(bins), tuple(found), n, note)
+
+
+def _recalibration_figures(p: np.ndarray, y: np.ndarray, split: str, draws: int, seed: int) -> list[Figure]:
+    n, rarer, nan = len(p), int(min(y.sum(), len(y) - y.sum())), float("nan")
+    if rarer < 5:
+        why = f"not estimated: {rarer} patients in the rarer class, 5 wanted"
+        return [Figure(name, nan, nan, nan, n, split, why) for name in ("slope", "intercept")]
+
+    def fit(weights: np.ndarray) -> np.ndarray:
+        return np.array([recalibration(np.repeat(p, w), np.repeat(y, w)) for w in weights.astype(int)])
+
+    out = []
+    for place, name in enumerate(("slope", "intercept")):
+        statistic = lambda w, place=place: fit(w)[:, place]
+        made = bootstrap(
+            statistic, y.astype(int), name=name, split=split, draws=min(draws, 300), seed=seed, method="percentile", bounded=False
+        )
+        separated = not np.isfinite(made.value)
+        out.append(Figure(name, nan, nan, nan, n, split, "not estimated: the classes are separated") if separated else made)
+    return out

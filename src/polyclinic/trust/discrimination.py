@@ -1,0 +1,336 @@
+"""Discrimination: how well answers order patients, with intervals by bootstrap over patients.
+
+A resample of patients is a row of weights (how often each was drawn), so that a metric of all resamples is one
+matrix operation, and two models are compared on the very same resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from ..schema import Figure, PolyclinicError
+from ..tasks import Predictions
+
+DRAWS = 2000
+FEW = 10
+"""Below so many patients in the rarer class an interval by bootstrap is known to be too narrow; the note says so."""
+
+Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+"""outputs (n ...), targets (n ...), weights (r n) → (r,)."""
+
+
+class EvidenceError(PolyclinicError):
+    """Predictions from which nothing can be said, or which cannot be compared."""
+
+
+def auroc(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The chance that a positive stands above a negative, ties counting half (Hanley & McNeil 1982).
+
+    Args:
+        outputs: (n,) scores.
+        targets: (n,) 0 or 1.
+        weights: (r n) how often each patient counts.
+    Returns:
+        (r,) NaN where a resample has one class.
+    """
+    order = np.argsort(outputs, kind="stable")
+    starts = np.flatnonzero(np.r_[True, np.diff(outputs[order]) != 0])
+    sums = lambda w: np.add.reduceat(w[:, order], starts, axis=1)
+    positive, negative = sums(weights * (targets == 1)), sums(weights * (targets == 0))
+    below = np.cumsum(negative, axis=1) - negative
+    pairs = positive.sum(1) * negative.sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(pairs > 0, (positive * (below + 0.5 * negative)).sum(1) / pairs, np.nan)
+
+
+def average_precision(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The precision at each threshold, weighted by the recall gained there; (r,), arguments as `auroc`."""
+    order = np.argsort(-outputs, kind="stable")
+    ends = np.flatnonzero(np.r_[np.diff(outputs[order]) != 0, True])
+    true = np.cumsum((weights * (targets == 1))[:, order], axis=1)[:, ends]
+    every = np.cumsum(weights[:, order], axis=1)[:, ends]
+    total = true[:, -1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        precision = np.where(every > 0, true / every, 0.0)
+        gained = np.diff(true, axis=1, prepend=0.0) / total
+        return np.where(total[:, 0] > 0, (precision * gained).sum(1), np.nan)
+
+
+def concordance(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Harrell's concordance: of the pairs whose order of events is known, the share that the risk orders so.
+
+    Args:
+        outputs: (n,) log hazards; more is sooner.
+        targets: (n 2) time and event.
+        weights: (r n).
+    Returns:
+        (r,) NaN where no pair can be compared.
+    """
+    time, event = targets[:, 0], targets[:, 1] > 0
+    right, known = np.zeros(len(weights)), np.zeros(len(weights))
+    for start in range(0, len(time), 512):  # rows at a time: the pairs of ten thousand patients do not fit
+        i = slice(start, start + 512)
+        later = (time[None] > time[i, None]) | ((time[None] == time[i, None]) & ~event[None])
+        comparable = (event[i, None] & later).astype(np.float64)
+        ordered = comparable * ((outputs[i, None] > outputs[None]) + 0.5 * (outputs[i, None] == outputs[None]))
+        right += ((weights[:, i] @ ordered) * weights).sum(1)
+        known += ((weights[:, i] @ comparable) * weights).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(known > 0, right / known, np.nan)
+
+
+def mean(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean of (n,) values, or of (n k) values over both; (r,)."""
+    each = outputs if outputs.ndim == 1 else outputs.mean(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ each / weights.sum(1)
+
+
+def brier(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean squared distance of a probability from what happened (Brier 1950); (r,)."""
+    return mean((outputs - targets) ** 2, targets, weights)
+
+
+METRICS: dict[str, Metric] = {
+    "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
+}  # fmt: skip
+PRIMARY = {"classification": "auroc", "survival": "concordance", "segmentation": "dice", "retrieval": "recall_at_1"}
+"""The metric on which the arms of a task are compared."""
+CHANCE = {"auroc": 0.5, "concordance": 0.5}
+
+
+def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
+    """(n,) what a resample must keep the share of: the class, or whether the event was seen."""
+    if metric in ("auroc", "average_precision"):
+        return targets.astype(int)
+    if metric == "concordance":
+        return (targets[:, 1] > 0).astype(int)
+    return np.zeros(len(targets), dtype=int)
+
+
+def resamples(strata: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """(draws n) weights: each stratum is drawn with replacement among its own, so that every resample has every class."""
+    random = np.random.default_rng([seed, len(strata)])
+    weights = np.zeros((draws, len(strata)))
+    for stratum in np.unique(strata):
+        members = np.flatnonzero(strata == stratum)
+        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+    return weights
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """95% of the resamples, and how it was made."""
+
+    low: float
+    high: float
+    note: str
+
+
+def percentile(drawn: np.ndarray) -> Interval:
+    """The 2.5th and 97.5th percentile of the resamples (Efron 1979)."""
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(low), float(high), "95% interval, percentile bootstrap over patients")
+
+
+def bca(value: float, drawn: np.ndarray, left_out: np.ndarray, strata: np.ndarray) -> Interval | None:
+    """The bias-corrected and accelerated interval, for a stratified sample.
+
+    Args:
+        value: the estimate.
+        drawn: (r,) of the resamples.
+        left_out: (n,) with each patient left out.
+        strata: (n,).
+    Returns:
+        None where the correction is not defined (all resamples on one side).
+    Source:
+        Efron 1987; strata as in Davison & Hinkley 1997, section 5.3.2.
+    """
+    from scipy.stats import norm
+
+    below = (drawn < value).mean() + 0.5 * (drawn == value).mean()
+    if not 0 < below < 1:
+        return None
+    bias = norm.ppf(below)
+    cubes = squares = 0.0
+    for stratum in np.unique(strata):
+        mine = left_out[strata == stratum]
+        if len(mine) < 2 or not np.isfinite(mine).all():
+            return None
+        influence = (len(mine) - 1) * (mine.mean() - mine)
+        cubes += (influence**3).sum() / len(mine) ** 3
+        squares += (influence**2).sum() / len(mine) ** 2
+    if squares <= 0:
+        return None
+    acceleration = cubes / (6 * squares**1.5)
+    z = norm.ppf(np.array([0.025, 0.975])) + bias
+    at = norm.cdf(bias + z / np.clip(1 - acceleration * z, 1e-3, None))
+    low, high = np.quantile(drawn, at)
+    return Interval(float(low), float(high), "95% interval, BCa bootstrap over patients")
+
+
+def exact(value: float, rarer: int) -> Interval:
+    """The exact binomial bound of a perfect or a wholly failed score, of which every resample is the same.
+
+    Source: Clopper & Pearson 1934, with the rarer class as the trials (conservative: a trial is a patient, not a pair).
+    """
+    bound = 0.025 ** (1 / max(rarer, 1))
+    low, high = (bound, 1.0) if value >= 1 else (0.0, 1 - bound)
+    return Interval(low, high, f"95% interval, exact binomial over the {rarer} patients of the rarer class (every resample is the same)")
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray],
+    strata: np.ndarray,
+    *,
+    name: str,
+    split: str,
+    draws: int = DRAWS,
+    seed: int = 0,
+    method: Literal["bca", "percentile"] = "bca",
+    bounded: bool = True,
+    rarer: int | None = None,
+) -> Figure:
+    """A figure with its interval.
+
+    Args:
+        statistic: weights (r n) → (r,).
+        strata: (n,) what each resample keeps the share of.
+        name: the figure's.
+        split: the split's hash.
+        draws: resamples.
+        seed: of them: the same patients and seed give the same resamples.
+        method: of the interval.
+        bounded: the statistic lies in 0..1, so that 0 and 1 get an exact bound.
+        rarer: patients of the rarer class; by default the smallest stratum.
+    Returns:
+        NaN with the reason in `note` where the statistic is not defined.
+    """
+    n = len(strata)
+    if n == 0:
+        return Figure(name, float("nan"), float("nan"), float("nan"), 0, split, "not defined: no labelled patient")
+    value = float(statistic(np.ones((1, n)))[0])
+    if not np.isfinite(value):
+        return Figure(name, float("nan"), float("nan"), float("nan"), n, split, _reason(strata))
+    if n == 1:
+        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: one patient")
+    drawn = statistic(resamples(strata, draws, seed))
+    lost = int((~np.isfinite(drawn)).sum())
+    drawn = drawn[np.isfinite(drawn)]
+    smallest = rarer if rarer is not None else int(np.unique(strata, return_counts=True)[1].min())
+    if len(drawn) < draws / 2:
+        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: most resamples have no pair to compare")
+    if np.ptp(drawn) < 1e-12 and bounded and (value >= 1 or value <= 0):
+        interval = exact(value, smallest)
+    elif np.ptp(drawn) < 1e-12:
+        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: every resample of these few patients is the same")
+    else:
+        corrected = bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata) if method == "bca" and n <= 4000 else None
+        interval = corrected or percentile(drawn)
+    note = interval.note
+    if smallest < FEW:
+        note += f"; too narrow at {smallest} patients in the rarer class" if len(np.unique(strata)) > 1 else f"; {n} patients are few"
+    note += f"; {lost} resamples without a value" if lost else ""
+    return Figure(name, value, interval.low, interval.high, n, split, note)
+
+
+def _reason(strata: np.ndarray) -> str:
+    if len(np.unique(strata)) < 2:
+        return f"not defined: all {len(strata)} patients are of one class"
+    return "not defined: no pair of patients can be compared"
+
+
+def usable(predictions: Predictions) -> Predictions:
+    """The labelled patients whose answer is a number."""
+    known = predictions.labelled()
+    finite = np.isfinite(known.outputs.reshape(len(known.outputs), -1)).all(1) if len(known.outputs) else known.mask
+    return known if bool(finite.all()) else Predictions(
+        known.task,
+        tuple(p for p, f in zip(known.patients, finite, strict=True) if f),
+        known.outputs[finite], known.targets[finite], known.mask[finite],
+        tuple(m for m, f in zip(known.modalities, finite, strict=True) if f) if known.modalities else (),
+    )  # fmt: skip
+
+
+def figure(metric: str, predictions: Predictions | Sequence[Predictions], split: str, *, draws: int = DRAWS, seed: int = 0) -> Figure:
+    """One metric of predictions, over the labelled patients.
+
+    Args:
+        metric: a name in `METRICS`.
+        predictions: a model's, or several seeds' of the same patients (their mean is the value).
+        split: the split's hash.
+    """
+    each = [usable(p) for p in ([predictions] if isinstance(predictions, Predictions) else predictions)]
+    _same_patients(each)
+    targets = each[0].targets
+    of = METRICS[metric]
+    statistic = lambda w: np.mean([of(p.outputs, targets, w) for p in each], axis=0)
+    return bootstrap(statistic, strata_of(metric, targets), name=metric, split=split, draws=draws, seed=seed)
+
+
+def figures(kind: str, predictions: Predictions, split: str, classes: Sequence[str] = (), *, draws: int = DRAWS, seed: int = 0) -> tuple[Figure, ...]:
+    """All figures of a task's predictions.
+
+    Args:
+        kind: "classification", "survival" or "segmentation".
+        predictions: a model's answers.
+        split: the split's hash.
+        classes: of a segmentation.
+    """
+    if kind == "classification":
+        return tuple(figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier"))
+    if kind == "survival":
+        return (figure("concordance", predictions, split, draws=draws, seed=seed),)
+    known = usable(predictions)
+    out = [figure("dice", known, split, draws=draws, seed=seed)]
+    for k, name in enumerate(classes):
+        statistic = lambda w, k=k: mean(known.outputs[:, k], known.targets, w)
+        strata = np.zeros(len(known.patients), dtype=int)
+        out.append(bootstrap(statistic, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
+    return tuple(out)
+
+
+def difference(
+    metric: str,
+    one: Predictions | Sequence[Predictions],
+    other: Predictions | Sequence[Predictions],
+    split: str,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Figure:
+    """One model's metric minus another's, paired: both on the same resamples of the same patients.
+
+    Raises:
+        EvidenceError: they answered about different patients or have different truths.
+    """
+    mine = [usable(p) for p in ([one] if isinstance(one, Predictions) else one)]
+    theirs = [usable(p) for p in ([other] if isinstance(other, Predictions) else other)]
+    _same_patients([*mine, *theirs])
+    targets, of = mine[0].targets, METRICS[metric]
+    average = lambda group, w: np.mean([of(p.outputs, targets, w) for p in group], axis=0)
+    statistic = lambda w: average(mine, w) - average(theirs, w)
+    return bootstrap(
+        statistic, strata_of(metric, targets), name=f"{metric}_difference", split=split, draws=draws, seed=seed, bounded=False
+    )
+
+
+def _same_patients(each: Sequence[Predictions]) -> None:
+    for other in each[1:]:
+        if other.patients != each[0].patients or not np.array_equal(other.targets, each[0].targets):
+            raise EvidenceError(
+                f"predictions about {len(each[0].patients)} and about {len(other.patients)} patients, who are not the same",
+                "the same labelled patients in the same order, with the same truth",
+                "predict with both models for the same patients",
+            )
+
+
+def shown(difference: Figure) -> Literal["better", "worse", "none", "unknown"]:
+    """What a difference's interval shows: better or worse only where it excludes zero."""
+    if not np.isfinite([difference.low, difference.high]).all():
+        return "unknown"
+    return "better" if difference.low > 0 else "worse" if difference.high < 0 else "none"
