@@ -1,0 +1,12 @@
+"""A run → a run for a task: linear probe, LoRA, full fine-tuning, the same network from scratch; and its answers.
+
+Imports `training` and above.
+"""
+
+from .adapt import METHODS, Adapted, adapt, open_adapted
+from .lora import LoraLinear, inject, merge
+from .predict import embed, predict, predict_files, predict_masks
+
+__all__ = [
+    "METHODS", "Adapted", "LoraLinear", "adapt", "embed", "inject", "merge", "open_adapted", "predict", "predict_files", "predict_masks",
+]  # fmt: skip

@@ -1,0 +1,195 @@
+"""Answers: of a cohort, for evidence; of a handful of files, for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import records
+from ..cohort import Cohort
+from ..harmonise import way_back
+from ..harmonise.loader import Loader
+from ..records import RecordError
+from ..schema import Modality, Payload, Record, Rejected
+from ..tasks import Answer, ClassificationTask, Predictions, SegmentationTask, SurvivalTask
+from ..tasks.segmentation import dice, volumes_ml
+from ..training import Run
+from .adapt import Adapted, open_adapted
+
+
+def predict(
+    run: Adapted | Run | str | Path, cohort: Cohort | str | Path | None = None, *, patients: Sequence[str] | None = None,
+    modalities: Sequence[Modality | str] | None = None,
+) -> Predictions:  # fmt: skip
+    """An adapted run's answers.
+
+    Args:
+        run: adapted, or its folder.
+        cohort: where it lies now; by default where it lay.
+        patients: who; by default the test side.
+        modalities: what may be seen of them, among the run's inputs; by default all of those.
+    Returns:
+        one a patient who has something to be read.
+    """
+    adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    catalogue = cohort if isinstance(cohort, Cohort) else adapted.run.cohort(cohort)
+    who = tuple(patients) if patients is not None else adapted.run.split.test
+    allowed = set(map(Modality, modalities)) if modalities is not None else set(adapted.inputs)
+    reads = tuple(m for m in adapted.inputs if m in allowed)
+    loader = adapted.run.loader(catalogue, who, (adapted.name,))
+    there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
+    if isinstance(adapted.task, SegmentationTask):
+        return _dense(adapted, loader, there, reads)
+    outputs, targets, known, has, names = [], [], [], [], []
+    with torch.no_grad():
+        for batch in loader.each(64, there, reads):
+            fused = adapted.model(batch)
+            assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
+            output = adapted.task.read(fused.pooled)
+            outputs.append(output.sigmoid() if isinstance(adapted.task, ClassificationTask) else output)
+            target = batch.targets[adapted.name]
+            targets.append(target.values)
+            known.append(target.mask & fused.present)
+            names += batch.patients
+            has += [tuple(m for m in batch.payloads if n in set(batch.payloads[m].patient.tolist())) for n in range(len(batch.patients))]
+    whole = lambda parts: torch.cat(parts).numpy() if parts else np.zeros(0)
+    return Predictions(adapted.name, tuple(names), whole(outputs), whole(targets), whole(known).astype(bool), tuple(has))
+
+
+@dataclass(frozen=True, slots=True)
+class MaskAnswer:
+    """A predicted mask beside the true one, on the standard grid and on the source's."""
+
+    record: Record
+    image: Payload
+    predicted: np.ndarray
+    truth: np.ndarray | None
+    on_source: np.ndarray
+
+
+def _masks(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Iterator[tuple[Any, Tensor, int]]:
+    """Of each batch: itself, the masks (m …), and which modality they are of."""
+    assert isinstance(adapted.task, SegmentationTask)
+    with torch.no_grad():
+        for batch in loader.each(8, patients, reads):
+            yield batch, adapted.task.mask(adapted.task.output(adapted.model, batch).float()), 0
+
+
+def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequence[Modality]) -> Predictions:
+    """Dice of each class, a patient with several records by their mean."""
+    task = adapted.task
+    assert isinstance(task, SegmentationTask)
+    modality, k = Modality(task.spec.modality), len(task.spec.classes) + 1
+    if modality not in reads:
+        empty = np.zeros((0, k - 1))
+        return Predictions(adapted.name, (), empty, empty, np.zeros(0, dtype=bool))
+    patients = [p for p in patients if modality in loader.by_patient[p]]
+    rows: dict[str, list[np.ndarray]] = {p: [] for p in patients}
+    sizes: dict[str, np.ndarray] = {}
+    for batch, masks, _ in _masks(adapted, loader, patients, reads):
+        target, owner = batch.targets[adapted.name], batch.payloads[modality].patient.tolist()
+        for number, (mask, true) in enumerate(zip(masks, target.values, strict=True)):
+            name = batch.patients[owner[number]]
+            sizes[name] = volumes_ml([true], k - 1, 1e-3)[0]
+            if bool(target.mask[number]):
+                rows[name].append(dice(mask.numpy(), true.numpy(), k))
+    outputs = np.array([np.mean(rows[p], axis=0) if rows[p] else np.full(k - 1, np.nan) for p in patients]).reshape(-1, k - 1)
+    targets = np.array([sizes[p] for p in patients]).reshape(-1, k - 1)
+    return Predictions(adapted.name, tuple(patients), outputs, targets, np.array([bool(rows[p]) for p in patients], dtype=bool), ((modality,),) * len(patients))
+
+
+def predict_masks(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str]) -> list[MaskAnswer]:
+    """The masks themselves, for people to look at; on the standard grid and on the source's."""
+    adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    catalogue = cohort or adapted.run.cohort()
+    loader = adapted.run.loader(catalogue, tuple(patients), (adapted.name,))
+    task = adapted.task
+    assert isinstance(task, SegmentationTask)
+    modality = Modality(task.spec.modality)
+    by_id = {r.id: r for p in loader.patients for r in loader.by_patient[p].get(modality, [])}
+    found = []
+    for batch, masks, _ in _masks(adapted, loader, loader.patients, adapted.inputs):
+        target = batch.targets[adapted.name]
+        for number, name in enumerate(batch.payloads[modality].ids):
+            payload = loader.payload(by_id[name])
+            mask = masks[number].numpy()
+            true = target.values[number].numpy() if bool(target.mask[number]) else None
+            found.append(MaskAnswer(by_id[name], payload, mask, true, way_back(mask, payload.history)))
+    return found
+
+
+@torch.no_grad()
+def embed(run: Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str] | None = None) -> dict[Modality, tuple[list[str], np.ndarray]]:
+    """Each modality's unit vectors (p e) in the shared space, and whose they are; by default of the test side."""
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    catalogue = cohort or run.cohort()
+    loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test)
+    model, names, vectors = run.model(), {}, {}
+    for batch in loader.each(64):
+        for modality, tower in model.towers(model.encode(batch)).items():
+            names.setdefault(modality, []).extend(batch.patients[i] for i in tower.patient.tolist())
+            vectors.setdefault(modality, []).append(tower.vectors.float().numpy())
+    return {m: (names[m], np.concatenate(vectors[m])) for m in names}
+
+
+def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) -> Answer:
+    """The answer about one patient, given as one or several files.
+
+    Args:
+        run: adapted, or its folder.
+        files: any subset of the modalities that the run reads.
+    Raises:
+        RecordError: a file that cannot be used (with the reason), or nothing that this run reads.
+    """
+    adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    found: list[Record] = []
+    roots: dict[str, Path] = {}
+    for file in map(Path, files):
+        if not file.exists():
+            raise RecordError(f"no file {file.name}", "a file", "check the path")
+        for item in records.read(file):
+            if isinstance(item, Rejected):
+                raise RecordError(f"{file.name}: {item.found}", item.expected, item.remedy)
+            # One upload is one patient, whatever the files say; a file that looks like a mask is still what was given.
+            found.append(replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"}))
+            roots[item.id] = file.parent
+    usable = [r for r in found if r.modality in adapted.inputs]
+    if not usable:
+        kinds = ", ".join(sorted({r.modality.value for r in found}))
+        raise RecordError(f"files of {kinds}", "one of " + ", ".join(adapted.inputs), "give a file that this model reads")
+    loader = Loader(
+        usable, ["patient"], adapted.run.recipe.standards(), adapted.run.fingerprint, lambda r: records.load(r, roots[r.id]), most=None
+    )
+    batch = next(iter(loader.each(1, modalities=adapted.inputs)))
+    used = tuple(batch.payloads)
+    if not used:
+        raise RecordError("a file of which the model knows nothing", "values that the training patients had too", "give another file")
+    with torch.no_grad():
+        if isinstance(adapted.task, SegmentationTask):
+            return _present_mask(adapted, loader, batch, used)
+        assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
+        output = adapted.task.read(adapted.model(batch).pooled)
+    if isinstance(adapted.task, ClassificationTask):
+        return adapted.task.present(float(output.sigmoid()[0]), used)
+    return adapted.task.present(float(output[0]), used)
+
+
+def _present_mask(adapted: Adapted, loader: Loader, batch: Any, used: tuple[Modality, ...]) -> Answer:
+    task = adapted.task
+    assert isinstance(task, SegmentationTask)
+    modality = Modality(task.spec.modality)
+    if modality not in used:
+        raise RecordError(f"files without a {modality}", f"a {modality}", "give one")
+    record = loader.by_patient["patient"][modality][0]
+    payload = loader.payload(record)
+    mask = task.mask(task.output(adapted.model, batch).float())[0].numpy()
+    source = loader.load(record)
+    voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
+    answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)
+    return replace(answer, extra={"image": source.array[0], "to_world": source.to_world})

@@ -1,0 +1,157 @@
+"""`ingest` and `cohort`: a folder of files → the catalogue; what is in it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .frame import Reply, command, progress, table
+
+CohortPath = Annotated[Path, typer.Argument(help="The catalogue's folder.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    app.command()(ingest)
+    group = typer.Typer(no_args_is_help=True, help="Look into a catalogue: who is in it, what was set aside, how it splits.")
+    for function in (describe, query, split, patient):
+        group.command()(function)
+    app.add_typer(group, name="cohort")
+
+
+@command
+def ingest(
+    source: Annotated[Path, typer.Argument(help="A folder of files of any kind, or one file.", show_default=False)],
+    into: Annotated[Path, typer.Option(help="The catalogue's folder; made if it is not there.")] = Path("cohort"),
+    workers: Annotated[int, typer.Option(min=1, help="Processes that read files.")] = 1,
+) -> Reply:
+    """Take a folder of files into a catalogue: finds out what each file is, and sets aside what cannot be used, with the reason.
+
+    The source is never changed. A second run adds nothing; a killed run is simply run again.
+    """
+    from ..cohort import Cohort, ingest as take
+
+    before = len(Cohort.open(into).ids()) if (into / "cohort.json").exists() else 0
+    with progress("ingest") as report:
+        cohort = take(source, into, progress=report, workers=workers)
+    described, aside = cohort.describe(), cohort.rejected()
+    rejected = [{"uri": r.uri, "found": r.found, "expected": r.expected, "do": r.remedy} for r in aside]
+    data = {
+        "cohort": str(into), "added": described["records"] - before, "records": described["records"], "patients": described["patients"],
+        "modality": described["modality"], "masks": described["masks"], "rejected": rejected,
+    }  # fmt: skip
+    shown = [f"{data['added']} records added; {described['records']} of {described['patients']} patients in {into}", _counts(described)]
+    if rejected:
+        shown += ["", table(f"{len(rejected)} set aside", ("file", "found", "do"), [(r["uri"], r["found"], r["do"]) for r in rejected[:20]])]
+        shown += [f"… and {len(rejected) - 20} more: polyclinic cohort query {into} 'select * from rejected'"] * (len(rejected) > 20)
+    return Reply(data, shown)
+
+
+def _counts(described: dict[str, Any]) -> Any:
+    rows = [(m, n, described["patients_by_modality"].get(m, "")) for m, n in described["modality"].items()]
+    return table("", ("modality", "#records", "#patients"), rows)
+
+
+@command
+def describe(path: CohortPath) -> Reply:
+    """Who is in the cohort: modalities, kinds, what is missing, sex, age, sites, labels, and what was set aside."""
+    from ..cohort import Cohort
+
+    found = Cohort.open(path).describe()
+    age = found["age"]
+    middle = f"{age['median']:.0f} ({age['q05']:.0f}–{age['q95']:.0f})" if age["n"] else "unknown"
+    shown: list[Any] = [
+        f"{found['patients']} patients, {found['records']} records, {found['masks']} masks, {found['rejected']} files set aside",
+        f"sex {', '.join(f'{k} {v}' for k, v in found['sex'].items())}; age, median (90% range): {middle}, known of {age['n']}",
+        _counts(found),
+        "",
+        table("who has what", ("modalities", "#patients"), list(found["missingness"].items())),
+        "",
+        table("kinds", ("kind", "#records"), list(found["kind"].items())[:20]),
+    ]
+    columns = [(name, ", ".join(f"{cell} {n}" for cell, n in cells.items())) for name, cells in sorted(found["columns"].items())]
+    shown += ["", table("columns of words (possible labels)", ("column", "cells"), columns)] if columns else []
+    shown += ["", table("set aside", ("reason", "#files"), list(found["rejected_reasons"].items()))] if found["rejected"] else []
+    return Reply(found, shown)
+
+
+@command
+def query(
+    path: CohortPath,
+    sql: Annotated[str, typer.Argument(help="DuckDB SQL over the views `records` and `rejected`.", show_default=False)],
+    limit: Annotated[int, typer.Option(min=1, help="Rows that are printed; --json gives all.")] = 50,
+) -> Reply:
+    """Ask the catalogue in SQL; `attributes->>'age'` is a cell of a record's attributes."""
+    from ..cohort import Cohort
+
+    answer = Cohort.open(path).query(sql)
+    rows = answer.to_pylist()
+    shown: list[Any] = [table("", answer.column_names, [list(row.values()) for row in rows[:limit]])]
+    shown += [f"… {len(rows) - limit} more rows (--limit)"] * (len(rows) > limit)
+    return Reply({"columns": answer.column_names, "rows": rows}, shown)
+
+
+@command
+def split(
+    path: CohortPath,
+    by: Annotated[Literal["patient", "site"], typer.Option(help="What stays together.")] = "patient",
+    test: Annotated[float, typer.Option(min=0.01, max=0.99, help="The share of patients that test.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+    stratify: Annotated[str | None, typer.Option(help="A table's column whose cells are dealt evenly.")] = None,
+    where: Annotated[str | None, typer.Option(help="A DuckDB condition on the records.")] = None,
+    into: Annotated[Path | None, typer.Option(help="Write the two lists of patients to this JSON file.")] = None,
+) -> Reply:
+    """Deal the patients into train and test as a recipe would, with near-duplicate images on one side, and check for leaks."""
+    from ..cohort import Cohort, SplitSpec, guard
+    from ..cohort import split as deal
+
+    cohort = Cohort.open(path)
+    found = cohort.records(where)
+    labels = _cells(found, stratify) if stratify else None
+    parted = deal(found, SplitSpec(by=by, test=test, seed=seed, stratify=stratify), cohort.load, labels)
+    guard(parted.train, parted.test, found, cohort.load)
+    data: dict[str, Any] = {"hash": parted.hash, "train": list(parted.train), "test": list(parted.test)}
+    if into is not None:
+        into.write_text(json.dumps(data, indent=1))
+    shown = [f"train {len(parted.train)}, test {len(parted.test)} patients; split {parted.hash}", "no patient and no near-duplicate image on two sides"]
+    return Reply(data, shown + ([f"written to {into}"] if into else ["give --into FILE or --json for the names"]))
+
+
+def _cells(found: Any, column: str) -> dict[str, int]:
+    """Each patient's cell of a column, numbered."""
+    from ..cohort.labels import check_column
+
+    check_column(found, column, "split")
+    cells = {r.patient: str(r.attributes[column]) for r in found if r.attributes.get(column) is not None}
+    numbers = {cell: n for n, cell in enumerate(sorted(set(cells.values())))}
+    return {patient: numbers[cell] for patient, cell in cells.items()}
+
+
+@command
+def patient(
+    path: CohortPath,
+    name: Annotated[str, typer.Argument(help="The patient's id.", show_default=False)],
+) -> Reply:
+    """One patient's records, in time."""
+    import difflib
+
+    from ..cohort import Cohort, CohortError
+
+    cohort = Cohort.open(path)
+    mine = [r for r in cohort.records() if r.patient == name]
+    if not mine:
+        close = difflib.get_close_matches(name, cohort.patients(), n=1)
+        raise CohortError(
+            f"no patient of this name among {len(cohort.patients())}", "one in the catalogue",
+            f"did you mean {close[0]!r}?" if close else f"polyclinic cohort query {path} 'select distinct patient from records'",
+        )  # fmt: skip
+    mine.sort(key=lambda r: (r.time is None, r.time.timestamp() if r.time else 0.0, r.modality.number, r.uri))
+    rows = [
+        {"time": r.time, "modality": r.modality.value, "kind": r.kind, "uri": r.uri, "site": r.site, "id": r.id, "attributes": dict(r.attributes)}
+        for r in mine
+    ]
+    shown = [table(name, ("time", "modality", "kind", "file"), [(r["time"], r["modality"], r["kind"], r["uri"]) for r in rows])]
+    return Reply({"patient": name, "records": rows}, shown)

@@ -1,0 +1,73 @@
+"""`recipe`: is it one, what may it hold, what does it say in full."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from .frame import Reply, command, table
+
+RecipePath = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value; may be repeated.", show_default=False)]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    group = typer.Typer(no_args_is_help=True, help="Check, show and list recipes.")
+    for function in (validate, show):
+        group.command()(function)
+    group.command("schema")(schema)
+    group.command("list")(shipped)
+    app.add_typer(group, name="recipe")
+
+
+@command
+def validate(recipe: RecipePath, overrides: Overrides = None) -> Reply:
+    """Check a recipe, all of it, without loading any data."""
+    from ..training import Recipe
+
+    checked = Recipe.load(recipe, overrides or ())
+    steps = sum(stage.steps for stage in checked.stages)
+    data: dict[str, Any] = {
+        "valid": True, "name": checked.name, "encoders": [str(m) for m in checked.encoders], "tasks": list(checked.tasks),
+        "stages": [s.name for s in checked.stages], "steps": steps,
+    }  # fmt: skip
+    shown = [f"{checked.name} is a recipe: reads {', '.join(data['encoders'])}; {steps} steps; tasks {', '.join(data['tasks']) or 'none'}"]
+    return Reply(data, shown)
+
+
+@command
+def show(recipe: RecipePath, overrides: Overrides = None) -> Reply:
+    """The recipe with every default written out, as YAML."""
+    from ..training import Recipe
+
+    checked = Recipe.load(recipe, overrides or ())
+    return Reply(checked.model_dump(mode="json"), [checked.as_yaml()])
+
+
+@command
+def schema() -> Reply:
+    """The JSON Schema of recipes, for editors."""
+    import json
+
+    from ..training import Recipe
+
+    found = Recipe.model_json_schema()
+    return Reply(found, [json.dumps(found, indent=2)])
+
+
+@command
+def shipped() -> Reply:
+    """The recipes that come with polyclinic."""
+    import yaml
+
+    from ..training.recipe import folder
+
+    rows = []
+    for path in sorted(folder().glob("*.yaml")):
+        text = path.read_text()
+        data = yaml.safe_load(text)
+        about = text.splitlines()[0].removeprefix("#").strip() if text.startswith("#") else ""
+        rows.append({"name": path.stem, "reads": list(data.get("encoders", {})), "about": about})
+    return Reply({"recipes": rows}, [table("", ("name", "reads", "about"), [(r["name"], ", ".join(r["reads"]), r["about"]) for r in rows])])

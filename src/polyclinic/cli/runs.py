@@ -1,0 +1,129 @@
+"""`pretrain`, `adapt`, `evaluate`, `predict`, `serve`: a recipe → a run → an answer."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from .frame import Reply, command, progress, table
+from .recipe import Overrides, RecipePath
+
+RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
+CohortOption = Annotated[Path | None, typer.Option("--cohort", help="Where the catalogue lies now; by default where it lay.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Register the commands."""
+    for function in (pretrain, adapt, evaluate, predict, serve):
+        app.command()(function)
+
+
+@command
+def pretrain(
+    recipe: RecipePath,
+    cohort: Annotated[Path, typer.Option(help="The catalogue's folder.")] = Path("cohort"),
+    overrides: Overrides = None,
+    into: Annotated[Path, typer.Option(help="The folder of runs.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option(help="Go on with a run of this name; --no-resume starts it anew.")] = True,
+) -> Reply:
+    """Pretrain a model as a recipe says. Ctrl-C stops at a checkpoint; the same command goes on, to the same bits."""
+    from ..training import Recipe
+    from ..training import pretrain as train
+
+    checked = Recipe.load(recipe, overrides or ())
+    with progress("pretrain") as report:
+        run = train(checked, cohort, into=into, resume=resume, progress=report)
+    curves = run.metrics().to_pylist()
+    last = {row["name"]: row["value"] for row in curves}
+    data = {
+        "run": str(run.path), "recipe": checked.name, "split": run.split.hash, "train": len(run.split.train), "test": len(run.split.test),
+        "steps": 1 + max((row["step"] for row in curves), default=-1), "losses": last,
+    }  # fmt: skip
+    shown = [
+        f"{run.path}: {data['steps']} steps on {data['train']} patients ({data['test']} kept for testing; split {run.split.hash[:8]})",
+        table("last step", ("loss", "#value"), [(k, f"{v:.4f}") for k, v in last.items()]),
+        f"next: polyclinic adapt {run.path} --task {next(iter(checked.tasks), 'TASK')}",
+    ]
+    return Reply(data, shown)
+
+
+@command
+def adapt(
+    run: RunPath,
+    task: Annotated[str, typer.Option(help="A task of the run's recipe.", show_default=False)],
+    method: Annotated[Literal["probe", "lora", "full", "scratch"], typer.Option(help="What is trained.")] = "lora",
+    labels: Annotated[int | None, typer.Option(min=1, help="Labelled training patients that may be used; all by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the labels' order and the head; the recipe's by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; by task by default.")] = None,
+    cohort: CohortOption = None,
+    into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
+) -> Reply:
+    """Adapt a pretrained run to a task of its recipe."""
+    from ..adaptation import adapt as fit
+
+    with progress(f"adapt {task}") as report:
+        made = fit(run, task, method, labels, cohort=cohort, seed=seed, steps=steps, into=into, progress=report)
+    about = made.adapter
+    data = {"run": str(made.path), "task": task, "method": method, "labels": about["labels"], "inputs": about["inputs"], "split": made.split.hash}
+    shown = [
+        f"{made.path}: {task} by {method} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
+        f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
+    ]
+    return Reply(data, shown)
+
+
+@command
+def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
+    """Examine a run on the patients it never saw: every figure with n, a 95% interval and the split's hash."""
+    from ..cohort import Cohort
+    from ..training import Run
+    from ..trust import evaluate as examine
+
+    opened = Run.open(run)
+    evidence = examine(opened, Cohort.open(cohort) if cohort else None)
+    figures = list(evidence.figures)
+    rows = [(f.name, f"{f.value:.3f}", f"{f.low:.3f} – {f.high:.3f}", f.n, f.note) for f in figures]
+    shown = [table(f"{run} (split {opened.split.hash[:8]})", ("figure", "#value", "#95% interval", "#n", "note"), rows)]
+    return Reply({"run": str(run), "split": opened.split.hash, "figures": figures}, shown)
+
+
+@command
+def predict(
+    run: RunPath,
+    files: Annotated[list[Path], typer.Argument(help="One patient's files (or a folder of them), of any modalities the run reads.", show_default=False)],
+    overlay: Annotated[Path | None, typer.Option(help="Write the picture of the answer to this PNG, where there is one.")] = None,
+) -> Reply:
+    """The answer about one patient, given as one or several files."""
+    from ..clinic import Desk
+
+    every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
+    answer = Desk(run).answer(every)
+    if overlay is not None and answer.overlay:
+        overlay.write_bytes(base64.b64decode(answer.overlay))
+    shown: list[Any] = [
+        answer.headline,
+        table("", ("value", "#"), list(answer.values.items())),
+        f"read: {', '.join(answer.used)}" + "".join(f"; not read: {n.file} ({n.why})" for n in answer.not_used),
+        answer.uncertainty,
+        f"model {answer.model.adapter[:8]} on backbone {answer.model.backbone[:8]}, split {answer.model.split[:8]}",
+        answer.notice,
+    ]
+    data = answer.model_dump(exclude={"views", "overlay"}) | {"overlay": str(overlay) if overlay and answer.overlay else None}
+    return Reply(data, shown)
+
+
+@command
+def serve(
+    run: RunPath,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback address; 0 takes a free one.")] = 8000,
+    host: Annotated[str, typer.Option(help="Another address than loopback. The service has no login of its own.")] = "127.0.0.1",
+    limit_mb: Annotated[int, typer.Option(min=1, help="The largest upload, all files together.")] = 256,
+) -> Reply:
+    """Serve an adapted run: a page where one drops a file, `/predict`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""
+    from ..clinic import serve as run_service
+
+    run_service(run, port=port, host=host, limit_mb=limit_mb)
+    return Reply({"run": str(run), "served": True}, ["stopped"])

@@ -1,0 +1,22 @@
+"""A run → evidence: discrimination, calibration, subsets, the comparison with scratch and baselines, the card, the report.
+
+Imports `adaptation` and above. Every figure carries n, a 95% interval by bootstrap over patients and the split's hash.
+"""
+
+from .calibration import Calibration, calibration
+from .card import card
+from .comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
+from .discrimination import EvidenceError, bootstrap, difference, figure, figures
+from .embeddings import EmbeddingMap, embedding_map
+from .evaluate import Evidence, evaluate
+from .overlays import Overlay, overlays
+from .report import Curve, ReportInputs, curves_of, gather, write_report
+from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
+from .subsets import Subset, subsets
+
+__all__ = [
+    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Overlay", "ReportInputs",
+    "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
+    "difference", "embedding_map", "evaluate", "figure", "figures", "gather", "overlays", "retrieval_examples",
+    "retrieval_figures", "subsets", "verdict", "write_report",
+]  # fmt: skip

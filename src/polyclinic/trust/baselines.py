@@ -1,0 +1,333 @@
+"""Strong simple baselines, each trained on exactly the labelled training patients that a model's arm was.
+
+X-ray pixels, words of notes and cells of tables go to logistic regression; a patient's modalities are averaged as
+logits, so that a baseline too answers for any subset. Survival is Cox's model; segmentation is a mean atlas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..cohort.catalogue import inputs
+from ..harmonise import ImageStandard, harmonise
+from ..harmonise.fingerprint import Fingerprint
+from ..harmonise.loader import Loader
+from ..harmonise.table import column_of
+from ..schema import MissingExtraError, Modality, Payload, Record
+from ..tasks import Predictions
+from ..tasks.segmentation import dice
+from .discrimination import EvidenceError
+
+Load = Callable[[Record], Payload]
+PIXELS = 32
+READABLE = (Modality.IMAGE, Modality.TEXT, Modality.TABLE, Modality.OMICS)
+"""What the classification baseline reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a baseline may see, and of whom.
+
+    Args:
+        records: of all patients.
+        load: record → source payload.
+        train: the labelled training patients, as an arm drew them.
+        test: who is asked about.
+        answers: patient → 0 or 1, or (time, event).
+        modalities: what may be read; None for all.
+        exclude: table columns that are labels.
+        without: words that are struck from notes before they are read.
+    """
+
+    records: Sequence[Record]
+    load: Load
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    answers: Mapping[str, Any]
+    modalities: tuple[Modality, ...] | None = None
+    exclude: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+
+    def of(self, modality: Modality) -> dict[str, list[Record]]:
+        """The records of one modality, by patient, of the patients that count."""
+        wanted = {*self.train, *self.test}
+        found: dict[str, list[Record]] = {}
+        for record in sorted(inputs(self.records), key=lambda r: r.id):
+            if record.modality is modality and record.patient in wanted:
+                found.setdefault(record.patient, []).append(record)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Features (n f), and whose row each is; a patient may have several."""
+
+    values: Any
+    patient: list[str] = field(default_factory=list)
+
+
+def strike(text: str, words: Sequence[str]) -> str:
+    """The text without the words, whatever their case, and without what is joined to them (`COVID-19-positive`)."""
+    if not words:
+        return text
+    pattern = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
+    return re.sub(rf"(?i)[\w-]*(?:{pattern})[\w-]*", " ", text)
+
+
+def pixels(study: Study) -> Rows:
+    """Each X-ray at 32×32, standardised as the model's images are."""
+    standard, nobody = ImageStandard(size=PIXELS), Fingerprint()
+    rows, patient = [], []
+    for name, records in study.of(Modality.IMAGE).items():
+        for record in records:
+            rows.append(harmonise(study.load(record), record, standard, nobody).array.reshape(-1))
+            patient.append(name)
+    return Rows(np.array(rows), patient)
+
+
+def words(study: Study) -> Rows:
+    """Each patient's notes as TF-IDF of words and pairs of words, learned from the training patients' notes."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = {p: strike(" ".join(study.load(r).text or "" for r in rs), study.without) for p, rs in study.of(Modality.TEXT).items()}
+    training = [texts[p] for p in study.train if p in texts]
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=5000)
+    try:
+        vectorizer.fit(training)
+    except ValueError:  # no training note has a word
+        return Rows(np.zeros((0, 1)))
+    return Rows(vectorizer.transform(texts.values()).toarray(), list(texts))  # type: ignore[union-attr]
+
+
+def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
+    """Each patient's cells (or genes): numbers as their mean with whether they are known, words as 0 and 1."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for name, records in study.of(modality).items():
+        mine = table.setdefault(name, {})
+        for record in records:
+            payload = study.load(record)
+            values = payload.array if modality is Modality.OMICS else payload.array.reshape(-1, 2)[:, 0]
+            for code, value in zip(payload.names, values, strict=True):
+                if column_of(code) not in study.exclude and np.isfinite(value):
+                    mine.setdefault(code, []).append(float(value))
+    known = [table[p] for p in study.train if p in table]
+    # A code of one patient would name them; a code that all have alike says nothing.
+    codes = sorted({c for row in known for c in row if sum(c in other for other in known) >= 2}) if modality is not Modality.OMICS else (
+        sorted(set.intersection(*(set(row) for row in known))) if known else []
+    )  # fmt: skip
+    values = np.array([[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()]).reshape(-1, len(codes))
+    return Rows(values, list(table))
+
+
+def _impute(values: np.ndarray, training: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+    """Standardised by the training rows; the unknown at their mean, with a column that says so."""
+    filled = np.where(np.isnan(values) & categorical, 0.0, values)
+    seen = filled[training]
+    with np.errstate(all="ignore"):
+        known = np.isfinite(seen)
+        count = known.sum(0).clip(min=1)
+        mean = np.where(known, seen, 0).sum(0) / count
+        sd = np.sqrt(np.where(known, (seen - mean) ** 2, 0).sum(0) / count)
+    scaled = np.nan_to_num((filled - mean) / np.where(sd > 1e-9, sd, 1.0))
+    unknown = np.isnan(filled).astype(float)
+    return np.concatenate([np.clip(scaled, -6, 6), unknown[:, unknown[training].std(0) > 0]], axis=1)
+
+
+def _reduce(values: np.ndarray, training: np.ndarray, most: int) -> np.ndarray:
+    """The leading principal components of the training rows, each with unit variance."""
+    from sklearn.decomposition import PCA
+
+    count = min(most, int(training.sum()) - 1, values.shape[1])
+    if count < 1:
+        return np.zeros((len(values), 1))
+    return PCA(count, whiten=True, svd_solver="full").fit(values[training]).transform(values)
+
+
+def _fit_logistic(values: np.ndarray, truth: np.ndarray, weight: np.ndarray, groups: Sequence[str]) -> Any:
+    """Logistic regression; its penalty by cross-validation over patients where there are enough of both classes."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    make = lambda c: LogisticRegression(C=c, class_weight="balanced", max_iter=2000)
+    rarer = min(len({g for g, y in zip(groups, truth, strict=True) if y == k}) for k in (0, 1))
+    best = 0.1
+    if rarer >= 6:
+        folds = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(values, truth, groups))
+
+        def error(c: float) -> float:
+            fits = [(make(c).fit(values[a], truth[a], weight[a]).predict_proba(values[b])[:, 1], truth[b], weight[b]) for a, b in folds]
+            return float(np.mean([log_loss(y, p, sample_weight=w, labels=[0, 1]) for p, y, w in fits]))
+
+        best = min((0.01, 0.1, 1.0, 10.0), key=error)
+    return make(best).fit(values, truth, weight)
+
+
+def _logits(rows: Rows, study: Study, most: int | None) -> dict[str, float]:
+    """Patient → logit by one modality; several rows are averaged. Empty where it cannot be trained."""
+    training_patients = set(study.train)
+    training = np.array([p in training_patients for p in rows.patient], dtype=bool)
+    truth = np.array([study.answers.get(p, 0) for p in rows.patient])
+    if len(set(truth[training])) < 2 or not rows.values.shape[1]:
+        return {}
+    values = _reduce(rows.values, training, most) if most else rows.values
+    count = {p: rows.patient.count(p) for p in set(rows.patient)}
+    weight = np.array([1 / count[p] for p in rows.patient])
+    names = [p for p, t in zip(rows.patient, training, strict=True) if t]
+    model = _fit_logistic(values[training], truth[training], weight[training], names)
+    found: dict[str, list[float]] = {}
+    for name, logit in zip(rows.patient, model.decision_function(values), strict=True):
+        found.setdefault(name, []).append(float(logit))
+    return {p: float(np.mean(v)) for p, v in found.items()}
+
+
+def classify(study: Study, task: str) -> Predictions:
+    """Logistic regression on each modality, their logits averaged over what a patient has.
+
+    Args:
+        study: `answers` are 0 or 1.
+        task: its name.
+    Returns:
+        probabilities of the test patients; 0.5 for a patient who has nothing that could be learned.
+    Raises:
+        EvidenceError: the training patients are of one class.
+    """
+    if len({study.answers[p] for p in study.train}) < 2:
+        raise EvidenceError(f"a baseline for {task!r} with training patients of one class", "both classes", "label more patients")
+    wanted = [m for m in READABLE if study.modalities is None or m in study.modalities]
+    logits: list[dict[str, float]] = []
+    for modality in wanted:
+        rows, most = _features(study, modality)
+        if len(rows.patient):
+            logits.append(_logits(rows, study, most))
+    score = [[one[p] for one in logits if p in one] for p in study.test]
+    output = np.array([1 / (1 + np.exp(-float(np.mean(s)))) if s else 0.5 for s in score])
+    return _predictions(task, study, output, 1)
+
+
+def _features(study: Study, modality: Modality) -> tuple[Rows, int | None]:
+    if modality is Modality.IMAGE:
+        return pixels(study), 30
+    if modality is Modality.TEXT:
+        return words(study), None
+    rows = cells(study, modality)
+    if not len(rows.patient) or not rows.values.shape[1]:
+        return rows, None
+    training = np.array([p in set(study.train) for p in rows.patient], dtype=bool)
+    if not training.any():
+        return Rows(np.zeros((0, 1))), None
+    categorical = np.nanmax(np.where(np.isnan(rows.values), 0, rows.values), axis=0) == 1.0
+    categorical &= np.nanmin(np.where(np.isnan(rows.values), 1, rows.values), axis=0) == 1.0
+    return Rows(_impute(rows.values, training, categorical), rows.patient), 30 if modality is Modality.OMICS else None
+
+
+def _predictions(task: str, study: Study, output: np.ndarray, width: int) -> Predictions:
+    mask = np.array([p in study.answers for p in study.test], dtype=bool)
+    empty: Any = 0 if width == 1 else (0.0, 0.0)
+    targets = np.array([study.answers.get(p, empty) for p in study.test], dtype=float)
+    return Predictions(task, study.test, output, targets, mask)
+
+
+def cox(study: Study, task: str, penalty: float = 0.1, components: int = 10) -> Predictions:
+    """Cox's model, with a ridge penalty, on clinical columns and on the leading components of omics.
+
+    Args:
+        study: `answers` are (time, event).
+        task: its name.
+        penalty: lifelines' `penalizer`.
+        components: of omics; at most a fifth of the training patients.
+    Returns:
+        log partial hazards of the test patients; the training mean for a patient who has nothing.
+    Raises:
+        MissingExtraError: lifelines is not installed.
+        EvidenceError: no training patient's event was seen, or there is nothing to read.
+    """
+    try:
+        import pandas as pd
+        from lifelines import CoxPHFitter
+    except ImportError as error:
+        raise MissingExtraError("lifelines", "survival") from error
+
+    wanted = [m for m in (Modality.TABLE, Modality.OMICS) if study.modalities is None or m in study.modalities]
+    patients = [*study.train, *(p for p in study.test if p not in set(study.train))]
+    training = np.array([p in set(study.train) for p in patients], dtype=bool)
+    blocks = []
+    for modality in wanted:
+        rows, _ = _features(study, modality)
+        if not len(rows.patient) or not rows.values.shape[1]:
+            continue
+        block = np.full((len(patients), rows.values.shape[1]), np.nan)
+        place = {p: i for i, p in enumerate(rows.patient)}
+        for i, p in enumerate(patients):
+            if p in place:
+                block[i] = rows.values[place[p]]
+        block = np.nan_to_num(block)  # standardised: 0 is the training mean
+        blocks.append(_reduce(block, training, min(components, max(1, len(study.train) // 5))) if modality is Modality.OMICS else block)
+    events = sum(study.answers[p][1] for p in study.train)
+    if not blocks or events < 1:
+        raise EvidenceError(
+            f"a Cox baseline for {task!r} with {events:.0f} events and {len(blocks)} kinds of input", "at least one of each", "label more patients"
+        )
+    values = np.concatenate(blocks, axis=1)
+    values = values[:, values[training].std(0) > 1e-9]
+    frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])])
+    fitting = frame[training].assign(
+        time=[max(study.answers[p][0], 1e-3) for p in study.train], event=[study.answers[p][1] for p in study.train]
+    )
+    model = CoxPHFitter(penalizer=penalty).fit(fitting, "time", "event")
+    hazard = dict(zip(patients, np.asarray(model.predict_log_partial_hazard(frame), dtype=float), strict=True))
+    return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
+
+
+def atlas(loader: Loader, task: str, train: Sequence[str], test: Sequence[str], classes: int, modality: Modality) -> Predictions:
+    """The mean of the training masks on the standard grid, cut where that did best on the training masks left out in turn.
+
+    Args:
+        loader: of both sides, with the task's masks.
+        task: its name.
+        train: the patients whose masks may be seen.
+        test: who is asked about.
+        classes: of the masks, without the background.
+        modality: of the images.
+    Returns:
+        Dice of each class, as a model's predictions.
+    """
+    mine = [m for _, m in _true_masks(loader, task, train, modality)]
+    if not mine:
+        raise EvidenceError(f"an atlas for {task!r} without a training mask", "at least one", "label a patient")
+    seen = np.stack([[(m == k) for k in range(1, classes + 1)] for m in mine]).astype(np.float32)  # (n k z y x)
+
+    def cut(share: np.ndarray, threshold: float) -> np.ndarray:
+        return np.where(share.max(0) >= threshold, share.argmax(0) + 1, 0)
+
+    def left_out(threshold: float) -> float:
+        total = seen.sum(0)
+        return float(np.mean([dice(cut((total - one) / (len(seen) - 1), threshold), m, classes + 1) for one, m in zip(seen, mine, strict=True)]))
+
+    threshold = max((0.3, 0.4, 0.5), key=left_out) if len(mine) > 1 else 0.5
+    answer = cut(seen.mean(0), threshold)
+    rows: dict[str, list[np.ndarray]] = {}
+    sizes: dict[str, np.ndarray] = {}
+    for patient, mask in _true_masks(loader, task, test, modality):
+        rows.setdefault(patient, []).append(dice(answer, mask, classes + 1))
+        sizes[patient] = np.array([(mask == k).sum() / 1000 for k in range(1, classes + 1)])
+    names = tuple(p for p in test if p in rows)
+    outputs = np.array([np.mean(rows[p], axis=0) for p in names]).reshape(-1, classes)
+    targets = np.array([sizes[p] for p in names]).reshape(-1, classes)
+    return Predictions(task, names, outputs, targets, np.ones(len(names), dtype=bool), ((modality,),) * len(names))
+
+
+def _true_masks(loader: Loader, task: str, patients: Sequence[str], modality: Modality) -> list[tuple[str, np.ndarray]]:
+    found = []
+    for batch in loader.each(16, patients, (modality,)):
+        target = batch.targets[task]
+        owner = batch.payloads[modality].patient.tolist() if modality in batch.payloads else []
+        for n, who in enumerate(owner):
+            if bool(target.mask[n]):
+                found.append((batch.patients[who], target.values[n].numpy()))
+    return found

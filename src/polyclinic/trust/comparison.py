@@ -1,0 +1,376 @@
+"""The comparison that justifies a backbone: pretrained, from scratch and a strong simple baseline, on the same labels.
+
+A cell is (task, inputs, number of labels); its arms learn from the same patients and are tested on the same patients,
+so that their difference is paired. Cells that no longer fit the time are listed as such, never left out in silence.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..adaptation import adapt, predict
+from ..cohort import Cohort, labels_of, subset
+from ..records import content_id
+from ..schema import Figure, Modality, Payload, PolyclinicError, Record
+from ..tasks import Classification, Predictions, Segmentation, Survival
+from ..training import Run
+from ..training.recipe import parts
+from ..training.run import write_json
+from . import baselines
+from .discrimination import DRAWS, PRIMARY, difference, figure, shown, usable
+
+Arm = Literal["probe", "lora", "full", "scratch", "baseline"]
+ARMS: tuple[Arm, ...] = ("probe", "lora", "scratch", "baseline")
+PRETRAINED = ("probe", "lora", "full")
+Progress = Callable[[int, int, str], None]
+
+DISEASE_WORDS = (
+    "covid", "sars", "mers", "ncov", "coronavirus", "corona virus", "pneumoni", "pneumocystis", "influenza", "h1n1", "legionella", "klebsiella",
+    "streptococc", "mycoplasma", "varicella", "tuberculosis", "lipoid", "herpes", "chlamydophila", "e. coli", "e.coli", "aspergill", "nocardi",
+    "staphylococc", "mrsa", "ards", "pcr", "swab", "wuhan", "hiv", "immunocompromised", "acute respiratory distress",
+)  # fmt: skip
+"""Words by which a note of a chest X-ray gives its diagnosis away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What the arms are compared on: a task, what may be read, how many labels (None: all), whether words are struck."""
+
+    task: str
+    inputs: tuple[Modality, ...]
+    labels: int | None
+    struck: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One arm of one cell.
+
+    Args:
+        task, arm: their names.
+        inputs: the modalities that were read.
+        labels: how many labelled training patients were used.
+        struck: whether disease words were struck from the notes.
+        figure: the task's metric on the test side.
+        over_scratch: a pretrained arm's metric minus that of the same network from scratch, paired.
+        over_baseline: the same against the baseline.
+        seconds: to train and answer.
+        note: what a reader must know of this row.
+    """
+
+    task: str
+    arm: str
+    inputs: tuple[str, ...]
+    labels: int
+    struck: bool
+    figure: Figure
+    over_scratch: Figure | None = None
+    over_baseline: Figure | None = None
+    seconds: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A cell or an arm that was not run, and why."""
+
+    task: str
+    what: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and what was not run."""
+
+    rows: tuple[Row, ...]
+    skipped: tuple[Skipped, ...]
+    split: str
+    seconds: float
+
+    def write(self, path: Path) -> Path:
+        """Write it as JSON; NaN as null."""
+        write_json(path, _plain(asdict(self)))
+        return path
+
+    @classmethod
+    def open(cls, path: Path) -> Comparison:
+        """Read what `write` wrote."""
+        data = json.loads(path.read_text())
+        rows = []
+        for row in data["rows"]:
+            made = {k: figure_of(row[k]) for k in ("figure", "over_scratch", "over_baseline")}
+            rows.append(Row(**{**row, **made, "inputs": tuple(row["inputs"])}))
+        return cls(tuple(rows), tuple(Skipped(**s) for s in data["skipped"]), data["split"], data["seconds"])
+
+    def tasks(self) -> list[str]:
+        """The tasks, in the order in which they were compared."""
+        return list(dict.fromkeys(row.task for row in self.rows))
+
+    def __str__(self) -> str:
+        lines = [f"{'task':<13}{'inputs':<23}{'labels':>6}  {'arm':<10}{'value (95% interval)':<24}{'n':>4}  pretrained − scratch"]
+        for r in self.rows:
+            inputs = "+".join(r.inputs) + (" −words" if r.struck else "")
+            gain = interval(r.over_scratch) if r.over_scratch else ""
+            lines.append(f"{r.task:<13}{inputs:<23}{r.labels:>6}  {r.arm:<10}{interval(r.figure):<24}{r.figure.n:>4}  {gain}")
+        lines += [f"not run: {s.task} {s.what}: {s.why}" for s in self.skipped]
+        return "\n".join(lines)
+
+
+def interval(figure: Figure) -> str:
+    """A figure in words: `0.71 (0.58–0.84)`; `not defined` where it is NaN."""
+    if not np.isfinite(figure.value):
+        return "not defined"
+    if not np.isfinite([figure.low, figure.high]).all():
+        return f"{figure.value:.2f} (no interval)"
+    return f"{figure.value:.2f} ({figure.low:.2f}–{figure.high:.2f})".replace("-", "−")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def figure_of(data: Mapping[str, Any] | None) -> Any:
+    """A figure from its JSON; null is NaN."""
+    nan = float("nan")
+    return None if data is None else Figure(**{k: nan if data[k] is None else data[k] for k in data})
+
+
+class Struck(Cohort):
+    """A cohort whose notes have lost some words; a note's id changes with its words, so that no cache mistakes one for the other."""
+
+    def __init__(self, cohort: Cohort, words: Sequence[str]) -> None:
+        super().__init__(cohort.path)
+        self.cohort, self.words = cohort, tuple(words)
+        self._whole: dict[str, Record] = {}
+
+    def records(self, where: str | None = None) -> list[Record]:
+        """As the cohort's."""
+        return [self._struck(r) if r.modality is Modality.TEXT else r for r in self.cohort.records(where)]
+
+    def _struck(self, record: Record) -> Record:
+        name = content_id(("\x00".join((record.id, *self.words))).encode())
+        self._whole[name] = record
+        return replace(record, id=name)
+
+    def load(self, record: Record) -> Payload:
+        """As the cohort's, without the words."""
+        if record.id not in self._whole:
+            return self.cohort.load(record)
+        payload = self.cohort.load(self._whole[record.id])
+        return replace(payload, text=baselines.strike(payload.text or "", self.words))
+
+
+def cells_of(run: Run, tasks: Sequence[str] | None = None, counts: Mapping[str, Sequence[int | None]] | None = None) -> list[Cell]:
+    """The cells of a recipe: for each task the most labels first, X-ray alone beside everything, notes without disease words.
+
+    Args:
+        run: pretrained.
+        tasks: which; by default all that can be compared.
+        counts: task → numbers of labels, None for all; by default few and all, by kind.
+    """
+    few: dict[str, tuple[int | None, ...]] = {"classification": (None, 8), "segmentation": (12, 4), "survival": (None, 24)}
+    ranked: list[tuple[int, Cell]] = []
+    for name, spec in run.recipe.tasks.items():
+        if spec.kind not in few or (tasks is not None and name not in tasks):
+            continue
+        reads = tuple(m for m in Modality if m in (spec.inputs or tuple(run.recipe.encoders)))
+        for place, count in enumerate((counts or {}).get(name, few[spec.kind])):
+            ranked.append((place * 10, Cell(name, reads, count)))
+            if spec.kind == "classification" and len(reads) > 1 and Modality.IMAGE in reads:
+                ranked.append((place * 10 + 1, Cell(name, (Modality.IMAGE,), count)))
+                if Modality.TEXT in reads and place == 0:
+                    ranked.append((place * 10 + 2, Cell(name, reads, count, struck=True)))
+            elif spec.kind == "survival" and {Modality.TABLE, Modality.OMICS} <= set(reads) and place == 0:
+                ranked.append((place * 10 + 1, Cell(name, (Modality.TABLE,), count)))
+    return [cell for _, cell in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def compare(
+    run: Run | str | Path,
+    cohort: Cohort | str | Path | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    counts: Mapping[str, Sequence[int | None]] | None = None,
+    cells: Sequence[Cell] | None = None,
+    arms: Sequence[Arm] = ARMS,
+    seed: int | None = None,
+    steps: int | None = None,
+    budget_s: float | None = None,
+    draws: int = DRAWS,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare the arms, cell by cell, and write `<run>/evidence/comparison.json`.
+
+    Args:
+        run: pretrained, or its folder.
+        cohort: where it lies now.
+        tasks, counts, cells: what is compared; see `cells_of`.
+        arms: which.
+        seed: of the labels' order and the heads.
+        steps: optimiser steps of each adaptation; by default by task.
+        budget_s: no new cell is begun after it; what is left is listed in `skipped`.
+        draws: resamples.
+        progress: called with done, all, what.
+    """
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    todo = list(cells) if cells is not None else cells_of(run, tasks, counts)
+    began, rows, skipped = time.monotonic(), list[Row](), list[Skipped]()
+    for number, cell in enumerate(todo):
+        what = describe_cell(cell)
+        if budget_s is not None and number and time.monotonic() - began > budget_s:
+            skipped.append(Skipped(cell.task, what, f"the comparison's {budget_s:.0f} s were over"))
+            continue
+        tell = lambda arm, number=number, cell=cell, what=what: progress and progress(number, len(todo), f"{cell.task}: {what}, {arm}")
+        made, missing = _cell(run, catalogue, cell, arms, seed, steps, draws, tell)
+        rows += made
+        skipped += missing
+    if progress:
+        progress(len(todo), len(todo), "compared")
+    order = {name: n for n, name in enumerate(run.recipe.tasks)}
+    rows.sort(key=lambda r: (order[r.task], r.struck, -len(r.inputs), r.labels))
+    done = Comparison(tuple(rows), tuple(skipped), run.split.hash, round(time.monotonic() - began, 1))
+    done.write(run.path / "evidence/comparison.json")
+    return done
+
+
+def describe_cell(cell: Cell) -> str:
+    """A cell in words."""
+    count = "all labels" if cell.labels is None else f"{cell.labels} labels"
+    return f"{'+'.join(cell.inputs)}, {count}" + (", disease words struck" if cell.struck else "")
+
+
+def _cell(
+    run: Run, cohort: Cohort, cell: Cell, arms: Sequence[Arm], seed: int | None, steps: int | None, draws: int, tell: Callable[[str], object]
+) -> tuple[list[Row], list[Skipped]]:
+    spec = run.recipe.tasks[cell.task]
+    metric = PRIMARY[spec.kind]
+    seen = Struck(cohort, DISEASE_WORDS) if cell.struck else cohort
+    answers, seconds, missing = dict[str, Predictions](), dict[str, float](), list[Skipped]()
+    labelled: tuple[str, ...] = ()
+    place = run.path / "comparison" / "-".join((cell.task, "+".join(cell.inputs), str(cell.labels), "struck" * cell.struck)).strip("-")
+    for arm in sorted(arms, key=lambda a: a == "baseline"):  # a baseline learns from whom the others learned
+        tell(arm)
+        start = time.monotonic()
+        try:
+            if arm == "baseline":
+                labelled = labelled or _labelled(run, seen, cell, seed)
+                answers[arm] = _baseline(run, seen, cell, labelled, _asked(run, seen, cell, answers))
+            else:
+                made = adapt(
+                    run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
+                )
+                labelled = tuple(made.adapter["labelled"])
+                answers[arm] = usable(predict(made, seen))
+            seconds[arm] = round(time.monotonic() - start, 2)
+        except PolyclinicError as error:
+            missing.append(Skipped(cell.task, f"{describe_cell(cell)}, {arm}", error.found))
+    note = _note(run, cell, labelled)
+    rows = []
+    for arm in (a for a in arms if a in answers):
+        against = lambda other, arm=arm: (
+            difference(metric, answers[arm], answers[other], run.split.hash, draws=draws) if arm in PRETRAINED and other in answers else None
+        )
+        value = figure(metric, answers[arm], run.split.hash, draws=draws)
+        names = tuple(m.value for m in cell.inputs)
+        rows.append(
+            Row(cell.task, arm, names, len(labelled), cell.struck, value, against("scratch"), against("baseline"), seconds[arm], note)
+        )
+    return rows, missing
+
+
+def _labelled(run: Run, cohort: Cohort, cell: Cell, seed: int | None) -> tuple[str, ...]:
+    """Whom `adapt` would learn from, where no arm but the baseline runs."""
+    loader = run.loader(cohort, run.split.train, (cell.task,))
+    known = {p: v for p, v in loader.labelled(cell.task).items() if set(cell.inputs) & set(loader.by_patient[p])}
+    return tuple(sorted(subset(known, cell.labels, run.recipe.seed if seed is None else seed)))
+
+
+def _asked(run: Run, cohort: Cohort, cell: Cell, answers: Mapping[str, Predictions]) -> tuple[str, ...]:
+    """The test patients that the other arms answered about."""
+    if answers:
+        return next(iter(answers.values())).patients
+    loader = run.loader(cohort, run.split.test, (cell.task,))
+    known = loader.labelled(cell.task)
+    return tuple(p for p in loader.patients if p in known and set(cell.inputs) & set(loader.by_patient[p]))
+
+
+def _baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...]) -> Predictions:
+    spec = run.recipe.tasks[cell.task]
+    if isinstance(spec, Segmentation):
+        loader = run.loader(cohort, (*train, *test), (cell.task,))
+        return baselines.atlas(loader, cell.task, train, test, len(spec.classes), Modality(spec.modality))
+    records = cohort.records(run.recipe.cohort.where)
+    label = spec.label(cell.task)
+    assert label is not None
+    table = run.recipe.standards().get(Modality.TABLE)
+    exclude = tuple(table.exclude) if table is not None else run.recipe.excluded()
+    study = baselines.Study(records, cohort.load, train, test, labels_of(records, label), cell.inputs, exclude)
+    assert isinstance(spec, Classification | Survival)
+    return baselines.classify(study, cell.task) if isinstance(spec, Classification) else baselines.cox(study, cell.task)
+
+
+def _note(run: Run, cell: Cell, labelled: Sequence[str]) -> str:
+    """Where pretraining saw masks that this cell does not count as labels, the reader must know."""
+    for stage in run.recipe.stages:
+        for part in parts(stage.objective):
+            if part.kind == "segmentation" and part.task == cell.task:
+                loader = run.loader(run.cohort(), run.split.train, (cell.task,))
+                saw = set(subset(loader.labelled(cell.task), part.labels, run.recipe.seed))
+                more = len(saw - set(labelled))
+                return (
+                    f"pretraining saw {more} masks that are not among these labels: not a fair comparison"
+                    if more
+                    else f"pretraining already saw {len(saw)} of these masks"
+                )
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the comparison shows, in a sentence, and the counts that it rests on."""
+
+    sentence: str
+    better: int
+    worse: int
+    none: int
+    unknown: int
+
+
+def verdict(comparison: Comparison, against: Literal["scratch", "baseline"] = "scratch") -> Verdict:
+    """What the intervals of the paired differences show, and nothing else."""
+    which = [r.over_scratch if against == "scratch" else r.over_baseline for r in comparison.rows if not r.struck]
+    found = [shown(f) for f in which if f is not None]
+    better, worse, none, unknown = (found.count(k) for k in ("better", "worse", "none", "unknown"))
+    other = "the same network from scratch" if against == "scratch" else "the simple baseline"
+    total = len(found)
+    if not total:
+        return Verdict(f"The pretrained backbone was not compared with {other}.", 0, 0, 0, 0)
+    if not better and not worse:
+        said = f"No difference shown between the pretrained backbone and {other}: no interval of {total} excludes zero"
+    elif not worse:
+        said = f"The pretrained backbone is better than {other} in {better} of {total} comparisons; in the others no difference is shown"
+        said = f"The pretrained backbone is better than {other} in all {total} comparisons" if better == total else said
+    elif not better:
+        said = f"The pretrained backbone is worse than {other} in {worse} of {total} comparisons" + (
+            "; in the others no difference is shown" if worse < total else ""
+        )
+    else:
+        said = f"Against {other} the pretrained backbone is better in {better}, worse in {worse} of {total} comparisons"
+        said += "; in the others no difference is shown" if none else ""
+    said += f" ({unknown} could not be judged)" if unknown else ""
+    return Verdict(said + ".", better, worse, none, unknown)

@@ -1,0 +1,106 @@
+"""The map of the embeddings: each patient's modalities in the shared space, flattened to two dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..adaptation import embed
+from ..cohort import Cohort, labels_of
+from ..schema import Modality
+from ..tasks import Classification
+from ..training import Run
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMap:
+    """Points of the plane, and what each is.
+
+    Args:
+        points: (n 2).
+        patient: n names.
+        modality: n.
+        finding: n words; "unlabelled" where it is not known.
+        method: how the plane was found.
+        explained: the share of variance that the plane keeps; NaN for t-SNE.
+        split: the split's hash; the points are of its test side.
+    """
+
+    points: np.ndarray
+    patient: tuple[str, ...]
+    modality: tuple[str, ...]
+    finding: tuple[str, ...]
+    method: str
+    explained: float
+    split: str
+
+
+def flatten(vectors: np.ndarray, method: Literal["pca", "tsne"] = "pca", seed: int = 0) -> tuple[np.ndarray, float]:
+    """Vectors (n e) on a plane (n 2), the same each time, and the share of variance that it keeps.
+
+    Principal components have the sign that makes their largest loading positive. t-SNE (van der Maaten & Hinton 2008)
+    starts from them and needs at least ten points; with fewer the components are given.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
+    if len(vectors) < 2:
+        return np.zeros((len(vectors), 2)), float("nan")
+    _, singular, axes = np.linalg.svd(centred, full_matrices=False)
+    axes = axes[:2] * np.where(np.take_along_axis(axes[:2], np.abs(axes[:2]).argmax(1)[:, None], 1) < 0, -1, 1)
+    plane = centred @ axes.T
+    plane = np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
+    if method == "tsne" and len(vectors) >= 10:
+        from sklearn.manifold import TSNE
+
+        start = plane / max(float(plane[:, 0].std()), 1e-12) * 1e-4
+        how = TSNE(2, perplexity=min(30.0, (len(vectors) - 1) / 3), init=start, random_state=seed, method="exact")
+        return how.fit_transform(centred), float("nan")
+    total = float((singular**2).sum())
+    return plane, float((singular[:2] ** 2).sum() / total) if total > 0 else float("nan")
+
+
+def embedding_map(
+    run: Run | str | Path,
+    cohort: Cohort | None = None,
+    *,
+    task: str | None = None,
+    patients: Sequence[str] | None = None,
+    method: Literal["pca", "tsne"] = "pca",
+    seed: int = 0,
+) -> EmbeddingMap:
+    """The map of a pretrained run's shared space.
+
+    Args:
+        run: pretrained.
+        cohort: where it lies now.
+        task: a classification whose answer is the points' finding; by default the recipe's first.
+        patients: who; by default the test side.
+        method, seed: see `flatten`.
+    """
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    catalogue = cohort or run.cohort()
+    found = embed(run, catalogue, patients=patients)
+    names = findings(run, catalogue, task)
+    order = [m for m in Modality if m in found]
+    who = [p for m in order for p in found[m][0]]
+    vectors = np.concatenate([found[m][1] for m in order]) if order else np.zeros((0, 1))
+    points, explained = flatten(vectors, method, seed)
+    words = tuple(names.get(p, "unlabelled") for p in who)
+    kinds = tuple(m.value for m in order for _ in found[m][0])
+    used = "t-SNE" if method == "tsne" and len(who) >= 10 else "principal components"
+    return EmbeddingMap(points, tuple(who), kinds, words, used, explained, run.split.hash)
+
+
+def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, str]:
+    """Patient → the classification's answer in words; only for those who are labelled."""
+    possible = [n for n, s in run.recipe.tasks.items() if isinstance(s, Classification)]
+    name = task or next(iter(possible), None)
+    if name is None:
+        return {}
+    spec = run.recipe.tasks[name]
+    assert isinstance(spec, Classification)
+    yes = " or ".join(spec.positive) if len(spec.positive[0]) > 2 else spec.column.replace("_", " ")
+    return {p: yes if v else f"not {yes}" for p, v in labels_of(cohort.records(run.recipe.cohort.where), spec.label(name)).items()}

@@ -1,0 +1,138 @@
+"""Retrieval: does a patient's X-ray find their own note? Figures over the test side, and examples to look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..adaptation import embed
+from ..cohort import Cohort
+from ..cohort.catalogue import inputs
+from ..schema import Figure, Modality, Record
+from ..tasks import Retrieval
+from ..tasks.retrieval import ranks
+from ..training import Run
+from .discrimination import DRAWS, bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One answer of a gallery.
+
+    Args:
+        patient: whose.
+        similarity: cosine with the query.
+        own: whether it is the query's own patient.
+        words: of a note, how it begins.
+        image: of an image, (y x) grey in 0..1.
+    """
+
+    patient: str
+    similarity: float
+    own: bool
+    words: str = ""
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalExample:
+    """A query and the gallery's first answers.
+
+    Args:
+        query: the modality asked with; answer: the one looked for.
+        patient: whose query.
+        rank: the place of the patient's own answer, from 1.
+        gallery: how many answers there were.
+        words, image: the query, to look at.
+        answers: the first ones, best first; the own one is added where it is not among them.
+    """
+
+    query: str
+    answer: str
+    patient: str
+    rank: int
+    gallery: int
+    answers: tuple[Candidate, ...]
+    words: str = ""
+    image: np.ndarray | None = None
+
+
+def paired(run: Run, cohort: Cohort, query: Modality, answer: Modality) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The test patients who have both, and their vectors (p e) of each."""
+    found = embed(run, cohort)
+    if query not in found or answer not in found:
+        return [], np.zeros((0, 1)), np.zeros((0, 1))
+    one, other = (dict(zip(*found[m], strict=True)) for m in (query, answer))
+    both = sorted(set(one) & set(other))
+    stack = lambda vectors: np.array([vectors[p] for p in both]).reshape(len(both), -1)
+    return both, stack(one), stack(other)
+
+
+def retrieval_figures(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int = DRAWS) -> tuple[Figure, ...]:
+    """Recall at 1 and 5 and the median rank, forth and back, beside what chance gives; queries are resampled, the gallery stays."""
+    both, query, answer = paired(run, cohort, spec.query, spec.answer)
+    split, out = run.split.hash, []
+    strata = np.zeros(len(both), dtype=int)
+    for direction, place in (("", ranks(query, answer)), ("_back", ranks(answer, query))) if both else (("", np.zeros(0)),):
+        for k in (1, 5):
+            hits = (place <= k).astype(float)
+            made = bootstrap(lambda w, hits=hits: w @ hits / w.sum(1), strata, name=f"recall_at_{k}{direction}", split=split, draws=draws)
+            out.append(_with_chance(made, min(1.0, k / max(len(both), 1))))
+        median = lambda w, place=place: np.array([np.median(np.repeat(place, row)) for row in w.astype(int)])
+        made = bootstrap(median, strata, name=f"median_rank{direction}", split=split, draws=min(draws, 500), method="percentile", bounded=False)
+        out.append(_with_chance(made, (len(both) + 1) / 2))
+    return tuple(out)
+
+
+def _with_chance(figure: Figure, chance: float) -> Figure:
+    return Figure(figure.name, figure.value, figure.low, figure.high, figure.n, figure.split, f"{figure.note}; chance {chance:.2f}")
+
+
+def retrieval_examples(
+    run: Run | str | Path, cohort: Cohort | None = None, query: Modality = Modality.IMAGE, answer: Modality = Modality.TEXT,
+    *, count: int = 3, top: int = 3,
+) -> tuple[RetrievalExample, ...]:  # fmt: skip
+    """Queries of the test side with their first answers: the first patients by name, not the best ones.
+
+    Args:
+        run: pretrained.
+        cohort: where it lies now.
+        query, answer: modalities.
+        count: examples.
+        top: answers shown of each.
+    """
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    catalogue = cohort or run.cohort()
+    both, asked, held = paired(run, catalogue, query, answer)
+    if not both:
+        return ()
+    alike, place = asked @ held.T, ranks(asked, held)
+    records: dict[tuple[str, Modality], Record] = {}
+    for record in sorted(inputs(catalogue.records(run.recipe.cohort.where)), key=lambda r: r.id):
+        records.setdefault((record.patient, record.modality), record)
+    found = []
+    for i, patient in enumerate(both[:count]):
+        order = [int(j) for j in np.argsort(-alike[i], kind="stable")]
+        shown = order[:top] if i in order[:top] else [*order[: top - 1], i]
+        answers = tuple(
+            Candidate(both[j], float(alike[i, j]), j == i, *look(catalogue, records[both[j], answer])) for j in shown
+        )
+        found.append(
+            RetrievalExample(query.value, answer.value, patient, int(place[i]), len(both), answers, *look(catalogue, records[patient, query]))
+        )
+    return tuple(found)
+
+
+def look(cohort: Cohort, record: Record, letters: int = 220) -> tuple[str, np.ndarray | None]:
+    """What a person sees of a record: how its words begin, or its picture (y x) in 0..1."""
+    payload = cohort.load(record)
+    if record.modality is Modality.TEXT:
+        words = " ".join((payload.text or "").split())
+        return (words if len(words) <= letters else words[:letters].rsplit(" ", 1)[0] + " …"), None
+    if record.modality in (Modality.IMAGE, Modality.VOLUME):
+        picture = payload.array[0] if payload.array.ndim == 3 else payload.array[0, payload.array.shape[1] // 2]
+        low, high = np.percentile(picture, [1, 99])
+        return "", np.clip((picture - low) / max(float(high - low), 1e-6), 0, 1)
+    return record.kind, None
