@@ -150,15 +150,16 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     found: list[Record] = []
     roots: dict[str, Path] = {}
-    for file in map(Path, files):
-        if not file.exists():
-            raise RecordError(f"no file {file.name}", "a file", "check the path")
-        for item in records.read(file):
-            if isinstance(item, Rejected):
-                raise RecordError(f"{file.name}: {item.found}", item.expected, item.remedy)
-            # One upload is one patient, whatever the files say; a file that looks like a mask is still what was given.
-            found.append(replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"}))
-            roots[item.id] = file.parent
+    paths = [Path(file).resolve() for file in files]
+    for path in paths:
+        if not path.is_file():
+            raise RecordError(f"no file {path.name}", "a file", "check the path")
+    for path, item in records.read_patient(paths):
+        if isinstance(item, Rejected):
+            raise RecordError(f"{path.name}: {item.found}", item.expected, item.remedy)
+        # One upload is one patient, whatever the files say; a file that looks like a mask is still what was given.
+        found.append(replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"}))
+        roots[item.id] = path.parent
     usable = [r for r in found if r.modality in adapted.inputs]
     if not usable:
         kinds = ", ".join(sorted({r.modality.value for r in found}))
@@ -192,4 +193,4 @@ def _present_mask(adapted: Adapted, loader: Loader, batch: Any, used: tuple[Moda
     source = loader.load(record)
     voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
     answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)
-    return replace(answer, extra={"image": source.array[0], "to_world": source.to_world})
+    return replace(answer, extra={"image": source.array[0], "to_world": source.to_world, "record": record.id})

@@ -7,7 +7,7 @@ is, by its content first and its name second, and never raises for a bad file: w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..schema import MissingExtraError, Payload, Record, Rejected
 from . import dicom, fhir, nifti, omics, raster, tables, text, waveform
 from .source import RecordError, content_id, split_uri
 
-__all__ = ["READERS", "RecordError", "content_id", "load", "read", "read_series", "split_uri"]
+__all__ = ["READERS", "RecordError", "content_id", "load", "read", "read_patient", "read_series", "split_uri"]
 
 # By content first: a table or a text can be anything, so they come last.
 READERS = (dicom, nifti, raster, waveform, fhir, omics, tables, text)
@@ -59,6 +59,40 @@ def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
             "a whole, valid file",
             "check it with the system that wrote it, and export it again",
         )
+
+
+def read_patient(paths: Sequence[Path]) -> Iterator[tuple[Path, Record | Rejected]]:
+    """The records of a handful of files: the slices of one series as one volume, a signal with its header.
+
+    Args:
+        paths: absolute.
+    Yields:
+        the file (of a series, its first) and what it holds.
+    """
+    series: dict[tuple[Path, str], list[Path]] = {}
+    for path in paths:
+        if waveform.belongs_to_header(path):
+            continue
+        uid = _series(path)
+        if uid is not None:
+            series.setdefault((path.parent, uid), []).append(path)
+            continue
+        for item in read(path):
+            yield path, item
+    for slices in series.values():
+        for item in read_series(slices):
+            yield slices[0], item
+
+
+def _series(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if raster.recognises(path, head) or not dicom.recognises(path, head):
+        return None
+    try:
+        return dicom.series_of(path)
+    except RecordError:
+        return None  # `read` says what is wrong with it
 
 
 def load(record: Record, root: Path | None = None) -> Payload:

@@ -2,7 +2,8 @@
 
 from .checkpoint import Interrupted, RunError
 from .loop import pretrain
-from .recipe import Recipe, RecipeError
+from .reading import RecipeError
+from .recipe import Recipe, schema
 from .run import Run
 
-__all__ = ["Interrupted", "Recipe", "RecipeError", "Run", "RunError", "pretrain"]
+__all__ = ["Interrupted", "Recipe", "RecipeError", "Run", "RunError", "pretrain", "schema"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,29 @@ class RunError(PolyclinicError):
 
 
 class Interrupted(PolyclinicError):
-    """Stopped by the user, at a checkpoint."""
+    """Stopped by the user, at a checkpoint; the command line exits with 130."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a run's folder: two processes that trained one run would write over each other.
+
+    The lock goes with the process, however that ends.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(
+                f"another process is training the run {folder}", "one at a time", "wait for it, or stop it"
+            ) from error
+        yield
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -26,6 +50,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
         RunError: the disk is full; the last checkpoint is intact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for stale in path.parent.glob(f".{path.name}.*"):  # of a process that was killed while it wrote
+        stale.unlink(missing_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with beside.open("wb") as file:
@@ -37,7 +63,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
         beside.unlink(missing_ok=True)
         raise RunError(
             f"a checkpoint that could not be written to {path.parent} ({str(error).splitlines()[0][:80]})",
-            "room on the disk; the checkpoint before it is intact",
+            "room on the disk; " + ("the checkpoint before it is intact" if path.exists() else "there was none before it"),
             "free some space and run the same command again: it resumes",
         ) from error
 
@@ -53,4 +79,4 @@ def read(path: Path) -> dict[str, Any] | None:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise RunError(f"a broken checkpoint {path.name}", "one that torch reads", "remove it to start again") from error
+        raise RunError(f"a broken checkpoint {path}", "one that torch reads", "remove it to start again") from error

@@ -27,17 +27,21 @@ def png(picture: np.ndarray, most: int = 320) -> str:
     return "data:image/png;base64," + base64.b64encode(held.getvalue()).decode()
 
 
+def runs(mask: np.ndarray) -> list[tuple[int, int, int]]:
+    """The runs of a (y x) bool mask along x: row, first column, length."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    starts, ends = np.argwhere(edges == 1), np.argwhere(edges == -1)
+    return [(int(y), int(x), int(end - x)) for (y, x), (_, end) in zip(starts, ends, strict=True)]
+
+
 def outline(mask: np.ndarray) -> str:
     """The path along the pixels' edges of a (y x) bool mask; the empty word for an empty one."""
     padded = np.pad(mask.astype(bool), 1)
-    parts = []
     across = padded[1:, 1:-1] != padded[:-1, 1:-1]  # edges between rows
-    for y, x in np.argwhere(across):
-        parts.append(f"M{x} {y}h1")
     down = padded[1:-1, 1:] != padded[1:-1, :-1]  # edges between columns
-    for y, x in np.argwhere(down):
-        parts.append(f"M{x} {y}v1")
-    return "".join(parts)
+    level = [f"M{x} {y}h{n}" for y, x, n in runs(across)]
+    upright = [f"M{x} {y}v{n}" for x, y, n in runs(down.T)]
+    return "".join(level + upright)
 
 
 def window(mask: np.ndarray, shape: tuple[int, ...], margin: int = 8) -> tuple[int, int, int, int]:
@@ -67,7 +71,7 @@ def masked(
     for k in range(1, classes + 1):
         colour = f"var(--m{(k - 1) % 4})"
         if predicted is not None and (predicted == k).any():
-            filled = "".join(f"M{x} {y}h1v1h-1z" for y, x in np.argwhere(predicted == k))
+            filled = "".join(f"M{x} {y}h{n}v1h-{n}z" for y, x, n in runs(predicted == k))
             body.append(tag("path", d=filled, fill=colour, fill_opacity=0.45, shape_rendering="crispEdges"))
             body.append(tag("path", d=outline(predicted == k), stroke=colour, stroke_width=0.3, fill="none"))
         if truth is not None and (truth == k).any():

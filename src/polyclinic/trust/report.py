@@ -1,0 +1,235 @@
+"""The report: one HTML file with everything that can be said of a run, and `summary.json` with every figure in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..adaptation import open_adapted
+from ..cohort import Cohort
+from ..schema import Modality, Rejected
+from ..tasks import Retrieval, SegmentationTask
+from ..training import Run, RunError
+from .comparison import Comparison
+from .embeddings import EmbeddingMap, embedding_map
+from .evaluate import Evidence
+from .overlays import Overlay, overlays
+from .retrieval import RetrievalExample, retrieval_examples
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One loss over the steps of pretraining.
+
+    Args:
+        name: of the loss.
+        steps, values: (t,).
+        stages: where each stage begins, and its name.
+    """
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+    stages: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All that the report shows; whatever is empty is left out of it, and the report says what is missing.
+
+    Args:
+        title: the headline.
+        run: the pretrained run's name.
+        split: the split's hash.
+        cohort: `Cohort.describe()`.
+        sides: training and test patients.
+        rejected: what was set aside, and why.
+        comparison: the arms; None where they were not compared.
+        evidence: of each adapted run, and of the pretrained one's retrieval.
+        curves: of pretraining.
+        maps: of the embeddings.
+        retrieval: examples.
+        overlays: of a segmentation.
+        words: what a modality is called in this hospital, such as image → X-ray.
+        notes_tell: the notes may state the diagnosis; the report then says so beside every figure that read them.
+        recipe: as YAML.
+        packages: name → version.
+        machine: in words.
+        seconds: how long each part took.
+        licences: of the data, one sentence each.
+        made: when, in words; empty for a file that is the same each time.
+        weights: the backbone's hash; commit: of the source.
+        parameters: of the backbone.
+        tasks: task name → what it asks, in words.
+    """
+
+    title: str
+    run: str
+    split: str
+    cohort: Mapping[str, Any]
+    sides: tuple[int, int]
+    rejected: Sequence[Rejected] = ()
+    comparison: Comparison | None = None
+    evidence: Sequence[Evidence] = ()
+    curves: Sequence[Curve] = ()
+    maps: Sequence[EmbeddingMap] = ()
+    retrieval: Sequence[RetrievalExample] = ()
+    overlays: Sequence[Overlay] = ()
+    words: Mapping[str, str] = field(default_factory=dict)
+    notes_tell: bool = True
+    recipe: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    machine: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    licences: Sequence[str] = ()
+    made: str = ""
+    weights: str = ""
+    commit: str = ""
+    parameters: int = 0
+    tasks: Mapping[str, str] = field(default_factory=dict)
+
+
+def curves_of(metrics: Any) -> tuple[Curve, ...]:
+    """The curves of `Run.metrics()`: the whole loss first, then its parts.
+
+    Args:
+        metrics: a pyarrow table of stage, step, name, value.
+    """
+    rows = metrics.to_pylist()
+    starts: dict[str, float] = {}
+    for row in rows:
+        starts[row["stage"]] = min(starts.get(row["stage"], float("inf")), float(row["step"]))
+    stages = tuple((at, name) for name, at in sorted(starts.items(), key=lambda pair: pair[1]))
+    names = sorted({row["name"] for row in rows}, key=lambda name: (name != "loss", name))
+    found = []
+    for name in names:
+        mine = sorted((row["step"], row["value"]) for row in rows if row["name"] == name and row["value"] is not None)
+        found.append(Curve(name, np.array([s for s, _ in mine], float), np.array([v for _, v in mine], float), stages))
+    return tuple(found)
+
+
+def gather(
+    run: Run | str | Path,
+    cohort: Cohort | None = None,
+    *,
+    comparison: Comparison | None = None,
+    evidence: Sequence[Evidence] = (),
+    segmentation: Run | str | Path | None = None,
+    title: str = "",
+    words: Mapping[str, str] | None = None,
+    licences: Sequence[str] = (),
+    machine: str = "",
+    seconds: Mapping[str, float] | None = None,
+    made: str = "",
+) -> ReportInputs:
+    """All that a report of a pretrained run shows, from the run and its cohort.
+
+    Args:
+        run: pretrained, or its folder.
+        cohort: where it lies now.
+        comparison: from `compare`.
+        evidence: from `evaluate`, one an adapted run.
+        segmentation: a run adapted to a segmentation, for the overlays.
+        title, words, licences, machine, seconds, made: see `ReportInputs`.
+    """
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    catalogue = cohort or run.cohort()
+    described = catalogue.describe()
+    looked = next((s for s in run.recipe.tasks.values() if isinstance(s, Retrieval)), None)
+    masks: tuple[Overlay, ...] = ()
+    if segmentation is not None:
+        adapted = open_adapted(segmentation)
+        masks = overlays(adapted, catalogue) if isinstance(adapted.task, SegmentationTask) else ()
+    try:
+        curves = curves_of(run.metrics())
+    except (OSError, RunError):  # a run that was moved without its curves
+        curves = ()
+    texts = any(Modality.TEXT in (s.inputs or tuple(run.recipe.encoders)) for s in run.recipe.tasks.values() if s.kind == "classification")
+    return ReportInputs(
+        title=title or f"What {run.path.name} can and cannot do",
+        run=run.path.name,
+        split=run.split.hash,
+        cohort=described,
+        sides=(len(run.split.train), len(run.split.test)),
+        rejected=catalogue.rejected(),
+        comparison=comparison,
+        evidence=tuple(evidence),
+        curves=curves,
+        maps=(embedding_map(run, catalogue),),
+        retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
+        overlays=masks,
+        words=words if words is not None else modality_words(described),
+        notes_tell=texts,
+        recipe=run.recipe.as_yaml(),
+        packages=run.lock.get("packages", {}),
+        machine=machine,
+        seconds=dict(seconds or {}),
+        licences=licences,
+        made=made,
+        weights=run.adapter.get("backbone", "") or _weights(run),
+        commit=run.lock.get("commit") or "",
+        parameters=sum(p.numel() for p in run.model().parameters()),
+        tasks={name: asked(name, spec) for name, spec in run.recipe.tasks.items()},
+    )
+
+
+def _weights(run: Run) -> str:
+    from ..training.run import file_hash
+
+    return file_hash(run.weights)
+
+
+def asked(name: str, spec: Any) -> str:
+    """What a task asks, in words."""
+    if spec.kind == "classification":
+        return f"{name}: is {spec.column.replace('_', ' ')} {' or '.join(spec.positive)}?"
+    if spec.kind == "segmentation":
+        return f"{name}: where are the {' and '.join(spec.classes)} {spec.structure}?"
+    if spec.kind == "survival":
+        return f"{name}: whose {spec.event.replace('_', ' ')} comes sooner?" if spec.event_value == 1 else f"{name}: who is at higher risk?"
+    return f"{name}: does a patient's {spec.query} find their own {spec.answer}?"
+
+
+def modality_words(described: Mapping[str, Any]) -> dict[str, str]:
+    """What the modalities are called: X-ray, ECG and MR where that is all there is of them."""
+    kinds = [k for k in described.get("kind", {}) if not k.startswith(("MASK", "mask"))]
+    words = {"text": "note", "volume": "volume", "image": "image", "signal": "signal", "table": "table", "omics": "omics"}
+    if any(k.startswith(("CR", "DX")) for k in kinds):
+        words["image"] = "X-ray"
+    if any(k.startswith("MR") for k in kinds) and not any(k.startswith("CT") for k in kinds):
+        words["volume"] = "MR volume"
+    if any(k.startswith("ECG") for k in kinds):
+        words["signal"] = "ECG"
+    return words
+
+
+def write_report(path: str | Path, inputs: ReportInputs) -> Path:
+    """Write the report, and `summary.json` beside it.
+
+    Args:
+        path: of the HTML file.
+        inputs: see `ReportInputs`; `gather` makes them of a run.
+    Returns:
+        the HTML file's path.
+    Raises:
+        RunError: the disk is full; an earlier report is intact.
+    """
+    from .sections import whole
+
+    place = Path(path)
+    text, summary = whole(inputs)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, place)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RunError(f"{place.name} could not be written ({error.strerror})", "room on the disk", "free some space") from error
+    summary.write(place.with_name("summary.json"), run=inputs.run, title=inputs.title, weights=inputs.weights)
+    return place
