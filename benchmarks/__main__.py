@@ -36,7 +36,9 @@ def machine() -> str:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        lines = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        lines = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         cpu = f"{lines[0]}, {len(lines)} cores" if lines else cpu
     return f"{cpu}; Python {platform.python_version()}; {datetime.now(UTC):%Y-%m-%d}"
 

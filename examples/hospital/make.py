@@ -19,12 +19,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pydicom
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEGBaseline8Bit
+from pydicom.uid import UID, ComputedRadiographyImageStorage, JPEGBaseline8Bit
 
 HERE = Path(__file__).parent
 HIPPOCAMPUS = 60
@@ -37,9 +35,9 @@ STUDY_COLUMNS = {
 }  # fmt: skip
 
 
-def uid(text: str) -> str:
+def uid(text: str) -> UID:
     """A DICOM UID that depends on nothing but the text (PS3.5 B.2: 2.25. and a 128-bit number)."""
-    return "2.25." + str(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=15).digest(), "big"))
+    return UID("2.25." + str(int.from_bytes(hashlib.blake2b(text.encode(), digest_size=15).digest(), "big")))
 
 
 def embeddable(licence: str) -> bool:
@@ -53,7 +51,7 @@ def dicom(row: dict[str, str], picture: Image.Image, accession: str) -> bytes:
     packed = io.BytesIO()
     grey.save(packed, "JPEG", quality=90)
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = pydicom.uid.ComputedRadiographyImageStorage
+    meta.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
     meta.MediaStorageSOPInstanceUID = uid(accession)
     meta.TransferSyntaxUID = JPEGBaseline8Bit
     meta.ImplementationClassUID = uid("polyclinic examples")
@@ -145,7 +143,9 @@ def neurology(source: Path, out: Path) -> None:
         shutil.copyfile(image, target / "images" / image.name)
         shutil.copyfile(source / "labels" / image.name, target / "labels" / image.name)
     alone = sorted({p.name for p in (source / "labels").glob("*.nii.gz")} - {p.name for p in images})
-    shutil.copyfile(source / "labels" / alone[0], target / "labels" / alone[0])  # wrong on purpose: a mask with no image
+    shutil.copyfile(
+        source / "labels" / alone[0], target / "labels" / alone[0]
+    )  # wrong on purpose: a mask with no image
 
 
 def oncology(source: Path, out: Path) -> None:
@@ -159,9 +159,15 @@ def oncology(source: Path, out: Path) -> None:
     cases = [people[c] for c in sorted(people)]
     short = lambda v: f"{float(v):.3g}" if v else ""
     for name, columns in (("bladder_expression", genes), ("bladder_copy_number", copies)):
-        write_csv(out / "oncology" / f"{name}.csv.gz", [{"case_id": r["case_id"]} | {c: short(r[c]) for c in columns} for r in cases], True)
+        write_csv(
+            out / "oncology" / f"{name}.csv.gz",
+            [{"case_id": r["case_id"]} | {c: short(r[c]) for c in columns} for r in cases],
+            True,
+        )
     keep = ["site", "is_female", "age", "survival_months", "censorship"]
-    write_csv(out / "oncology/bladder_clinical.csv", [{"case_id": r["case_id"]} | {c: r[c] for c in keep} for r in cases])
+    write_csv(
+        out / "oncology/bladder_clinical.csv", [{"case_id": r["case_id"]} | {c: r[c] for c in keep} for r in cases]
+    )
 
 
 def cardiology(source: Path, out: Path) -> None:
@@ -203,7 +209,9 @@ def clinic(source: Path, out: Path) -> None:
     for row in long:
         name = f"MTS-{int(row['ID']):04d}"
         visits.append({"patient_id": name, "section": row["section_header"].strip()})
-        (out / "clinic/notes" / f"{name}_1.txt").write_text(f"Patient: {name}\nType: clinic note\n\n{row['section_text'].strip()}\n")
+        (out / "clinic/notes" / f"{name}_1.txt").write_text(
+            f"Patient: {name}\nType: clinic note\n\n{row['section_text'].strip()}\n"
+        )
     write_csv(out / "clinic/visits.csv", visits)
 
 
@@ -214,7 +222,9 @@ def main() -> None:
     arguments = parser.parse_args()
     source, out = arguments.source, arguments.out
     if not (source / "covid-chestxray").is_dir():
-        raise SystemExit(f"Found: no data sets in {source}\nExpected: covid-chestxray and its neighbours\nDo: name them with --source")
+        raise SystemExit(
+            f"Found: no data sets in {source}\nExpected: covid-chestxray and its neighbours\nDo: name them with --source"
+        )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     radiology(source / "covid-chestxray", out)

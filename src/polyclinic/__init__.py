@@ -1,10 +1,10 @@
 """polyclinic: from a hospital's scattered records to a medical multimodal foundation model that it can trust.
 
-    import polyclinic as pc
-    cohort = pc.ingest("examples/hospital", into="cohort/")
-    run = pc.pretrain("recipes/demo.yaml", cohort)
-    finding = pc.adapt(run, task="finding", method="lora", labels=100)
-    print(pc.evaluate(finding)); pc.serve(finding)
+import polyclinic as pc
+cohort = pc.ingest("examples/hospital", into="cohort/")
+run = pc.pretrain("recipes/demo.yaml", cohort)
+finding = pc.adapt(run, task="finding", method="lora", labels=100)
+print(pc.evaluate(finding)); pc.serve(finding)
 """
 
 from __future__ import annotations

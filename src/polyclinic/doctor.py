@@ -10,7 +10,18 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from pathlib import Path
 from typing import Any
 
-INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8", "asimd", "bf16", "sve")
+INSTRUCTIONS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "bf16",
+    "sve",
+)
 VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "KMP_BLOCKTIME")
 FOR_DEVELOPERS = {"dev", "docs"}
 
@@ -29,7 +40,9 @@ def examine() -> dict[str, Any]:
         "environment": {name: os.environ.get(name) for name in VARIABLES},
         "memory": memory(),
         "disk": disk(Path.cwd()),
-        "chromium": next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None),
+        "chromium": next(
+            (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+        ),
     }
     return found | {"advice": advice(found)}
 
@@ -120,7 +133,11 @@ def torch_settings() -> dict[str, Any]:
 def memory() -> dict[str, float | None]:
     """GiB in all and free, of the machine or of the container, whichever is less."""
     info = Path("/proc/meminfo")
-    found = {k: int(v) * 1024 for k, v in re.findall(r"^(\w+):\s+(\d+) kB", info.read_text(), re.MULTILINE)} if info.exists() else {}
+    found = (
+        {k: int(v) * 1024 for k, v in re.findall(r"^(\w+):\s+(\d+) kB", info.read_text(), re.MULTILINE)}
+        if info.exists()
+        else {}
+    )
     total, free = found.get("MemTotal"), found.get("MemAvailable")
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if total and free and limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
@@ -138,12 +155,16 @@ def disk(place: Path) -> dict[str, Any]:
 
 def advice(found: dict[str, Any]) -> list[str]:
     """What to change, the most useful first."""
-    said = [f"{name} is missing from the core: pip install {name}" for name, known in found["core"].items() if known is None]
+    said = [
+        f"{name} is missing from the core: pip install {name}" for name, known in found["core"].items() if known is None
+    ]
     if found["extras"].get("demo", {}).get("missing"):
         said.append("`polyclinic demo` needs more: " + found["extras"]["demo"]["install"])
     usable, threads = found["cpu"]["usable"], found["torch"]["threads"]
     if threads > usable:
-        said.append(f"torch uses {threads} threads on {usable} usable cores; they stall each other: export OMP_NUM_THREADS={usable}")
+        said.append(
+            f"torch uses {threads} threads on {usable} usable cores; they stall each other: export OMP_NUM_THREADS={usable}"
+        )
     if threads > 1 and (found["environment"]["OMP_WAIT_POLICY"] or "").upper() != "PASSIVE":
         said.append("on a shared machine spinning threads slow each other down: export OMP_WAIT_POLICY=PASSIVE")
     free = found["memory"]["available_gib"]

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
-from ..models import Model, load_weights, save_weights
-from ..schema import Batch, Modality, PolyclinicError, Target
-from ..tasks import ClassificationTask, Segmentation, SegmentationTask, SurvivalTask, Task
+from ..models import Model, save_weights
+from ..schema import Modality, PolyclinicError, Target
+from ..tasks import ClassificationTask, SegmentationTask, SurvivalTask, Task
 from ..training import Run
 from ..training.loop import fabric_for, generator, optimiser, schedule
 from ..training.run import file_hash, write_json
@@ -52,7 +52,11 @@ def inputs_of(run: Run, name: str) -> tuple[Modality, ...]:
 
 def _task(run: Run, name: str) -> Any:
     if name not in run.recipe.tasks:
-        raise AdaptError(f"no task {name!r} in the recipe {run.recipe.name!r}", "one of " + ", ".join(run.recipe.tasks), "correct the name")
+        raise AdaptError(
+            f"no task {name!r} in the recipe {run.recipe.name!r}",
+            "one of " + ", ".join(run.recipe.tasks),
+            "correct the name",
+        )
     return run.recipe.tasks[name]
 
 
@@ -86,7 +90,11 @@ def adapt(
     reads = tuple(Modality(m) for m in inputs) if inputs is not None else inputs_of(run, task)
     unknown = [m for m in reads if m not in run.recipe.encoders]
     if unknown:
-        raise AdaptError(f"inputs of {unknown[0]}, which the model does not read", "among " + ", ".join(run.recipe.encoders), "leave it out")
+        raise AdaptError(
+            f"inputs of {unknown[0]}, which the model does not read",
+            "among " + ", ".join(run.recipe.encoders),
+            "leave it out",
+        )
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     model = run.model(pretrained=method != "scratch", seed=seed + 1 if method == "scratch" else None)
     with torch.random.fork_rng(devices=[]):
@@ -97,7 +105,11 @@ def adapt(
     if method in ("probe", "lora", "full") and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
     _train(run, model, head, loader, chosen, method, reads, seed, steps, progress)
-    place = Path(into) if into is not None else run.path / "adapted" / f"{task}-{method}-{len(chosen)}-{seed}{_suffix(reads, run, task)}"
+    place = (
+        Path(into)
+        if into is not None
+        else run.path / "adapted" / f"{task}-{method}-{len(chosen)}-{seed}{_suffix(reads, run, task)}"
+    )
     return _write(run, place, model, head, method, reads, chosen, seed)
 
 
@@ -110,10 +122,16 @@ def _labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: t
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
     chosen = list(subset(known, labels, seed))
     if not chosen:
-        raise AdaptError(f"no training patient with a label of {task!r} and one of {', '.join(reads)}", "at least two", "label some, or read more modalities")
+        raise AdaptError(
+            f"no training patient with a label of {task!r} and one of {', '.join(reads)}",
+            "at least two",
+            "label some, or read more modalities",
+        )
     classes = {known[p] for p in chosen if isinstance(known[p], int)}
     if loader.labels[0].kind == "class" and len(classes) < 2:
-        raise AdaptError(f"{len(chosen)} labelled patients of one class of {task!r}", "both classes", "give more labels")
+        raise AdaptError(
+            f"{len(chosen)} labelled patients of one class of {task!r}", "both classes", "give more labels"
+        )
     loader.only(task, chosen)
     return sorted(chosen)
 
@@ -128,7 +146,11 @@ def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
     state = load_file(place)
     for number, part in enumerate(getattr(run.recipe.stages[-1].objective, "parts", [run.recipe.stages[-1].objective])):
         if part.kind == "segmentation" and part.task == task:
-            start = f"parts.{number}_segmentation.decoder." if hasattr(run.recipe.stages[-1].objective, "parts") else "decoder."
+            start = (
+                f"parts.{number}_segmentation.decoder."
+                if hasattr(run.recipe.stages[-1].objective, "parts")
+                else "decoder."
+            )
             mine = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
             if {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in head.decoder.state_dict().items()}:
                 head.decoder.load_state_dict(mine)
@@ -153,7 +175,19 @@ def _train(
         fit_head(head, *features(model, head, loader, chosen, reads))
     size = 4 if dense else 24
     steps = steps or (120 if dense else 40)
-    _fine_tune(run, model, head, loader, chosen, reads, seed, steps, size, LEARNING_RATE[method] if dense or method == "scratch" else LEARNING_RATE[method] / 4, progress)
+    _fine_tune(
+        run,
+        model,
+        head,
+        loader,
+        chosen,
+        reads,
+        seed,
+        steps,
+        size,
+        LEARNING_RATE[method] if dense or method == "scratch" else LEARNING_RATE[method] / 4,
+        progress,
+    )
     if isinstance(head, SurvivalTask):
         pooled, _ = features(model, head, loader, chosen, reads)
         head.refer_to(head.read(pooled).detach())
@@ -241,7 +275,14 @@ def fit_head(head: Task, pooled: Tensor, target: Target) -> None:
 
 
 def _write(
-    run: Run, place: Path, model: Model, head: Task, method: str, reads: tuple[Modality, ...], chosen: list[str], seed: int
+    run: Run,
+    place: Path,
+    model: Model,
+    head: Task,
+    method: str,
+    reads: tuple[Modality, ...],
+    chosen: list[str],
+    seed: int,
 ) -> Run:
     """The new run: its head, and the backbone's weights where they changed."""
     kept = {f"head.{k}": v for k, v in head.state_dict().items()}
@@ -273,7 +314,11 @@ def open_adapted(run: Run | str | Path) -> Adapted:
     """
     run = run if isinstance(run, Run) else Run.open(run)
     if not run.adapter:
-        raise AdaptError(f"the run {run.path} is not adapted to a task", "a run made by `polyclinic adapt`", f"polyclinic adapt {run.path} --task …")
+        raise AdaptError(
+            f"the run {run.path} is not adapted to a task",
+            "a run made by `polyclinic adapt`",
+            f"polyclinic adapt {run.path} --task …",
+        )
     from safetensors.torch import load_file
 
     name = run.adapter["task"]
@@ -284,5 +329,3 @@ def open_adapted(run: Run | str | Path) -> Adapted:
     model.load_state_dict({**model.state_dict(), **changed})
     head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
     return Adapted(run, name, model.eval(), head.eval(), tuple(Modality(m) for m in run.adapter["inputs"]))
-
-

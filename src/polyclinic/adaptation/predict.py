@@ -57,9 +57,14 @@ def predict(
             targets.append(target.values)
             known.append(target.mask & fused.present)
             names += batch.patients
-            has += [tuple(m for m in batch.payloads if n in set(batch.payloads[m].patient.tolist())) for n in range(len(batch.patients))]
+            has += [
+                tuple(m for m in batch.payloads if n in set(batch.payloads[m].patient.tolist()))
+                for n in range(len(batch.patients))
+            ]
     whole = lambda parts: torch.cat(parts).numpy() if parts else np.zeros(0)
-    return Predictions(adapted.name, tuple(names), whole(outputs), whole(targets), whole(known).astype(bool), tuple(has))
+    return Predictions(
+        adapted.name, tuple(names), whole(outputs), whole(targets), whole(known).astype(bool), tuple(has)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +78,9 @@ class MaskAnswer:
     on_source: np.ndarray
 
 
-def _masks(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Iterator[tuple[Any, Tensor, int]]:
+def _masks(
+    adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
+) -> Iterator[tuple[Any, Tensor, int]]:
     """Of each batch: itself, the masks (m …), and which modality they are of."""
     assert isinstance(adapted.task, SegmentationTask)
     with torch.no_grad():
@@ -99,12 +106,23 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
             sizes[name] = volumes_ml([true], k - 1, 1e-3)[0]
             if bool(target.mask[number]):
                 rows[name].append(dice(mask.numpy(), true.numpy(), k))
-    outputs = np.array([np.mean(rows[p], axis=0) if rows[p] else np.full(k - 1, np.nan) for p in patients]).reshape(-1, k - 1)
+    outputs = np.array([np.mean(rows[p], axis=0) if rows[p] else np.full(k - 1, np.nan) for p in patients]).reshape(
+        -1, k - 1
+    )
     targets = np.array([sizes[p] for p in patients]).reshape(-1, k - 1)
-    return Predictions(adapted.name, tuple(patients), outputs, targets, np.array([bool(rows[p]) for p in patients], dtype=bool), ((modality,),) * len(patients))
+    return Predictions(
+        adapted.name,
+        tuple(patients),
+        outputs,
+        targets,
+        np.array([bool(rows[p]) for p in patients], dtype=bool),
+        ((modality,),) * len(patients),
+    )
 
 
-def predict_masks(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str]) -> list[MaskAnswer]:
+def predict_masks(
+    run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str]
+) -> list[MaskAnswer]:
     """The masks themselves, for people to look at; on the standard grid and on the source's."""
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     catalogue = cohort or adapted.run.cohort()
@@ -125,7 +143,9 @@ def predict_masks(run: Adapted | Run | str | Path, cohort: Cohort | None = None,
 
 
 @torch.no_grad()
-def embed(run: Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str] | None = None) -> dict[Modality, tuple[list[str], np.ndarray]]:
+def embed(
+    run: Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str] | None = None
+) -> dict[Modality, tuple[list[str], np.ndarray]]:
     """Each modality's unit vectors (p e) in the shared space, and whose they are; by default of the test side."""
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort or run.cohort()
@@ -158,19 +178,30 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         if isinstance(item, Rejected):
             raise RecordError(f"{path.name}: {item.found}", item.expected, item.remedy)
         # One upload is one patient, whatever the files say; a file that looks like a mask is still what was given.
-        found.append(replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"}))
+        found.append(
+            replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"})
+        )
         roots[item.id] = path.parent
     usable = [r for r in found if r.modality in adapted.inputs]
     if not usable:
         kinds = ", ".join(sorted({r.modality.value for r in found}))
-        raise RecordError(f"files of {kinds}", "one of " + ", ".join(adapted.inputs), "give a file that this model reads")
+        raise RecordError(
+            f"files of {kinds}", "one of " + ", ".join(adapted.inputs), "give a file that this model reads"
+        )
     loader = Loader(
-        usable, ["patient"], adapted.run.recipe.standards(), adapted.run.fingerprint, lambda r: records.load(r, roots[r.id]), most=None
+        usable,
+        ["patient"],
+        adapted.run.recipe.standards(),
+        adapted.run.fingerprint,
+        lambda r: records.load(r, roots[r.id]),
+        most=None,
     )
     batch = next(iter(loader.each(1, modalities=adapted.inputs)))
     used = tuple(batch.payloads)
     if not used:
-        raise RecordError("a file of which the model knows nothing", "values that the training patients had too", "give another file")
+        raise RecordError(
+            "a file of which the model knows nothing", "values that the training patients had too", "give another file"
+        )
     with torch.no_grad():
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)

@@ -23,7 +23,9 @@ app = typer.Typer(
 
 @app.callback()
 def _about(
-    version: bool = typer.Option(False, "--version", callback=machine.print_version, is_eager=True, help="Print the version."),
+    version: bool = typer.Option(
+        False, "--version", callback=machine.print_version, is_eager=True, help="Print the version."
+    ),
 ) -> None:
     """From a hospital's scattered records to a medical multimodal foundation model that it can trust."""
 

@@ -16,7 +16,9 @@ CohortPath = Annotated[Path, typer.Argument(help="The catalogue's folder.", show
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     app.command()(ingest)
-    group = typer.Typer(no_args_is_help=True, help="Look into a catalogue: who is in it, what was set aside, how it splits.")
+    group = typer.Typer(
+        no_args_is_help=True, help="Look into a catalogue: who is in it, what was set aside, how it splits."
+    )
     for function in (describe, query, split, patient):
         group.command()(function)
     app.add_typer(group, name="cohort")
@@ -32,7 +34,8 @@ def ingest(
 
     The source is never changed. A second run adds nothing; a killed run is simply run again.
     """
-    from ..cohort import Cohort, ingest as take
+    from ..cohort import Cohort
+    from ..cohort import ingest as take
 
     before = len(Cohort.open(into).ids()) if (into / "cohort.json").exists() else 0
     with progress("ingest") as report:
@@ -43,10 +46,22 @@ def ingest(
         "cohort": str(into), "added": described["records"] - before, "records": described["records"], "patients": described["patients"],
         "modality": described["modality"], "masks": described["masks"], "rejected": rejected,
     }  # fmt: skip
-    shown = [f"{data['added']} records added; {described['records']} of {described['patients']} patients in {into}", _counts(described)]
+    shown = [
+        f"{data['added']} records added; {described['records']} of {described['patients']} patients in {into}",
+        _counts(described),
+    ]
     if rejected:
-        shown += ["", table(f"{len(rejected)} set aside", ("file", "found", "do"), [(r["uri"], r["found"], r["do"]) for r in rejected[:20]])]
-        shown += [f"… and {len(rejected) - 20} more: polyclinic cohort query {into} 'select * from rejected'"] * (len(rejected) > 20)
+        shown += [
+            "",
+            table(
+                f"{len(rejected)} set aside",
+                ("file", "found", "do"),
+                [(r["uri"], r["found"], r["do"]) for r in rejected[:20]],
+            ),
+        ]
+        shown += [f"… and {len(rejected) - 20} more: polyclinic cohort query {into} 'select * from rejected'"] * (
+            len(rejected) > 20
+        )
     return Reply(data, shown)
 
 
@@ -72,9 +87,16 @@ def describe(path: CohortPath) -> Reply:
         "",
         table("kinds", ("kind", "#records"), list(found["kind"].items())[:20]),
     ]
-    columns = [(name, ", ".join(f"{cell} {n}" for cell, n in cells.items())) for name, cells in sorted(found["columns"].items())]
+    columns = [
+        (name, ", ".join(f"{cell} {n}" for cell, n in cells.items()))
+        for name, cells in sorted(found["columns"].items())
+    ]
     shown += ["", table("columns of words (possible labels)", ("column", "cells"), columns)] if columns else []
-    shown += ["", table("set aside", ("reason", "#files"), list(found["rejected_reasons"].items()))] if found["rejected"] else []
+    shown += (
+        ["", table("set aside", ("reason", "#files"), list(found["rejected_reasons"].items()))]
+        if found["rejected"]
+        else []
+    )
     return Reply(found, shown)
 
 
@@ -116,7 +138,10 @@ def split(
     data: dict[str, Any] = {"hash": parted.hash, "train": list(parted.train), "test": list(parted.test)}
     if into is not None:
         into.write_text(json.dumps(data, indent=1))
-    shown = [f"train {len(parted.train)}, test {len(parted.test)} patients; split {parted.hash}", "no patient and no near-duplicate image on two sides"]
+    shown = [
+        f"train {len(parted.train)}, test {len(parted.test)} patients; split {parted.hash}",
+        "no patient and no near-duplicate image on two sides",
+    ]
     return Reply(data, shown + ([f"written to {into}"] if into else ["give --into FILE or --json for the names"]))
 
 
@@ -150,8 +175,20 @@ def patient(
         )  # fmt: skip
     mine.sort(key=lambda r: (r.time is None, r.time.timestamp() if r.time else 0.0, r.modality.number, r.uri))
     rows = [
-        {"time": r.time, "modality": r.modality.value, "kind": r.kind, "uri": r.uri, "site": r.site, "id": r.id, "attributes": dict(r.attributes)}
+        {
+            "time": r.time,
+            "modality": r.modality.value,
+            "kind": r.kind,
+            "uri": r.uri,
+            "site": r.site,
+            "id": r.id,
+            "attributes": dict(r.attributes),
+        }
         for r in mine
     ]
-    shown = [table(name, ("time", "modality", "kind", "file"), [(r["time"], r["modality"], r["kind"], r["uri"]) for r in rows])]
+    shown = [
+        table(
+            name, ("time", "modality", "kind", "file"), [(r["time"], r["modality"], r["kind"], r["uri"]) for r in rows]
+        )
+    ]
     return Reply({"patient": name, "records": rows}, shown)

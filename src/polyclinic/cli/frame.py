@@ -17,7 +17,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, NoReturn, get_type_hints
 
 import typer
 
@@ -79,13 +79,15 @@ def print_reply(reply: Reply, as_json: bool) -> None:
         console.print(part, markup=False) if isinstance(part, str) else console.print(part)
 
 
-def _fail(error: BaseException, as_json: bool, debug: bool) -> None:
+def _fail(error: BaseException, as_json: bool, debug: bool) -> NoReturn:
     """Say what went wrong and leave with the exit code; never returns."""
     code = FAILED
     if isinstance(error, KeyboardInterrupt):
         code = INTERRUPTED
         error = PolyclinicError("stopped", "", "run the same command again: what was finished is kept")
-    elif isinstance(error, PolyclinicError) and type(error).__name__ == "Interrupted":  # by name: its room imports torch
+    elif (
+        isinstance(error, PolyclinicError) and type(error).__name__ == "InterruptedRunError"
+    ):  # by name: its room imports torch
         code = INTERRUPTED
     elif isinstance(error, OSError) and not isinstance(error, PolyclinicError):
         error = of_system(error)
@@ -97,7 +99,9 @@ def _fail(error: BaseException, as_json: bool, debug: bool) -> None:
         error = PolyclinicError(
             f"a fault in polyclinic itself ({type(error).__name__}: {str(error).splitlines()[0][:160] if str(error) else 'no message'})",
             "",
-            f"report it with the traceback kept in {kept}" if kept else "run it again with --debug and report what it prints",
+            f"report it with the traceback kept in {kept}"
+            if kept
+            else "run it again with --debug and report what it prints",
         )
     assert isinstance(error, PolyclinicError)
     typer.secho(str(error), err=True, fg=None if not sys.stderr.isatty() else typer.colors.RED)
@@ -111,12 +115,22 @@ def of_system(error: OSError) -> PolyclinicError:
     """The operating system's refusal, in the words of the others."""
     where = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return PolyclinicError(f"no room on the disk{where}", "space; what was finished is kept", "free some and run the same command again")
+        return PolyclinicError(
+            f"no room on the disk{where}",
+            "space; what was finished is kept",
+            "free some and run the same command again",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PolyclinicError(f"a place that may not be used{where}", "the right to read and write it", "choose another, or change its rights")
+        return PolyclinicError(
+            f"a place that may not be used{where}",
+            "the right to read and write it",
+            "choose another, or change its rights",
+        )
     if error.errno in (errno.EADDRINUSE,):
         return PolyclinicError(f"an address already in use{where}", "a free port", "give another --port")
-    return PolyclinicError(f"{(error.strerror or str(error)).lower()}{where}", "a file or folder that can be used", "check the path")
+    return PolyclinicError(
+        f"{(error.strerror or str(error)).lower()}{where}", "a file or folder that can be used", "check the path"
+    )
 
 
 def _keep(error: BaseException) -> Path | None:
@@ -141,8 +155,8 @@ def plain(value: Any) -> Any:
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
-    if hasattr(value, "tolist"):  # arrays and their scalars
-        return plain(value.tolist())
+    if (listed := getattr(value, "tolist", None)) is not None:  # arrays and their scalars
+        return plain(listed())
     if isinstance(value, Sequence | set | frozenset):
         return [plain(v) for v in value]
     return str(value)

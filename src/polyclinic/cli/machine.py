@@ -36,8 +36,21 @@ def demo(
 
     with progress("demo") as report:
         done = show(hospital, out, quick=quick, progress=report)
-    data = {"report": str(done.report), "summary": str(done.summary), "serve": done.serve_command, "seconds": done.seconds}
-    return Reply(data, [f"report:  {done.report}", f"figures: {done.summary}", f"serve:   {done.serve_command}", f"took {done.seconds:.0f} s"])
+    data = {
+        "report": str(done.report),
+        "summary": str(done.summary),
+        "serve": done.serve_command,
+        "seconds": done.seconds,
+    }
+    return Reply(
+        data,
+        [
+            f"report:  {done.report}",
+            f"figures: {done.summary}",
+            f"serve:   {done.serve_command}",
+            f"took {done.seconds:.0f} s",
+        ],
+    )
 
 
 @command
@@ -47,17 +60,29 @@ def doctor() -> Reply:
 
     found = examine()
     core = [(name, version or "missing") for name, version in found["core"].items()]
-    extras = [(name, "yes" if not e["missing"] else "no", ", ".join(e["missing"]), e["install"] if e["missing"] else "") for name, e in found["extras"].items()]
+    extras = [
+        (name, "yes" if not e["missing"] else "no", ", ".join(e["missing"]), e["install"] if e["missing"] else "")
+        for name, e in found["extras"].items()
+    ]
     machine: list[tuple[str, Any]] = [
-        ("python", found["python"]), ("system", found["system"]), ("cores", f"{found['cpu']['usable']} usable of {found['cpu']['cores']}"),
-        ("processor", found["cpu"]["model"]), ("instructions", ", ".join(found["cpu"]["instructions"]) or "none of note"),
-        ("torch threads", found["torch"]["threads"]), ("bf16", "multiplied by the processor" if found["torch"]["bf16"] else "emulated: recipes use fp32"),
+        ("python", found["python"]),
+        ("system", found["system"]),
+        ("cores", f"{found['cpu']['usable']} usable of {found['cpu']['cores']}"),
+        ("processor", found["cpu"]["model"]),
+        ("instructions", ", ".join(found["cpu"]["instructions"]) or "none of note"),
+        ("torch threads", found["torch"]["threads"]),
+        ("bf16", "multiplied by the processor" if found["torch"]["bf16"] else "emulated: recipes use fp32"),
         ("memory", f"{found['memory']['available_gib']} of {found['memory']['total_gib']} GiB free"),
-        ("disk", f"{found['disk']['free_gib']} of {found['disk']['total_gib']} GiB free here"), ("chromium", found["chromium"] or "not found"),
-    ] + [(name, value or "not set") for name, value in found["environment"].items()]  # fmt: skip
+        ("disk", f"{found['disk']['free_gib']} of {found['disk']['total_gib']} GiB free here"),
+        ("chromium", found["chromium"] or "not found"),
+    ] + [(name, value or "not set") for name, value in found["environment"].items()]
     shown = [
-        table("machine", ("", ""), machine), "", table("core", ("package", "version"), core), "",
-        table("extras", ("extra", "complete", "missing", "to install"), extras), "",
+        table("machine", ("", ""), machine),
+        "",
+        table("core", ("package", "version"), core),
+        "",
+        table("extras", ("extra", "complete", "missing", "to install"), extras),
+        "",
         *([f"• {line}" for line in found["advice"]] or ["nothing to change"]),
-    ]  # fmt: skip
+    ]
     return Reply(found, shown)

@@ -9,7 +9,10 @@ import typer
 from .frame import Reply, command, table
 
 RecipePath = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", show_default=False)]
-Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value; may be repeated.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.KEY=VALUE", help="Override a value; may be repeated.", show_default=False),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +36,9 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> Reply:
         "valid": True, "name": checked.name, "encoders": [str(m) for m in checked.encoders], "tasks": list(checked.tasks),
         "stages": [s.name for s in checked.stages], "steps": steps,
     }  # fmt: skip
-    shown = [f"{checked.name} is a recipe: reads {', '.join(data['encoders'])}; {steps} steps; tasks {', '.join(data['tasks']) or 'none'}"]
+    shown = [
+        f"{checked.name} is a recipe: reads {', '.join(data['encoders'])}; {steps} steps; tasks {', '.join(data['tasks']) or 'none'}"
+    ]
     return Reply(data, shown)
 
 
@@ -70,4 +75,7 @@ def shipped() -> Reply:
         data = yaml.safe_load(text)
         about = text.splitlines()[0].removeprefix("#").strip() if text.startswith("#") else ""
         rows.append({"name": path.stem, "reads": list(data.get("encoders", {})), "about": about})
-    return Reply({"recipes": rows}, [table("", ("name", "reads", "about"), [(r["name"], ", ".join(r["reads"]), r["about"]) for r in rows])])
+    return Reply(
+        {"recipes": rows},
+        [table("", ("name", "reads", "about"), [(r["name"], ", ".join(r["reads"]), r["about"]) for r in rows])],
+    )

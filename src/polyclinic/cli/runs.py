@@ -12,7 +12,9 @@ from .frame import Reply, command, progress, table
 from .recipe import Overrides, RecipePath
 
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
-CohortOption = Annotated[Path | None, typer.Option("--cohort", help="Where the catalogue lies now; by default where it lay.")]
+CohortOption = Annotated[
+    Path | None, typer.Option("--cohort", help="Where the catalogue lies now; by default where it lay.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -55,8 +57,12 @@ def adapt(
     run: RunPath,
     task: Annotated[str, typer.Option(help="A task of the run's recipe.", show_default=False)],
     method: Annotated[Literal["probe", "lora", "full", "scratch"], typer.Option(help="What is trained.")] = "lora",
-    labels: Annotated[int | None, typer.Option(min=1, help="Labelled training patients that may be used; all by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the labels' order and the head; the recipe's by default.")] = None,
+    labels: Annotated[
+        int | None, typer.Option(min=1, help="Labelled training patients that may be used; all by default.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the labels' order and the head; the recipe's by default.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; by task by default.")] = None,
     cohort: CohortOption = None,
     into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
@@ -67,7 +73,14 @@ def adapt(
     with progress(f"adapt {task}") as report:
         made = fit(run, task, method, labels, cohort=cohort, seed=seed, steps=steps, into=into, progress=report)
     about = made.adapter
-    data = {"run": str(made.path), "task": task, "method": method, "labels": about["labels"], "inputs": about["inputs"], "split": made.split.hash}
+    data = {
+        "run": str(made.path),
+        "task": task,
+        "method": method,
+        "labels": about["labels"],
+        "inputs": about["inputs"],
+        "split": made.split.hash,
+    }
     shown = [
         f"{made.path}: {task} by {method} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
         f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
@@ -93,8 +106,15 @@ def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
 @command
 def predict(
     run: RunPath,
-    files: Annotated[list[Path], typer.Argument(help="One patient's files (or a folder of them), of any modalities the run reads.", show_default=False)],
-    overlay: Annotated[Path | None, typer.Option(help="Write the picture of the answer to this PNG, where there is one.")] = None,
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="One patient's files (or a folder of them), of any modalities the run reads.", show_default=False
+        ),
+    ],
+    overlay: Annotated[
+        Path | None, typer.Option(help="Write the picture of the answer to this PNG, where there is one.")
+    ] = None,
 ) -> Reply:
     """The answer about one patient, given as one or several files."""
     from ..clinic import Desk
@@ -111,7 +131,9 @@ def predict(
         f"model {answer.model.adapter[:8]} on backbone {answer.model.backbone[:8]}, split {answer.model.split[:8]}",
         answer.notice,
     ]
-    data = answer.model_dump(exclude={"views", "overlay"}) | {"overlay": str(overlay) if overlay and answer.overlay else None}
+    data = answer.model_dump(exclude={"views", "overlay"}) | {
+        "overlay": str(overlay) if overlay and answer.overlay else None
+    }
     return Reply(data, shown)
 
 
@@ -119,7 +141,9 @@ def predict(
 def serve(
     run: RunPath,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback address; 0 takes a free one.")] = 8000,
-    host: Annotated[str, typer.Option(help="Another address than loopback. The service has no login of its own.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Another address than loopback. The service has no login of its own.")
+    ] = "127.0.0.1",
     limit_mb: Annotated[int, typer.Option(min=1, help="The largest upload, all files together.")] = 256,
 ) -> Reply:
     """Serve an adapted run: a page where one drops a file, `/predict`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""

@@ -35,10 +35,16 @@ class Desk:
         self._lock = Lock()  # torch's threads are shared: two answers at once would both be slower
         here = self.adapted.run
         self.card = ModelCard(
-            run=here.path.name, task=self.adapted.name, kind=here.recipe.tasks[self.adapted.name].kind, method=here.adapter["method"],
-            labels=here.adapter["labels"], inputs=[m.value for m in self.adapted.inputs], backbone=file_hash(here.weights),
-            adapter=file_hash(here.path / "adapter.safetensors"), split=here.split.hash,
-        )  # fmt: skip
+            run=here.path.name,
+            task=self.adapted.name,
+            kind=here.recipe.tasks[self.adapted.name].kind,
+            method=here.adapter["method"],
+            labels=here.adapter["labels"],
+            inputs=[m.value for m in self.adapted.inputs],
+            backbone=file_hash(here.weights),
+            adapter=file_hash(here.path / "adapter.safetensors"),
+            split=here.split.hash,
+        )
         self.measured, self.why_none = self._evidence()
 
     def _evidence(self) -> tuple[Measured | None, str]:
@@ -47,7 +53,10 @@ class Desk:
             return None, f"Nothing is known of how often such answers are right: run `polyclinic evaluate {place}`."
         found = Measured.open(place)
         if found.split != self.card.split or found.weights != self.card.backbone:
-            return None, f"The evidence beside this run was measured on other weights: run `polyclinic evaluate {place}`."
+            return (
+                None,
+                f"The evidence beside this run was measured on other weights: run `polyclinic evaluate {place}`.",
+            )
         return found, ""
 
     def answer(self, files: Sequence[str | Path]) -> Reply:
@@ -86,7 +95,15 @@ class Desk:
         made = []
         for number, (name, size) in enumerate(found.values.items(), start=1):
             word, _, unit = name.rpartition("_")
-            made.append(Structure(number=number, name=word, colour=colour(number), size=float(size), unit="mL" if unit == "ml" else unit))
+            made.append(
+                Structure(
+                    number=number,
+                    name=word,
+                    colour=colour(number),
+                    size=float(size),
+                    unit="mL" if unit == "ml" else unit,
+                )
+            )
         return made
 
     def _pictures(self, found: Answer, read: Sequence[tuple[Path, Record]]) -> tuple[list[View], str | None]:
@@ -114,17 +131,27 @@ class Desk:
             near = min(curve.bins, key=lambda b: abs(b.predicted - score))
             came = round(near.observed * near.n)
             return Evidence(
-                note=f"Of {near.n} patients the model never saw with scores nearest to this (mean {near.predicted:.2f}), the finding was present in "
-                f"{came} ({near.observed:.0%}; 95% interval {near.low:.0%} to {near.high:.0%}). The score itself is not a probability to act on.",
-                predicted=near.predicted, observed=near.observed, low=near.low, high=near.high, n=near.n,
-            )  # fmt: skip
+                note=f"Of {near.n} patients the model never saw with scores nearest to this (mean {near.predicted:.2f}), the finding "
+                f"was present in {came} ({near.observed:.0%}; 95% interval {near.low:.0%} to {near.high:.0%}). "
+                "The score itself is not a probability to act on.",
+                predicted=near.predicted,
+                observed=near.observed,
+                low=near.low,
+                high=near.high,
+                n=near.n,
+            )
         first = self.measured.figures[0]
         if not all(map(math.isfinite, (first.value, first.low, first.high))):
-            return Evidence(note=f"On {first.n} patients the model never saw nothing could be measured: {first.note}.", n=first.n)
+            return Evidence(
+                note=f"On {first.n} patients the model never saw nothing could be measured: {first.note}.", n=first.n
+            )
         return Evidence(
-            note=f"On {first.n} patients the model never saw: {first.name.replace('_', ' ')} {first.value:.2f} (95% interval {first.low:.2f} to {first.high:.2f}).",
-            low=first.low, high=first.high, n=first.n,
-        )  # fmt: skip
+            note=f"On {first.n} patients the model never saw: {first.name.replace('_', ' ')} {first.value:.2f} "
+            f"(95% interval {first.low:.2f} to {first.high:.2f}).",
+            low=first.low,
+            high=first.high,
+            n=first.n,
+        )
 
 
 def understood(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
@@ -148,5 +175,7 @@ def understood(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
         if item.modality in _NAMED_BY_FILE or "photometric" in item.attributes:
             named.add(item.patient)
     if len(named) > 1:
-        raise RecordError(f"files (or rows) of {len(named)} patients", "one patient", "give one patient's files at a time")
+        raise RecordError(
+            f"files (or rows) of {len(named)} patients", "one patient", "give one patient's files at a time"
+        )
     return given

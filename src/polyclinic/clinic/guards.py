@@ -61,7 +61,10 @@ class Guard:
                 sent[0], status[0] = True, message["status"]
                 have = {k.lower() for k, _ in message["headers"]}
                 more = {"Content-Security-Policy": NOTHING_ELSE, **HEADERS}
-                message["headers"] = [*message["headers"], *((k.lower().encode(), v.encode()) for k, v in more.items() if k.lower().encode() not in have)]
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.lower().encode(), v.encode()) for k, v in more.items() if k.lower().encode() not in have),
+                ]
             await send(message)
 
         try:
@@ -75,21 +78,37 @@ class Guard:
                 await _refuse(answered, *self._too_large())
         finally:
             # The path and the size, never a name, a query or a value.
-            path = scope["path"] if scope["path"] in {"/", "/predict", "/health", "/card", "/docs", "/openapi.json"} else "(other)"
+            path = (
+                scope["path"]
+                if scope["path"] in {"/", "/predict", "/health", "/card", "/docs", "/openapi.json"}
+                else "(other)"
+            )
             line = {"event": "request", "method": scope["method"], "path": path, "status": status[0], "bytes": seen}
             LOG.info(json.dumps(line | {"ms": round(1000 * (time.monotonic() - start))}))
 
     def _too_large(self) -> tuple[int, dict[str, str]]:
         size = f"{self.limit / 2**20:.0f} MiB" if self.limit >= 2**20 else f"{self.limit} bytes"
-        return 413, {"found": f"more than {size}", "expected": f"at most {size}, all files together", "do": "send fewer files, or start the service with a larger --limit-mb"}
+        return 413, {
+            "found": f"more than {size}",
+            "expected": f"at most {size}, all files together",
+            "do": "send fewer files, or start the service with a larger --limit-mb",
+        }
 
     def _refusal(self, headers: Mapping[str, str]) -> tuple[int, dict[str, str]] | None:
         host = headers.get("host", "")
         if self.hosts is not None and (urlsplit(f"//{host}").hostname or "") not in self.hosts:
-            return 421, {"found": "a request for another host", "expected": "this machine's own address", "do": "use the address that `polyclinic serve` printed"}
+            return 421, {
+                "found": "a request for another host",
+                "expected": "this machine's own address",
+                "do": "use the address that `polyclinic serve` printed",
+            }
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return 403, {"found": "a request from another site's page", "expected": "this service's own page, or a program", "do": "open the service's page"}
+            return 403, {
+                "found": "a request from another site's page",
+                "expected": "this service's own page, or a program",
+                "do": "open the service's page",
+            }
         length = headers.get("content-length", "0")
         if length.isdigit() and int(length) > self.limit:
             return self._too_large()
@@ -98,6 +117,10 @@ class Guard:
 
 async def _refuse(send: Any, status: int, told: Mapping[str, str]) -> None:
     body = json.dumps(told).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -9,10 +9,12 @@ from typing import Any
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --line: #d5dae1; --soft: #f4f6f8; --mark: #0b62a8 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ee; --paper: #14171b; --line: #333a43; --soft: #1d2228; --mark: #7db8ec } }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper) }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1.25rem }
 a { color: var(--mark) } code, pre { font-family: ui-monospace, monospace; font-size: .9em }
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 6px; padding: .8rem; overflow-x: auto }
-table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem } th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line) }
+table { border-collapse: collapse; width: 100%; margin: .5rem 0 1.5rem }
+th, td { text-align: left; vertical-align: top; padding: .35rem .6rem; border-bottom: 1px solid var(--line) }
 h2 { margin-top: 2.2rem } .verb { color: var(--mark); font-weight: 700 }
 """
 
@@ -25,12 +27,16 @@ def manual(described: Mapping[str, Any]) -> str:
     """
     info = described["info"]
     parts = [
-        "<!doctype html>", '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{escape(info['title'])}: what the service answers</title>", f"<style>{_STYLE}</style></head><body>",
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>", f"<p><strong>{escape(info.get('description', ''))}</strong></p>",
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{escape(info['title'])}: what the service answers</title>",
+        f"<style>{_STYLE}</style></head><body>",
+        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
+        f"<p><strong>{escape(info.get('description', ''))}</strong></p>",
         '<p><a href="/">The page</a> · <a href="/openapi.json">openapi.json</a></p>',
         "<pre>curl -F files=@chest.dcm -F files=@note.txt http://127.0.0.1:8000/predict</pre>",
-    ]  # fmt: skip
+    ]
     for path, verbs in described["paths"].items():
         for verb, about in verbs.items():
             parts += _endpoint(path, verb, about)
@@ -42,17 +48,32 @@ def manual(described: Mapping[str, Any]) -> str:
 
 
 def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
-    parts = [f'<h2><span class="verb">{escape(verb.upper())}</span> <code>{escape(path)}</code></h2>', f"<p>{escape(about.get('summary', ''))}. {escape(about.get('description', ''))}</p>"]
+    parts = [
+        f'<h2><span class="verb">{escape(verb.upper())}</span> <code>{escape(path)}</code></h2>',
+        f"<p>{escape(about.get('summary', ''))}. {escape(about.get('description', ''))}</p>",
+    ]
     body = about.get("requestBody", {}).get("content", {})
     if body:
-        parts.append(f"<p>Body: {', '.join(f'<code>{escape(kind)}</code>' for kind in body)}; field <code>files</code>, once for each file.</p>")
-    rows = [(code, r.get("description", ""), _kind(next(iter(r.get("content", {}).values()), {}).get("schema", {}))) for code, r in about["responses"].items()]
+        parts.append(
+            f"<p>Body: {', '.join(f'<code>{escape(kind)}</code>' for kind in body)}; field <code>files</code>, once for each file.</p>"
+        )
+    rows = [
+        (code, r.get("description", ""), _kind(next(iter(r.get("content", {}).values()), {}).get("schema", {})))
+        for code, r in about["responses"].items()
+    ]
     return [*parts, _table(("status", "when", "answer"), rows)]
 
 
 def _shape(name: str, schema: Mapping[str, Any]) -> list[str]:
-    rows = [(f"<code>{escape(key)}</code>", _kind(value), escape(value.get("description", ""))) for key, value in schema.get("properties", {}).items()]
-    return [f'<h3 id="{escape(name)}">{escape(name)}</h3>', f"<p>{escape(schema.get('description', ''))}</p>", _table(("field", "kind", "meaning"), rows)]
+    rows = [
+        (f"<code>{escape(key)}</code>", _kind(value), escape(value.get("description", "")))
+        for key, value in schema.get("properties", {}).items()
+    ]
+    return [
+        f'<h3 id="{escape(name)}">{escape(name)}</h3>',
+        f"<p>{escape(schema.get('description', ''))}</p>",
+        _table(("field", "kind", "meaning"), rows),
+    ]
 
 
 def _kind(schema: Mapping[str, Any]) -> str:

@@ -72,8 +72,10 @@ class Evidence(BaseModel):
     """What is known of such answers, from patients that the model never saw."""
 
     note: str
-    predicted: float | None = Field(None, description="mean score of the test patients whose scores were nearest")
-    observed: float | None = Field(None, description="the share of them in whom it came true")
+    predicted: float | None = Field(
+        default=None, description="mean score of the test patients whose scores were nearest"
+    )
+    observed: float | None = Field(default=None, description="the share of them in whom it came true")
     low: float | None = None
     high: float | None = None
     n: int = 0
@@ -90,7 +92,9 @@ class Reply(BaseModel):
     structures: list[Structure] = []
     uncertainty: str = Field(description="what is known of such answers; never silent")
     evidence: Evidence
-    overlay: str | None = Field(None, description="PNG, base64: the slice with most of the mask, the mask in colour on it")
+    overlay: str | None = Field(
+        None, description="PNG, base64: the slice with most of the mask, the mask in colour on it"
+    )
     views: list[View]
     model: ModelCard
     notice: str = NOTICE

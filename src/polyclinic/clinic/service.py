@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files as shipped
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 from ..adaptation import Adapted
 from ..schema import MissingExtraError, PolyclinicError
@@ -47,7 +47,10 @@ def policy(text: str) -> str:
 
     def hashes(tag: str) -> str:
         found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
-        return " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in found) or "'none'"
+        return (
+            " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()}'" for part in found)
+            or "'none'"
+        )
 
     return (
         f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data: blob:; connect-src 'self'; "
@@ -78,19 +81,38 @@ def create_app(
     desk: Answerer = Desk(run) if isinstance(run, Run | Adapted | str | Path) else run
     from .. import __version__
 
-    app = FastAPI(title="polyclinic", version=__version__, description=NOTICE, docs_url=None, redoc_url=None, swagger_ui_oauth2_redirect_url=None)
+    app = FastAPI(
+        title="polyclinic",
+        version=__version__,
+        description=NOTICE,
+        docs_url=None,
+        redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
+    )
     refused: dict[int | str, dict[str, Any]] = {
         413: {"model": Refusal, "description": "more bytes or files than allowed"},
-        422: {"model": Refusal, "description": "a file that cannot be used: what was found, what was expected, what to do"},
+        422: {
+            "model": Refusal,
+            "description": "a file that cannot be used: what was found, what was expected, what to do",
+        },
         500: {"model": Refusal, "description": "a fault of the service; no detail of the request is kept"},
     }
 
     @app.post("/predict", response_model=Reply, responses=refused, summary="The answer about one patient")
-    async def predict(files: list[UploadFile] = File(description="One patient's files: DICOM, NIfTI, PNG, JPEG, text, CSV, FHIR …")) -> Any:
+    async def predict(
+        files: Annotated[
+            list[UploadFile], File(description="One patient's files: DICOM, NIfTI, PNG, JPEG, text, CSV, FHIR …")
+        ],
+    ) -> Any:
         """Any subset of the modalities that the model reads is a patient; the answer says which were used."""
         if len(files) > MOST_FILES:
-            return JSONResponse({"found": f"{len(files)} files", "expected": f"at most {MOST_FILES}", "do": "send one patient's files"}, 413)
-        with TemporaryDirectory(prefix="polyclinic-") as folder:  # readable by this user alone; gone when the answer is made
+            return JSONResponse(
+                {"found": f"{len(files)} files", "expected": f"at most {MOST_FILES}", "do": "send one patient's files"},
+                413,
+            )
+        with TemporaryDirectory(
+            prefix="polyclinic-"
+        ) as folder:  # readable by this user alone; gone when the answer is made
             try:
                 paths = [await _keep(file, Path(folder), number) for number, file in enumerate(files)]
                 return await run_in_threadpool(desk.answer, paths)
@@ -120,7 +142,11 @@ def create_app(
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        told = {"found": "a request without files", "expected": "multipart/form-data with one or more fields named `files`", "do": "see /docs"}
+        told = {
+            "found": "a request without files",
+            "expected": "multipart/form-data with one or more fields named `files`",
+            "do": "see /docs",
+        }
         return JSONResponse(told, 422)
 
     @app.exception_handler(Exception)
@@ -131,7 +157,14 @@ def create_app(
             at = at.tb_next
         place = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else "?"
         LOG.error(json.dumps({"event": "fault", "kind": type(error).__name__, "at": place}))
-        return JSONResponse({"found": f"a fault of the service ({type(error).__name__})", "expected": "an answer", "do": "report it with the time"}, 500)
+        return JSONResponse(
+            {
+                "found": f"a fault of the service ({type(error).__name__})",
+                "expected": "an answer",
+                "do": "report it with the time",
+            },
+            500,
+        )
 
     app.add_middleware(Guard, limit=int(limit_mb * 2**20), hosts=hosts)
     return app
@@ -192,13 +225,20 @@ def serve(
         listener.listen(64)
         if open_to_all:
             bar = "!" * 78
-            tell(f"{bar}\nWARNING: bound to {host}. This service has NO LOGIN and NO ENCRYPTION: whoever reaches the\naddress can use it. Put it behind one that has both, or leave out --host.\n{bar}")
+            tell(
+                f"{bar}\nWARNING: bound to {host}. This service has NO LOGIN and NO ENCRYPTION: whoever reaches the\n"
+                f"address can use it. Put it behind one that has both, or leave out --host.\n{bar}"
+            )
         shown = f"[{host}]" if ":" in host else host
-        tell(f"polyclinic serves {Path(_name(run)).name} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it.")
+        tell(
+            f"polyclinic serves {Path(_name(run)).name} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it."
+        )
         if not LOG.handlers:
             LOG.addHandler(logging.StreamHandler())
             LOG.setLevel(logging.INFO)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
+        )
         server.run(sockets=[listener])
 
 

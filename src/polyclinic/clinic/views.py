@@ -75,7 +75,10 @@ def overlay_of(record: Record, payload: Payload, mask: np.ndarray) -> str:
 
     stack = lps(payload, mask, record.kind) if record.modality is Modality.VOLUME else flat(payload, mask)
     at = _fullest(stack)
-    grey, labels = (np.asarray(_sized(plane, stack, nearest)) for plane, nearest in ((stack.grey[at], False), (_labels(stack, at), True)))
+    grey, labels = (
+        np.asarray(_sized(plane, stack, nearest))
+        for plane, nearest in ((stack.grey[at], False), (_labels(stack, at), True))
+    )
     rgb = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
     for number in np.unique(labels[labels > 0]):
         tint = np.array([int(colour(int(number))[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
@@ -95,7 +98,13 @@ def lps(payload: Payload, mask: np.ndarray | None, kind: str) -> Stack:
     cosines = np.abs(payload.to_world[:3, :3] / own)
     tilted = min(cosines[world, axis] for world, axis in enumerate(order)) < np.cos(np.deg2rad(15))
     edges = Edges(left="R", right="L", top="A", bottom="P")
-    return Stack(turn(grey), None if mask is None else turn(mask), (float(own[order[1]]), float(own[order[0]])), edges, bool(tilted))
+    return Stack(
+        turn(grey),
+        None if mask is None else turn(mask),
+        (float(own[order[1]]), float(own[order[0]])),
+        edges,
+        bool(tilted),
+    )
 
 
 def _turn(array: np.ndarray, order: tuple[int, int, int], sign: tuple[int, int, int]) -> np.ndarray:
@@ -123,7 +132,11 @@ def greyscale(array: np.ndarray, window: tuple[float, float] | None = None) -> n
 def pick(stack: Stack) -> tuple[np.ndarray, int]:
     """Which slices to send, and which of them to show first: all where they are few, always the one with most mask."""
     count, best = len(stack.grey), _fullest(stack)
-    chosen = np.arange(count) if count <= MOST_SLICES else np.unique(np.append(np.linspace(0, count - 1, MOST_SLICES).round().astype(int), best))
+    chosen = (
+        np.arange(count)
+        if count <= MOST_SLICES
+        else np.unique(np.append(np.linspace(0, count - 1, MOST_SLICES).round().astype(int), best))
+    )
     return chosen, int(np.searchsorted(chosen, best))
 
 

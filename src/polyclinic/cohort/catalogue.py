@@ -54,7 +54,11 @@ def write_whole(path: Path, table: pa.Table) -> None:
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space" in str(error) or "too large" in str(error):
+        if (
+            error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            or "No space" in str(error)
+            or "too large" in str(error)
+        ):
             raise CohortError(
                 f"no room on the disk for {path.parent.name}/{path.name}",
                 "space for the catalogue; what was already ingested is intact",
@@ -83,7 +87,9 @@ class Cohort:
         place = Path(path)
         about = place / "cohort.json"
         if not about.exists():
-            raise CohortError(f"no catalogue in {place}", "a folder made by `polyclinic ingest`", "run `polyclinic ingest` first")
+            raise CohortError(
+                f"no catalogue in {place}", "a folder made by `polyclinic ingest`", "run `polyclinic ingest` first"
+            )
         version = json.loads(about.read_text()).get("format")
         if version != FORMAT:
             raise CohortError(f"a catalogue of format {version}", f"format {FORMAT}", "ingest the source again")
@@ -114,7 +120,9 @@ class Cohort:
             }
             for r in found
         ]  # fmt: skip
-        set_aside = [{"uri": r.uri, "root": at, "found": r.found, "expected": r.expected, "remedy": r.remedy} for r in rejected]
+        set_aside = [
+            {"uri": r.uri, "root": at, "found": r.found, "expected": r.expected, "remedy": r.remedy} for r in rejected
+        ]
         for name, schema, data in (("rejected", REJECTED, set_aside), ("records", RECORDS, rows)):
             if data:
                 number = len(self._parts(name))
@@ -144,7 +152,11 @@ class Cohort:
             except duckdb.Error as error:
                 raise CohortError(
                     f"a query that the catalogue does not understand: {str(error).splitlines()[0]}",
-                    "DuckDB SQL over records(" + ", ".join(RECORDS.names) + ") or rejected(" + ", ".join(REJECTED.names) + ")",
+                    "DuckDB SQL over records("
+                    + ", ".join(RECORDS.names)
+                    + ") or rejected("
+                    + ", ".join(REJECTED.names)
+                    + ")",
                     "see `polyclinic cohort describe`",
                 ) from error
 

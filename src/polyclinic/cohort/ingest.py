@@ -115,7 +115,10 @@ def _read_all(todo: Sequence[Path], root: Path, workers: int) -> Iterator[list[R
 
 
 def _gather(
-    todo: Sequence[Path], answers: Iterable[tuple[list[Record | Rejected], str | None]], root: Path, series: dict[str, list[Path]]
+    todo: Sequence[Path],
+    answers: Iterable[tuple[list[Record | Rejected], str | None]],
+    root: Path,
+    series: dict[str, list[Path]],
 ) -> Iterator[list[Record | Rejected]]:
     held: list[Record | Rejected] = []
     for path, (items, uid) in zip(todo, answers, strict=True):
@@ -124,7 +127,9 @@ def _gather(
         yield held + items
         held = []
     for paths in series.values():
-        place = lambda uri: Path(uri).relative_to(root).as_posix() if Path(uri).is_absolute() == root.is_absolute() else uri
+        place = lambda uri: (
+            Path(uri).relative_to(root).as_posix() if Path(uri).is_absolute() == root.is_absolute() else uri
+        )
         yield [replace(item, uri=place(item.uri)) for item in records.read_series(paths)]
 
 
@@ -163,7 +168,9 @@ def link_masks(found: Sequence[Record]) -> tuple[list[Record], list[Rejected]]:
             continue
         image = images.get((record.modality, str(record.attributes["stem"])))
         if image is None:
-            aside.append(Rejected(record.uri, "a mask with no image", "an image whose name is the mask's", "give the image too"))
+            aside.append(
+                Rejected(record.uri, "a mask with no image", "an image whose name is the mask's", "give the image too")
+            )
         else:
             kept.append(replace(record, patient=image.patient, attributes={**record.attributes, "mask_of": image.id}))
     return kept, aside
@@ -181,7 +188,12 @@ def notes_of_known_patients(found: Sequence[Record], before: set[str]) -> tuple[
     lost = [r for r in found if r.modality is Modality.TEXT and r.patient not in known]
     gone = {r.id for r in lost}
     aside = [
-        Rejected(r.uri, "a note for an unknown patient", "a patient that a table, an image or a signal names", "check the note's patient")
+        Rejected(
+            r.uri,
+            "a note for an unknown patient",
+            "a patient that a table, an image or a signal names",
+            "check the note's patient",
+        )
         for r in lost
     ]
     return [r for r in found if r.id not in gone], aside

@@ -78,7 +78,9 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         return {
             str(r.attributes["mask_of"]): r
             for r in found
-            if r.attributes.get("mask_of") and r.modality is (label.modality or r.modality) and (label.kind_like or "") in r.kind
+            if r.attributes.get("mask_of")
+            and r.modality is (label.modality or r.modality)
+            and (label.kind_like or "") in r.kind
         }
     assert label.column is not None
     check_column(found, label.column, label.task)
@@ -88,7 +90,8 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         return {
             r.patient: (float(time), float(_same(r.attributes[label.event], label.event_value)))
             for r in found
-            if isinstance(time := r.attributes.get(label.column), int | float) and r.attributes.get(label.event) is not None
+            if isinstance(time := r.attributes.get(label.column), int | float)
+            and r.attributes.get(label.event) is not None
         }
     answers: dict[str, int] = {}
     for record in found:
@@ -100,7 +103,9 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         elif not label.negative or any(_same(cell, n) for n in label.negative):
             answers.setdefault(record.patient, 0)
     if not any(answers.values()):
-        cells = sorted({str(r.attributes.get(label.column)) for r in found if r.attributes.get(label.column) is not None})
+        cells = sorted(
+            {str(r.attributes.get(label.column)) for r in found if r.attributes.get(label.column) is not None}
+        )
         raise LabelError(
             f"task {label.task!r}: no cell of {label.column!r} is {' or '.join(label.positive)}",
             "one of " + ", ".join(cells[:20]),

@@ -37,8 +37,7 @@ def _shrink(grey: np.ndarray, side: int) -> np.ndarray:
     rows = np.linspace(0, grey.shape[0], side + 1).astype(int)
     columns = np.linspace(0, grey.shape[1], side + 1).astype(int)
     if grey.shape[0] < side or grey.shape[1] < side:
-        grey = grey[np.arange(side) * grey.shape[0] // side][:, np.arange(side) * grey.shape[1] // side]
-        return grey
+        return grey[np.arange(side) * grey.shape[0] // side][:, np.arange(side) * grey.shape[1] // side]
     sums = np.add.reduceat(np.add.reduceat(grey.astype(np.float64), rows[:-1], axis=0), columns[:-1], axis=1)
     return sums / np.outer(np.diff(rows), np.diff(columns))
 
@@ -54,7 +53,8 @@ def near_duplicates(images: Sequence[Record], load: Callable[[Record], Payload])
     apart = apart + apart.T
     alike = (small @ small.T) / small.shape[1]
     rows, columns = np.nonzero(np.triu((apart <= 4 * HAMMING) & (alike >= CORRELATION), k=1))
-    return [(images[i], images[j]) for i, j in zip(rows, columns, strict=True) if images[i].patient != images[j].patient]
+    pairs = zip(rows.tolist(), columns.tolist(), strict=True)
+    return [(images[i], images[j]) for i, j in pairs if images[i].patient != images[j].patient]
 
 
 def _images(found: Sequence[Record]) -> list[Record]:
@@ -77,7 +77,9 @@ def ties(found: Sequence[Record], load: Callable[[Record], Payload]) -> dict[str
     return {patient: top(patient) for patient in parent}
 
 
-def guard(train: Sequence[str], test: Sequence[str], found: Sequence[Record], load: Callable[[Record], Payload]) -> None:
+def guard(
+    train: Sequence[str], test: Sequence[str], found: Sequence[Record], load: Callable[[Record], Payload]
+) -> None:
     """Refuse a split that leaks.
 
     Raises:
@@ -85,7 +87,9 @@ def guard(train: Sequence[str], test: Sequence[str], found: Sequence[Record], lo
     """
     both = set(train) & set(test)
     if both:
-        raise LeakageError(f"{len(both)} patients on both sides of the split", "each patient on one side", "make the split anew")
+        raise LeakageError(
+            f"{len(both)} patients on both sides of the split", "each patient on one side", "make the split anew"
+        )
     side = dict.fromkeys(train, 0) | dict.fromkeys(test, 1)
     mine = [r for r in _images(found) if r.patient in side]
     for one, other in near_duplicates(mine, load):

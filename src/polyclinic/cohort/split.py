@@ -31,7 +31,7 @@ class SplitSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     by: Literal["patient", "site"] = "patient"
-    test: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
     stratify: str | None = None
 
@@ -109,7 +109,9 @@ def _both_classes(labels: Mapping[str, object], train: Sequence[str], test: Sequ
     for name, side in (("train", train), ("test", test)):
         classes = {labels[p] for p in side if p in labels}
         if len(classes) < 2:
-            counts = ", ".join(f"{sum(v == c for v in labels.values())} patients of class {c}" for c in sorted(whole, key=str))
+            counts = ", ".join(
+                f"{sum(v == c for v in labels.values())} patients of class {c}" for c in sorted(whole, key=str)
+            )
             raise SplitError(
                 f"a {name} side with one class of {spec.stratify or 'the label'} ({counts} in all)",
                 "both classes on both sides",

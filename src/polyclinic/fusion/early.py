@@ -18,8 +18,8 @@ class Early(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["early"] = "early"
-    depth: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
+    depth: int = Field(default=4, ge=1)
+    heads: int = Field(default=4, ge=1)
 
     def build(self, width: int) -> EarlyFusion:
         """The module, freshly initialised."""

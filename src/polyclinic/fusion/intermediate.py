@@ -27,9 +27,9 @@ class Intermediate(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["intermediate"] = "intermediate"
     style: Literal["self_attention", "latents"] = "self_attention"
-    depth: int = Field(2, ge=1)
-    heads: int = Field(4, ge=1)
-    latents: int = Field(8, ge=1)
+    depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    latents: int = Field(default=8, ge=1)
 
     def build(self, width: int) -> IntermediateFusion:
         """The module, freshly initialised."""

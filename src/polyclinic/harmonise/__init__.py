@@ -22,7 +22,8 @@ from .text import TextStandard
 from .volume import GridError, VolumeStandard
 
 Standard = Annotated[
-    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard, Field(discriminator="kind")
+    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [

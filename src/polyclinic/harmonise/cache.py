@@ -68,7 +68,8 @@ def _write(place: Path, payload: Payload) -> None:
     array = zarr.create_array(beside, shape=payload.array.shape, dtype=payload.array.dtype, chunks=payload.array.shape)
     array[...] = payload.array
     steps = [
-        {"name": s.name, "shape": list(s.shape), "to_world": s.to_world, "parameters": dict(s.parameters)} for s in payload.history
+        {"name": s.name, "shape": list(s.shape), "to_world": s.to_world, "parameters": dict(s.parameters)}
+        for s in payload.history
     ]
     world = None if payload.to_world is None else payload.to_world.tolist()
     array.attrs.update({"to_world": world, "nominal": payload.nominal, "names": list(payload.names), "history": steps})

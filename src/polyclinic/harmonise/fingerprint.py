@@ -58,7 +58,12 @@ class Fingerprint:
     def save(self, path: Path) -> None:
         """Write it as JSON."""
         rows = lambda scales: {k: [v.number, v.mean, v.sd, v.n] for k, v in scales.items()}
-        data = {"tokenizer": self.tokenizer, "codes": rows(self.codes), "genes": rows(self.genes), "spacing_mm": self.spacing_mm}
+        data = {
+            "tokenizer": self.tokenizer,
+            "codes": rows(self.codes),
+            "genes": rows(self.genes),
+            "spacing_mm": self.spacing_mm,
+        }
         path.write_text(json.dumps(data))
 
     @classmethod
@@ -82,7 +87,9 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     by = {m: [r for r in records if r.modality is m] for m in standards}
     tokenizer = None
     if by.get(Modality.TEXT):
-        tokenizer = train_tokenizer((load(r).text or "" for r in by[Modality.TEXT]), standards[Modality.TEXT].vocabulary)
+        tokenizer = train_tokenizer(
+            (load(r).text or "" for r in by[Modality.TEXT]), standards[Modality.TEXT].vocabulary
+        )
     codes: dict[str, Scale] = {}
     if by.get(Modality.TABLE):
         codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE].exclude, standards[Modality.TABLE].fewest)

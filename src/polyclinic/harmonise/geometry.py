@@ -88,7 +88,9 @@ def _weights(sources: np.ndarray, length: int, order: int, outside: bool) -> np.
     return weights
 
 
-def resample(array: np.ndarray, to_source: np.ndarray, size: Sequence[int], order: int = 1, fill: float = 0.0) -> np.ndarray:
+def resample(
+    array: np.ndarray, to_source: np.ndarray, size: Sequence[int], order: int = 1, fill: float = 0.0
+) -> np.ndarray:
     """The array on another grid with the same axes up to permutation and sign.
 
     Args:
@@ -101,13 +103,15 @@ def resample(array: np.ndarray, to_source: np.ndarray, size: Sequence[int], orde
         (c z y x) float32.
     """
     old_of_new = [int(np.argmax(np.abs(to_source[:3, new]))) for new in range(3)]
-    turned = array.transpose(0, *(1 + 2 - old_of_new[2 - axis] for axis in range(3))).astype(np.float32, copy=False) - np.float32(fill)
+    turned = array.transpose(0, *(1 + 2 - old_of_new[2 - axis] for axis in range(3))).astype(
+        np.float32, copy=False
+    ) - np.float32(fill)
     for new in range(3):  # x, y, z: array axis 3, 2, 1
         old, axis = old_of_new[new], 3 - new
         length, count = turned.shape[axis], size[2 - new]
         sources = to_source[old, new] * np.arange(count) + to_source[old, 3]
         first = round(float(sources[0]))
-        if np.allclose(sources, first + np.arange(count), atol=1e-6) and 0 <= first and first + count <= length:
+        if np.allclose(sources, first + np.arange(count), atol=1e-6) and first >= 0 and first + count <= length:
             turned = turned[(slice(None),) * axis + (slice(first, first + count),)]
             continue
         turned = np.moveaxis(np.moveaxis(turned, axis, -1) @ _weights(sources, length, order, outside=True).T, -1, axis)
@@ -123,10 +127,14 @@ def resample_labels(array: np.ndarray, to_source: np.ndarray, size: Sequence[int
     shares = resample((array[None] == present.reshape(-1, 1, 1, 1)).astype(np.float32), to_source, size)
     best = shares.argmax(axis=0)
     none = 1.0 - shares.sum(axis=0)
-    return np.where(np.take_along_axis(shares, best[None], 0)[0] > np.maximum(none, 0.0), present[best], 0).astype(np.int64)
+    return np.where(np.take_along_axis(shares, best[None], 0)[0] > np.maximum(none, 0.0), present[best], 0).astype(
+        np.int64
+    )
 
 
-def apply(payload: Payload, to_source: np.ndarray, size: Sequence[int], name: str, order: int = 1, fill: float = 0.0) -> Payload:
+def apply(
+    payload: Payload, to_source: np.ndarray, size: Sequence[int], name: str, order: int = 1, fill: float = 0.0
+) -> Payload:
     """The payload (c z y x) on the new grid, its step remembered."""
     source_to_world = payload.to_world if payload.to_world is not None else np.eye(4)
     step = Step(

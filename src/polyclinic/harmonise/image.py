@@ -21,7 +21,7 @@ class ImageStandard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["image"] = "image"
-    size: int = Field(128, ge=8)
+    size: int = Field(default=128, ge=8)
 
 
 def nominal_side_mm(record: Record) -> float:
@@ -33,14 +33,26 @@ def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerp
     """(1 size size) float32; robust range (1st to 99th percentile), then zero mean and unit variance."""
     rows, columns = payload.array.shape[1:]
     nominal = payload.to_world is None
-    to_world = payload.to_world if payload.to_world is not None else np.diag([nominal_side_mm(record) / max(rows, columns)] * 2 + [1.0, 1.0])
+    to_world = (
+        payload.to_world
+        if payload.to_world is not None
+        else np.diag([nominal_side_mm(record) / max(rows, columns)] * 2 + [1.0, 1.0])
+    )
     low, high = np.percentile(payload.array, [1, 99])
     grey = np.clip((payload.array.mean(axis=0, keepdims=True) - low) / max(float(high - low), 1e-6), 0, 1)
     inside = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
     own = spacing_of(to_world)
     side = max(rows * own[1], columns * own[0]) / standard.size
-    to_source = plan((1, rows, columns), to_world, (own[2], side, side), (1, standard.size, standard.size), reorient=False)
-    square = apply(Payload(inside[:, None], to_world), to_source, (1, standard.size, standard.size), "letterbox", fill=float(inside.min()))
+    to_source = plan(
+        (1, rows, columns), to_world, (own[2], side, side), (1, standard.size, standard.size), reorient=False
+    )
+    square = apply(
+        Payload(inside[:, None], to_world),
+        to_source,
+        (1, standard.size, standard.size),
+        "letterbox",
+        fill=float(inside.min()),
+    )
     step = replace(square.history[-1], shape=(rows, columns))
     return Payload(square.array[:, 0], square.to_world, (step,), nominal)
 

@@ -84,9 +84,13 @@ class Loader:
         for start in range(0, len(who), size):
             yield self._assemble(who[start : start + size], modalities, None)
 
-    def of(self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None) -> Batch:
+    def of(
+        self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None
+    ) -> Batch:
         """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`."""
-        return self._assemble(list(patients), modalities, None if seed is None else np.random.default_rng([self.seed, seed, 2]))
+        return self._assemble(
+            list(patients), modalities, None if seed is None else np.random.default_rng([self.seed, seed, 2])
+        )
 
     def labelled(self, task: str) -> dict[str, Any]:
         """What is known of the loader's patients: patient → 0 or 1, (time, event), or 0 where the patient has a mask."""
@@ -129,7 +133,9 @@ class Loader:
             if pairs:
                 payloads[modality] = self._ragged(modality, pairs, len(patients))
                 kept[modality] = pairs
-        return Batch(payloads, {label.task: self._target(label, patients, kept) for label in self.labels}, list(patients))
+        return Batch(
+            payloads, {label.task: self._target(label, patients, kept) for label in self.labels}, list(patients)
+        )
 
     def _ragged(self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int) -> Ragged:
         arrays = [torch.from_numpy(np.ascontiguousarray(p.array)) for _, _, p in pairs]
@@ -144,7 +150,9 @@ class Loader:
             ids=[r.id for _, r, _ in pairs],
         )
 
-    def _target(self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]]) -> Target:
+    def _target(
+        self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]]
+    ) -> Target:
         answers = self.answers[label.task]
         if label.kind == "mask":
             modality = label.modality or Modality.VOLUME
@@ -156,7 +164,10 @@ class Loader:
         for number, patient in enumerate(patients):
             if patient in answers:
                 values[number] = torch.tensor(answers[patient], dtype=torch.float32)
-        return Target(values.squeeze(1) if width == 1 else values, torch.tensor([p in answers for p in patients], dtype=torch.bool))
+        return Target(
+            values.squeeze(1) if width == 1 else values,
+            torch.tensor([p in answers for p in patients], dtype=torch.bool),
+        )
 
     def _mask(self, mask: Record | None, record: Record, payload: Payload) -> torch.Tensor:
         """The mask on its image's standard grid; zeros where there is none (and the target's mask says so)."""

@@ -11,7 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from ..schema import Payload, Record, Step
 from .fingerprint import Fingerprint
 
-LEADS = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6", "abp", "resp", "ppg", "eeg", "other")
+LEADS = (
+    "i",
+    "ii",
+    "iii",
+    "avr",
+    "avl",
+    "avf",
+    "v1",
+    "v2",
+    "v3",
+    "v4",
+    "v5",
+    "v6",
+    "abp",
+    "resp",
+    "ppg",
+    "eeg",
+    "other",
+)
 _ALSO = {"mlii": "ii", "mliii": "iii", "ml ii": "ii", "art": "abp", "bp": "abp", "pleth": "ppg", "respiration": "resp"}
 
 
@@ -20,8 +38,8 @@ class SignalStandard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["signal"] = "signal"
-    rate_hz: float = Field(100.0, gt=0)
-    seconds: float = Field(10.0, gt=0)
+    rate_hz: float = Field(default=100.0, gt=0)
+    seconds: float = Field(default=10.0, gt=0)
 
 
 def lead_number(name: str) -> int:

@@ -23,8 +23,8 @@ class TableStandard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["table"] = "table"
     exclude: tuple[str, ...] = ()
-    fewest: int = Field(3, ge=1)
-    most: int = Field(512, ge=1)
+    fewest: int = Field(default=3, ge=1)
+    most: int = Field(default=512, ge=1)
 
 
 def column_of(name: str) -> str:

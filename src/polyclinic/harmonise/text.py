@@ -21,8 +21,8 @@ class TextStandard(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["text"] = "text"
-    words: int = Field(96, ge=4)
-    vocabulary: int = Field(2048, ge=64)
+    words: int = Field(default=96, ge=4)
+    vocabulary: int = Field(default=2048, ge=64)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:

@@ -20,7 +20,7 @@ class VolumeStandard(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["volume"] = "volume"
     spacing_mm: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
-    size: tuple[int, int, int] = Field((40, 56, 40))
+    size: tuple[int, int, int] = Field(default=(40, 56, 40))
 
 
 class GridError(PolyclinicError):
@@ -58,5 +58,9 @@ def harmonise_mask(payload: Payload, image: Payload, standard: VolumeStandard) -
     """
     step = image.history[-1]
     if tuple(payload.array.shape[1:]) != step.shape:
-        raise GridError(f"a mask of {payload.array.shape[1:]} on an image of {step.shape}", "the same grid", "resample the mask to its image")
+        raise GridError(
+            f"a mask of {payload.array.shape[1:]} on an image of {step.shape}",
+            "the same grid",
+            "resample the mask to its image",
+        )
     return resample_labels(np.rint(payload.array[0]), np.array(step.parameters["to_source"], float), standard.size)

@@ -13,4 +13,14 @@ from .weights import WeightsError, load_weights, save_weights
 
 ModelSpec = Annotated[TwoTower | Unified, Field(discriminator="kind")]
 
-__all__ = ["Model", "ModelSpec", "Tower", "TwoTower", "Unified", "WeightsError", "build_model", "load_weights", "save_weights"]
+__all__ = [
+    "Model",
+    "ModelSpec",
+    "Tower",
+    "TwoTower",
+    "Unified",
+    "WeightsError",
+    "build_model",
+    "load_weights",
+    "save_weights",
+]

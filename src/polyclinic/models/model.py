@@ -30,8 +30,8 @@ class ModelFields(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(128, ge=8)
-    embedding: int = Field(128, ge=8)
+    width: int = Field(default=128, ge=8)
+    embedding: int = Field(default=128, ge=8)
     fusion: FusionSpec = Intermediate()
 
 
@@ -111,7 +111,11 @@ class Model(nn.Module):
         """What the modalities' tokens are together; a batch without any gives zeros for all."""
         parts = [tokens[m] for m in Modality if m in tokens]
         if not parts:
-            return Fused(nothing(patients, self.width), torch.zeros(patients, self.width), torch.zeros(patients, dtype=torch.bool))
+            return Fused(
+                nothing(patients, self.width),
+                torch.zeros(patients, self.width),
+                torch.zeros(patients, dtype=torch.bool),
+            )
         return self.fusion(join(parts))
 
     def forward(self, batch: Batch) -> Fused:
@@ -136,7 +140,13 @@ def nothing(patients: int, width: int) -> Tokens:
     """No tokens at all of b patients."""
     empty = torch.zeros(0, dtype=torch.int64)
     return Tokens(
-        torch.zeros(0, width), empty, empty, empty, torch.zeros(0, 4), torch.zeros(0), torch.zeros(patients, dtype=torch.int64)
+        torch.zeros(0, width),
+        empty,
+        empty,
+        empty,
+        torch.zeros(0, 4),
+        torch.zeros(0),
+        torch.zeros(patients, dtype=torch.int64),
     )
 
 

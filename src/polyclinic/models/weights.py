@@ -35,11 +35,17 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, A
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, beside, {"format": "pt", "config": config_hash(config)})
+        save_file(
+            {k: v.detach().cpu().contiguous() for k, v in state.items()},
+            beside,
+            {"format": "pt", "config": config_hash(config)},
+        )
         os.replace(beside, path)
     except Exception as error:  # safetensors raises its own error for a full disk
         beside.unlink(missing_ok=True)
-        raise WeightsError(f"weights that could not be written ({type(error).__name__})", "room on the disk", "free some space") from error
+        raise WeightsError(
+            f"weights that could not be written ({type(error).__name__})", "room on the disk", "free some space"
+        ) from error
 
 
 def load_weights(path: Path, module: torch.nn.Module, config: Mapping[str, Any] | None = None) -> None:
@@ -55,9 +61,13 @@ def load_weights(path: Path, module: torch.nn.Module, config: Mapping[str, Any] 
             about = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:
-        raise WeightsError(f"{path.name} does not open ({type(error).__name__})", "a whole safetensors file", "copy it again") from error
+        raise WeightsError(
+            f"{path.name} does not open ({type(error).__name__})", "a whole safetensors file", "copy it again"
+        ) from error
     if config is not None and about.get("config") not in (None, config_hash(config)):
-        raise WeightsError(f"{path.name} belongs to another configuration", "the run's own weights", "train or copy them again")
+        raise WeightsError(
+            f"{path.name} belongs to another configuration", "the run's own weights", "train or copy them again"
+        )
     wanted = {k: tuple(v.shape) for k, v in module.state_dict().items()}
     found = {k: tuple(v.shape) for k, v in state.items()}
     wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))

@@ -44,8 +44,8 @@ class Contrastive(BaseModel):
     kind: Literal["contrastive"] = "contrastive"
     loss: Literal["clip"] = "clip"
     pairs: Literal["all"] | tuple[tuple[Modality, Modality], ...] = "all"
-    temperature: float = Field(0.07, gt=0)
-    weight: float = Field(1.0, ge=0)
+    temperature: float = Field(default=0.07, gt=0)
+    weight: float = Field(default=1.0, ge=0)
 
     def modalities(self) -> set[Modality]:
         """Those it names."""
@@ -64,7 +64,9 @@ class ContrastiveObjective(nn.Module):
         self.spec = spec
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / spec.temperature)))
 
-    def forward(self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None) -> Losses:
+    def forward(
+        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
         """The terms `contrastive/a-b`."""
         towers = model.towers(model.encode(batch) if tokens is None else tokens)
         pairs = combinations(towers, 2) if self.spec.pairs == "all" else self.spec.pairs

@@ -22,7 +22,9 @@ class PatchDecoder(nn.Module):
         scale: of the encoder's positions.
     """
 
-    def __init__(self, width: int, answers: int, inner: int, depth: int, heads: int, scale: tuple[float, float, float, float]) -> None:
+    def __init__(
+        self, width: int, answers: int, inner: int, depth: int, heads: int, scale: tuple[float, float, float, float]
+    ) -> None:
         super().__init__()
         self.enter = nn.Linear(width, inner)
         self.hidden = nn.Parameter(torch.randn(inner) * 0.02)
@@ -89,7 +91,9 @@ class MaskDecoder(nn.Module):
         self.modality, self.patch, self.classes = modality, patch, classes
         dims, c, conv = len(patch), channels, _conv(len(patch))
         self.stem = conv(1, c, 3, 1, 1)
-        self.down = nn.ModuleList([ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)])
+        self.down = nn.ModuleList(
+            [ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)]
+        )
         self.tokens = nn.Linear(width, 8 * c)
         self.bottom = ConvStep(dims, 8 * c, 8 * c)
         self.up = nn.ModuleList([ConvStep(dims, 12 * c, 4 * c), ConvStep(dims, 6 * c, 2 * c)])

@@ -28,11 +28,11 @@ class Masked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["masked"] = "masked"
     modalities: tuple[Modality, ...] | None = None
-    ratio: float = Field(0.6, gt=0, lt=1)
-    width: int = Field(64, ge=8)
-    depth: int = Field(1, ge=1)
-    heads: int = Field(2, ge=1)
-    weight: float = Field(1.0, ge=0)
+    ratio: float = Field(default=0.6, gt=0, lt=1)
+    width: int = Field(default=64, ge=8)
+    depth: int = Field(default=1, ge=1)
+    heads: int = Field(default=2, ge=1)
+    weight: float = Field(default=1.0, ge=0)
 
     def named(self) -> set[Modality]:
         """Those it names."""
@@ -55,7 +55,9 @@ def keep_some(record: Tensor, ratio: float, generator: torch.Generator) -> Tenso
     """
     _, counts = torch.unique_consecutive(record, return_counts=True)
     group = torch.arange(len(counts), device=record.device).repeat_interleave(counts)
-    order = torch.argsort(group.double() + torch.rand(len(record), generator=generator, dtype=torch.float64).to(record.device))
+    order = torch.argsort(
+        group.double() + torch.rand(len(record), generator=generator, dtype=torch.float64).to(record.device)
+    )
     rank = torch.empty_like(order)
     starts = torch.cumsum(counts, 0) - counts
     rank[order] = torch.arange(len(record), device=record.device) - starts[group]
@@ -78,7 +80,9 @@ class MaskedObjective(nn.Module):
                     encoder.width, encoder.answer_size, spec.width, spec.depth, spec.heads, scale
                 )
 
-    def forward(self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None) -> Losses:
+    def forward(
+        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
         """The terms `masked/modality`; `tokens` of whole records are of no use here."""
         found: dict[str, Tensor] = {}
         for name, decoder in self.decoders.items():
@@ -90,7 +94,9 @@ class MaskedObjective(nn.Module):
         share = self.spec.weight / max(len(found), 1)
         return Losses(found, dict.fromkeys(found, share))
 
-    def _term(self, encoder: Any, decoder: nn.Module, batch: Batch, modality: Modality, generator: torch.Generator) -> Tensor | None:
+    def _term(
+        self, encoder: Any, decoder: nn.Module, batch: Batch, modality: Modality, generator: torch.Generator
+    ) -> Tensor | None:
         ragged = batch.payloads[modality]
         every = encoder.embed(ragged)
         words = encoder.answer_kind == "categorical"

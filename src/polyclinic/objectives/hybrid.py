@@ -36,7 +36,9 @@ class HybridObjective(nn.Module):
         super().__init__()
         self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, classes) for n, p in enumerate(spec.parts)})
 
-    def forward(self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None) -> Losses:
+    def forward(
+        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
         """Every part's terms; whole records are encoded once."""
         tokens = model.encode(batch) if tokens is None else tokens
         terms, weights = {}, {}

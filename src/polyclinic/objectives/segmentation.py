@@ -28,9 +28,9 @@ class SegmentationPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["segmentation"] = "segmentation"
     task: str
-    labels: int | None = Field(None, ge=1)
-    channels: int = Field(8, ge=2)
-    weight: float = Field(1.0, ge=0)
+    labels: int | None = Field(default=None, ge=1)
+    channels: int = Field(default=8, ge=2)
+    weight: float = Field(default=1.0, ge=0)
 
     def build(self, model: Any, classes: Mapping[str, int]) -> SegmentationObjective:
         """The module, with its mask decoder."""
@@ -69,7 +69,9 @@ class SegmentationObjective(nn.Module):
         encoder = model.encoder(Modality.VOLUME)
         self.decoder = MaskDecoder(model.width, Modality.VOLUME, encoder.patch, classes, spec.channels)
 
-    def forward(self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None) -> Losses:
+    def forward(
+        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
         """The term `segmentation/task`, where the batch has a mask."""
         target = batch.targets.get(self.spec.task)
         if target is None or Modality.VOLUME not in batch.payloads or not bool(target.mask.any()):

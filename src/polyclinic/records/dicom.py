@@ -42,7 +42,9 @@ def _read(path: Path, pixels: bool) -> Any:
         raise RecordError("a DICOM file that was cut short", "a whole file", "send it again from the PACS") from error
     except Exception as error:
         raise RecordError(
-            f"a file that is not whole DICOM ({type(error).__name__})", "a DICOM PS3.10 file", "send it again from the PACS"
+            f"a file that is not whole DICOM ({type(error).__name__})",
+            "a DICOM PS3.10 file",
+            "send it again from the PACS",
         ) from error
 
 
@@ -62,7 +64,11 @@ def _age_years(value: Any) -> float | None:
 
 
 def _kind(dataset: Any) -> str:
-    parts = [dataset.get("Modality", "OT"), str(dataset.get("BodyPartExamined", "") or "").lower(), dataset.get("ViewPosition", "")]
+    parts = [
+        dataset.get("Modality", "OT"),
+        str(dataset.get("BodyPartExamined", "") or "").lower(),
+        dataset.get("ViewPosition", ""),
+    ]
     return " ".join(str(p) for p in parts if p)
 
 
@@ -86,7 +92,9 @@ def _attributes(dataset: Any) -> dict[str, Scalar]:
 def _check(dataset: Any) -> None:
     modality = str(dataset.get("Modality", ""))
     if modality in _NOT_IMAGES:
-        raise RecordError(f"a DICOM object of modality {modality}", "an image of CR, DX, CT, MR, US, XA, MG …", "leave it out")
+        raise RecordError(
+            f"a DICOM object of modality {modality}", "an image of CR, DX, CT, MR, US, XA, MG …", "leave it out"
+        )
     if not dataset.get("Rows") or not dataset.get("Columns"):
         raise RecordError("a DICOM object without pixels", "Rows and Columns (PS3.3 C.7.6.3)", "leave it out")
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
@@ -105,7 +113,8 @@ def _record(dataset: Any, path: Path, modality: Modality) -> Record:
         kind=_kind(dataset),
         uri=str(path),
         site=str(dataset.get("InstitutionName", "") or "") or None,
-        device=" ".join(str(dataset.get(k, "") or "") for k in ("Manufacturer", "ManufacturerModelName")).strip() or None,
+        device=" ".join(str(dataset.get(k, "") or "") for k in ("Manufacturer", "ManufacturerModelName")).strip()
+        or None,
         attributes=_attributes(dataset),
     )
 
@@ -140,7 +149,9 @@ def read_series(paths: Sequence[Path]) -> Iterator[Record | Rejected]:
             _check(dataset)
             _pixels(dataset)
             if dataset.get("ImagePositionPatient") is None or dataset.get("ImageOrientationPatient") is None:
-                raise RecordError("a slice without position or orientation", "(0020,0032) and (0020,0037)", "export it again")
+                raise RecordError(
+                    "a slice without position or orientation", "(0020,0032) and (0020,0037)", "export it again"
+                )
             slices.append((dataset, path))
         except RecordError as error:
             yield Rejected(str(path), error.found, error.expected, error.remedy)
@@ -166,7 +177,10 @@ def read_series(paths: Sequence[Path]) -> Iterator[Record | Rejected]:
 
 
 def _normal(dataset: Any) -> np.ndarray:
-    row, column = np.array(dataset.ImageOrientationPatient[:3], float), np.array(dataset.ImageOrientationPatient[3:], float)
+    row, column = (
+        np.array(dataset.ImageOrientationPatient[:3], float),
+        np.array(dataset.ImageOrientationPatient[3:], float),
+    )
     return np.cross(row, column)
 
 
@@ -185,15 +199,21 @@ def _order(slices: list[tuple[Any, Path]]) -> tuple[list[tuple[Any, Path]], list
     shapes = [shape(d) for d, _ in slices]
     usual = max(set(shapes), key=lambda s: (shapes.count(s), s))
     aside = [
-        Rejected(str(p), "a slice of another size or orientation than its series", "one geometry a series", "export it apart")
+        Rejected(
+            str(p), "a slice of another size or orientation than its series", "one geometry a series", "export it apart"
+        )
         for (_, p), s in zip(slices, shapes, strict=True)
         if s != usual
     ]
-    kept = sorted((x for x, s in zip(slices, shapes, strict=True) if s == usual), key=lambda x: (_place(x[0]), x[1].name))
+    kept = sorted(
+        (x for x, s in zip(slices, shapes, strict=True) if s == usual), key=lambda x: (_place(x[0]), x[1].name)
+    )
     ordered: list[tuple[Any, Path]] = []
     for dataset, path in kept:
         if ordered and _place(dataset) - _place(ordered[-1][0]) < 1e-3:
-            aside.append(Rejected(str(path), "a slice at the place of another", "one slice a place", "leave one of them out"))
+            aside.append(
+                Rejected(str(path), "a slice at the place of another", "one slice a place", "leave one of them out")
+            )
         else:
             ordered.append((dataset, path))
     gaps = np.diff([_place(d) for d, _ in ordered])
@@ -202,13 +222,15 @@ def _order(slices: list[tuple[Any, Path]]) -> tuple[list[tuple[Any, Path]], list
     tilt = np.array(ordered[-1][0].ImagePositionPatient, float) - np.array(ordered[0][0].ImagePositionPatient, float)
     along = abs(tilt @ _normal(ordered[0][0])) / max(float(np.linalg.norm(tilt)), 1e-9)
     if along < 0.999:
-        raise RecordError("a series with a tilted gantry", "slices stacked along their normal", "straighten it before export")
+        raise RecordError(
+            "a series with a tilted gantry", "slices stacked along their normal", "straighten it before export"
+        )
     return ordered, aside
 
 
 def _pixels(dataset: Any) -> np.ndarray:
     """(y x) float32 as meant to be seen: modality LUT for CT and PET units, VOI window for the rest, white is bright."""
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut
+    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 
     try:
         raw = dataset.pixel_array

@@ -68,7 +68,9 @@ def _values(resource: dict[str, Any]) -> Iterator[tuple[str, float]]:
     kind = resource["resourceType"]
     parts = [resource, *(resource.get("component") or [])] if kind == "Observation" else [resource]
     for part in parts:
-        code = _code(part.get("code") or part.get("medicationCodeableConcept") or part.get("vaccineCode") or part.get("type"))
+        code = _code(
+            part.get("code") or part.get("medicationCodeableConcept") or part.get("vaccineCode") or part.get("type")
+        )
         if code is None:
             continue
         quantity = part.get("valueQuantity") or {}
@@ -102,7 +104,9 @@ def read(path: Path) -> Iterator[Record | Rejected]:
         raise RecordError(f"a bundle of {len(people)} Patients", "exactly one", "export one bundle a person")
     person, events = people[0], _events(resources)
     if not events:
-        raise RecordError("a bundle without dated events", "observations, conditions or the like", "export the history too")
+        raise RecordError(
+            "a bundle without dated events", "observations, conditions or the like", "export the history too"
+        )
     born = parse_time(str(person.get("birthDate", "")))
     last = events[-1][0]
     sex = {"male": "M", "female": "F"}.get(str(person.get("gender")))
@@ -123,5 +127,7 @@ def load(record: Record) -> Payload:
     if not events:
         raise RecordError("a bundle without dated events", "the bundle as ingested", "ingest it again")
     start = events[0][0]
-    array = np.array([(value, (moment - start).total_seconds() / 3600.0) for moment, _, value in events], dtype=np.float64)
+    array = np.array(
+        [(value, (moment - start).total_seconds() / 3600.0) for moment, _, value in events], dtype=np.float64
+    )
     return Payload(array, names=tuple(name for _, name, _ in events))

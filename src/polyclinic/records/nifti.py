@@ -40,7 +40,7 @@ def _open(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("nibabel", "volumes") from error
     try:
-        image = nibabel.load(path)  # type: ignore[attr-defined]
+        image: Any = nibabel.load(path)
     except Exception as error:
         raise RecordError(
             f"a NIfTI file that does not open ({type(error).__name__})", "a whole NIfTI-1 or -2 file", "copy it again"
@@ -65,7 +65,9 @@ def _body(path: Path, kind: str) -> str:
 def read(path: Path) -> Iterator[Record | Rejected]:
     """One record a file; `attributes["mask"]` tells a mask, which ingest links to its image by the stem."""
     image = _open(path)
-    image.dataobj[tuple(slice(0, 1) for _ in image.shape)]  # a truncated file shows itself here, or when its end is read
+    image.dataobj[
+        tuple(slice(0, 1) for _ in image.shape)
+    ]  # a truncated file shows itself here, or when its end is read
     _check_end(path, image)
     mask, name = is_mask(path), stem(path)
     spacing = [float(v) for v in np.linalg.norm(image.affine[:3, :3], axis=0)]
@@ -90,7 +92,9 @@ def _check_end(path: Path, image: Any) -> None:
     try:
         np.asarray(image.dataobj[tuple(slice(n - 1, n) for n in image.shape)])
     except Exception as error:
-        raise RecordError("a NIfTI file that was cut short", "as many voxels as the header says", "copy it again") from error
+        raise RecordError(
+            "a NIfTI file that was cut short", "as many voxels as the header says", "copy it again"
+        ) from error
 
 
 def load(record: Record) -> Payload:
@@ -99,6 +103,10 @@ def load(record: Record) -> Payload:
     try:
         data = np.asarray(image.dataobj, dtype=np.float32)
     except Exception as error:
-        raise RecordError("a NIfTI file that was cut short", "as many voxels as the header says", "copy it again") from error
+        raise RecordError(
+            "a NIfTI file that was cut short", "as many voxels as the header says", "copy it again"
+        ) from error
     data = data[..., None] if data.ndim == 3 else data
-    return Payload(np.ascontiguousarray(data.transpose(3, 2, 1, 0)), to_world=LPS_FROM_RAS @ np.asarray(image.affine, float))
+    return Payload(
+        np.ascontiguousarray(data.transpose(3, 2, 1, 0)), to_world=LPS_FROM_RAS @ np.asarray(image.affine, float)
+    )

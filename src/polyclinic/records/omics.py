@@ -62,7 +62,9 @@ def read(path: Path) -> Iterator[Record | Rejected]:
             continue
         values = place_id(patient, ",".join(row.get(g, "") for g in genes))
         if values in seen:
-            yield Rejected(uri, f"row {number} repeats another row's genes", "one row a sample", "nothing: it is kept once")
+            yield Rejected(
+                uri, f"row {number} repeats another row's genes", "one row a sample", "nothing: it is kept once"
+            )
             continue
         seen.add(values)
         yield Record(

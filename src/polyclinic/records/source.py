@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zipfile
-from collections.abc import Iterator
 from datetime import datetime
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
@@ -81,7 +80,9 @@ def gunzip(path: Path) -> bytes:
             while block := file.read(1 << 20):
                 out.write(block)
                 if out.tell() > LARGEST_BYTES:
-                    raise RecordError("a gzip file that unpacks beyond bound", "at most 2 GiB", "check where it comes from")
+                    raise RecordError(
+                        "a gzip file that unpacks beyond bound", "at most 2 GiB", "check where it comes from"
+                    )
     except (EOFError, OSError, gzip.BadGzipFile) as error:
         raise RecordError(f"a broken gzip file ({type(error).__name__})", "a whole file", "copy it again") from error
     return out.getvalue()
@@ -124,5 +125,3 @@ def parse_time(value: str) -> datetime | None:
     except ValueError:
         return None
     return moment.replace(tzinfo=None) if moment else None
-
-

@@ -104,7 +104,9 @@ def read(path: Path) -> Iterator[Record | Rejected]:
             yield Rejected(uri, f"row {number} without a patient", f"a value in {patient_column!r}", "fill it in")
             continue
         values = {c: typed(v) for c, v in row.items() if c and c != patient_column}
-        site = next((str(values[c]) for c in values if plain(c) in {"site", "hospital", "location"} and values[c]), None)
+        site = next(
+            (str(values[c]) for c in values if plain(c) in {"site", "hospital", "location"} and values[c]), None
+        )
         yield Record(
             id=place_id(source, f"row={number}"),
             patient=patient,

@@ -34,14 +34,18 @@ def _header(path: Path) -> Any:
     except ImportError as error:
         raise MissingExtraError("wfdb", "signals") from error
     try:
-        header = wfdb.rdheader(str(path.with_suffix("")))
+        header: Any = wfdb.rdheader(str(path.with_suffix("")))
     except Exception as error:
-        raise RecordError(f"a WFDB header that does not parse ({type(error).__name__})", "a valid .hea", "copy it again") from error
+        raise RecordError(
+            f"a WFDB header that does not parse ({type(error).__name__})", "a valid .hea", "copy it again"
+        ) from error
     if not getattr(header, "n_sig", 0) or not getattr(header, "file_name", None):
         raise RecordError("a WFDB header without a signal", "at least one signal file", "export the signal with it")
     missing = sorted({n for n in header.file_name if not (path.parent / n).is_file()})
     if missing:
-        raise RecordError(f"a WFDB header whose signal file {missing[0]} is not there", "the file beside it", "copy it too")
+        raise RecordError(
+            f"a WFDB header whose signal file {missing[0]} is not there", "the file beside it", "copy it too"
+        )
     if not header.fs or header.fs <= 0:
         raise RecordError("a WFDB header without a rate", "samples a second in the first line", "add it")
     check_size((int(header.sig_len or 1), int(header.n_sig)), 8)
@@ -53,10 +57,17 @@ def read(path: Path) -> Iterator[Record | Rejected]:
     header = _header(path)
     names = [str(n).strip().lower() for n in header.sig_name]
     leads = len(set(names) & set(LIMB))
-    kind = f"ECG {leads}-lead" if leads >= 2 or any("ecg" in n or "mlii" in n for n in names) else "signal " + " ".join(names[:3])
+    kind = (
+        f"ECG {leads}-lead"
+        if leads >= 2 or any("ecg" in n or "mlii" in n for n in names)
+        else "signal " + " ".join(names[:3])
+    )
     comments = " ".join(header.comments or [])
     patient = re.search(r"patient\s*[:=]?\s*(\S+)", comments, re.IGNORECASE)
-    age, sex = re.search(r"\bage\s*:?\s*(\d+)", comments, re.IGNORECASE), re.search(r"\bsex\s*:?\s*(\w)", comments, re.IGNORECASE)
+    age, sex = (
+        re.search(r"\bage\s*:?\s*(\d+)", comments, re.IGNORECASE),
+        re.search(r"\bsex\s*:?\s*(\w)", comments, re.IGNORECASE),
+    )
     _check_end(path, header)
     yield Record(
         id=content_id(path, "+".join(content_id(path.parent / n) for n in sorted(set(header.file_name)))),
@@ -89,7 +100,9 @@ def load_part(path: Path, start: int, stop: int | None) -> Any:
     try:
         return wfdb.rdrecord(str(path.with_suffix("")), sampfrom=start, sampto=stop)
     except Exception as error:
-        raise RecordError("a WFDB signal that was cut short", "as many samples as the header says", "copy it again") from error
+        raise RecordError(
+            "a WFDB signal that was cut short", "as many samples as the header says", "copy it again"
+        ) from error
 
 
 def load(record: Record) -> Payload:
@@ -98,4 +111,6 @@ def load(record: Record) -> Payload:
     _header(path)
     signal = load_part(path, 0, None)
     to_world = np.diag([1.0 / float(signal.fs), 1.0, 1.0, 1.0])
-    return Payload(np.ascontiguousarray(signal.p_signal.T, dtype=np.float32), to_world, names=tuple(map(str, signal.sig_name)))
+    return Payload(
+        np.ascontiguousarray(signal.p_signal.T, dtype=np.float32), to_world, names=tuple(map(str, signal.sig_name))
+    )

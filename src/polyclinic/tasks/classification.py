@@ -93,4 +93,6 @@ class ClassificationTask(Task):
         """The probability in words."""
         what = " or ".join(self.spec.positive) if self.spec.positive != ("Y",) else self.spec.column.replace("_", " ")
         words = "likely" if probability >= 0.8 else "unlikely" if probability <= 0.2 else "not clear"
-        return Answer(f"{what}: {words} (score {probability:.2f})", {"score": round(probability, 4), "finding": what}, used)
+        return Answer(
+            f"{what}: {words} (score {probability:.2f})", {"score": round(probability, 4), "finding": what}, used
+        )

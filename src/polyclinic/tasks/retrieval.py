@@ -27,7 +27,11 @@ class Retrieval(TaskFields):
 
     def build(self, name: str, model: Any) -> Any:
         """Refuse: there is nothing to adapt."""
-        raise TaskError(f"task {name!r} is a retrieval, which has no head", "a task with labels", "use `polyclinic evaluate` on the pretrained run")
+        raise TaskError(
+            f"task {name!r} is a retrieval, which has no head",
+            "a task with labels",
+            "use `polyclinic evaluate` on the pretrained run",
+        )
 
 
 def ranks(query: np.ndarray, answer: np.ndarray) -> np.ndarray:

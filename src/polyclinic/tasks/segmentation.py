@@ -41,7 +41,7 @@ class Segmentation(TaskFields):
     structure: str
     classes: tuple[str, ...] = Field(min_length=1)
     modality: Literal[Modality.VOLUME, Modality.IMAGE] = Modality.VOLUME
-    channels: int = Field(8, ge=2)
+    channels: int = Field(default=8, ge=2)
 
     def label(self, name: str) -> Label:
         """Where the masks are."""
@@ -62,7 +62,11 @@ class SegmentationTask(Task):
     def __init__(self, name: str, spec: Segmentation, model: Any) -> None:
         super().__init__(name, spec)
         if Modality(spec.modality) not in model.modalities:
-            raise TaskError(f"task {name!r} on {spec.modality}, which the model does not read", "an encoder of it", "add it to the recipe")
+            raise TaskError(
+                f"task {name!r} on {spec.modality}, which the model does not read",
+                "an encoder of it",
+                "add it to the recipe",
+            )
         patch = model.encoder(Modality(spec.modality)).patch
         patch = patch if isinstance(patch, tuple) else (patch, patch)
         self.decoder = MaskDecoder(model.width, Modality(spec.modality), patch, len(spec.classes) + 1, spec.channels)

@@ -83,7 +83,9 @@ class SurvivalTask(Task):
         """Cox's loss over the labelled of the batch."""
         assert isinstance(target.values, Tensor)
         known = target.mask
-        return cox_loss(output[known], target.values[known, 0], target.values[known, 1]) if int(known.sum()) > 1 else None
+        return (
+            cox_loss(output[known], target.values[known, 0], target.values[known, 1]) if int(known.sum()) > 1 else None
+        )
 
     def refer_to(self, hazards: Tensor) -> None:
         """Remember the training patients' hazards, as 101 quantiles."""

@@ -48,11 +48,16 @@ class Predictions:
     mask: np.ndarray
     modalities: tuple[tuple[Modality, ...], ...] = ()
 
+    def where(self, keep: np.ndarray) -> Predictions:
+        """Those of the patients for whom keep (p,) is True."""
+        rows = np.flatnonzero(keep)
+        names = tuple(self.patients[i] for i in rows)
+        has = tuple(self.modalities[i] for i in rows) if self.modalities else ()
+        return Predictions(self.task, names, self.outputs[rows], self.targets[rows], self.mask[rows], has)
+
     def labelled(self) -> Predictions:
         """Only the labelled patients'."""
-        kept = tuple(m for m, known in zip(self.modalities, self.mask, strict=True) if known) if self.modalities else ()
-        names = tuple(p for p, known in zip(self.patients, self.mask, strict=True) if known)
-        return Predictions(self.task, names, self.outputs[self.mask], self.targets[self.mask], self.mask[self.mask], kept)
+        return self.where(self.mask)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ class EncoderFields(BaseModel):
     """The fields that every encoder's specification has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    width: int = Field(128, ge=8)
-    depth: int = Field(4, ge=0)
-    heads: int = Field(4, ge=1)
+    width: int = Field(default=128, ge=8)
+    depth: int = Field(default=4, ge=0)
+    heads: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
     def _divides(self) -> Any:
@@ -43,7 +43,9 @@ class Encoder(nn.Module):
     answer_kind: Literal["continuous", "categorical"] = "continuous"
     answer_size: int = 0
 
-    def __init__(self, modality: Modality, spec: EncoderFields, scale: tuple[float, float, float, float] = (1, 1, 1, 1)) -> None:
+    def __init__(
+        self, modality: Modality, spec: EncoderFields, scale: tuple[float, float, float, float] = (1, 1, 1, 1)
+    ) -> None:
         super().__init__()
         self.modality, self.width = modality, spec.width
         self.position = PhysicalPosition(spec.width, scale)
@@ -65,7 +67,9 @@ class Encoder(nn.Module):
         """Records → tokens (n d)."""
         return self.trunk(self.embed(ragged))
 
-    def tokens(self, ragged: Ragged, values: Tensor, record: Tensor, position: Tensor, time_h: Tensor | None = None) -> Tokens:
+    def tokens(
+        self, ragged: Ragged, values: Tensor, record: Tensor, position: Tensor, time_h: Tensor | None = None
+    ) -> Tokens:
         """Assemble tokens; their place and time are added to the values.
 
         Args:

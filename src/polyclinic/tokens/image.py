@@ -20,8 +20,8 @@ class Vit(EncoderFields):
     """A vision transformer on images of `size` pixels in patches of `patch`."""
 
     kind: Literal["vit"] = "vit"
-    size: int = Field(128, ge=8)
-    patch: int = Field(16, ge=2)
+    size: int = Field(default=128, ge=8)
+    patch: int = Field(default=16, ge=2)
 
     @model_validator(mode="after")
     def _fits(self) -> Vit:
@@ -61,7 +61,10 @@ class ImageEncoder(Encoder):
         spacing = torch.where(torch.isfinite(spacing), spacing, NOMINAL_SIDE_MM / max(height, width))
         position = grid_positions((height // self.patch, width // self.patch), (self.patch, self.patch), spacing)
         return self.tokens(
-            ragged, self.project(patches.flatten(0, 1)), rows(m, patches.shape[1], patches.device), position.flatten(0, 1)
+            ragged,
+            self.project(patches.flatten(0, 1)),
+            rows(m, patches.shape[1], patches.device),
+            position.flatten(0, 1),
         )
 
     def answer(self, ragged: Ragged) -> Tensor:

@@ -21,7 +21,7 @@ class Programmes(EncoderFields):
     """
 
     kind: Literal["programmes"] = "programmes"
-    genes: int = Field(128, ge=1)
+    genes: int = Field(default=128, ge=1)
 
     def standard(self, exclude: tuple[str, ...] = ()) -> OmicsStandard:
         """What it wants from the harmoniser."""
@@ -63,7 +63,9 @@ class OmicsEncoder(Encoder):
         value = value / share.clamp(min=1e-3).sqrt() + self.name
         record, place = torch.nonzero(known.any(2), as_tuple=True)
         position = torch.zeros(len(record), 4, device=genes.device)
-        position[:, 3] = place.float()  # which programme, as a word's order is: a decoder must know what it is asked for
+        position[:, 3] = (
+            place.float()
+        )  # which programme, as a word's order is: a decoder must know what it is asked for
         return self.tokens(ragged, value[record, place], record, position)
 
     def answer(self, ragged: Ragged) -> Tensor:

@@ -17,9 +17,9 @@ class SignalVit(EncoderFields):
     """A transformer on windows of `window` samples of each lead, `seconds` at `rate_hz`."""
 
     kind: Literal["signal_vit"] = "signal_vit"
-    rate_hz: float = Field(100.0, gt=0)
-    seconds: float = Field(10.0, gt=0)
-    window: int = Field(50, ge=2)
+    rate_hz: float = Field(default=100.0, gt=0)
+    seconds: float = Field(default=10.0, gt=0)
+    window: int = Field(default=50, ge=2)
 
     @model_validator(mode="after")
     def _fits(self) -> SignalVit:
@@ -58,7 +58,9 @@ class SignalEncoder(Encoder):
         """One token a window."""
         windows, record, lead, number = self._windows(ragged)
         position = torch.zeros(len(record), 4, device=windows.device)
-        position[:, 0] = lead.float()  # leads have no place in mm in these files; their number tells a decoder which is asked for
+        position[:, 0] = (
+            lead.float()
+        )  # leads have no place in mm in these files; their number tells a decoder which is asked for
         position[:, 3] = (number + 0.5) * self.window / self.rate_hz
         return self.tokens(ragged, self.project(windows) + self.lead(lead), record, position)
 

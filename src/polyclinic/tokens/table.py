@@ -24,8 +24,8 @@ class Events(EncoderFields):
 
     kind: Literal["events"] = "events"
     exclude: tuple[str, ...] = ()
-    fewest: int = Field(3, ge=1)
-    most: int = Field(512, ge=1)
+    fewest: int = Field(default=3, ge=1)
+    most: int = Field(default=512, ge=1)
 
     def standard(self, exclude: tuple[str, ...] = ()) -> TableStandard:
         """What it wants from the harmoniser; `exclude` are the columns that the recipe's tasks name."""

@@ -17,8 +17,8 @@ class Bert(EncoderFields):
     """A bidirectional transformer on at most `words` of a `vocabulary` of word pieces learned from the training notes."""
 
     kind: Literal["bert"] = "bert"
-    words: int = Field(96, ge=4)
-    vocabulary: int = Field(2048, ge=64)
+    words: int = Field(default=96, ge=4)
+    vocabulary: int = Field(default=2048, ge=64)
 
     def standard(self, exclude: tuple[str, ...] = ()) -> TextStandard:
         """What it wants from the harmoniser."""

@@ -17,7 +17,7 @@ class RunError(PolyclinicError):
     """A run that cannot go on as asked."""
 
 
-class Interrupted(PolyclinicError):
+class InterruptedRunError(PolyclinicError):
     """Stopped by the user, at a checkpoint; the command line exits with 130."""
 
 
@@ -63,7 +63,8 @@ def save(path: Path, state: dict[str, Any]) -> None:
         beside.unlink(missing_ok=True)
         raise RunError(
             f"a checkpoint that could not be written to {path.parent} ({str(error).splitlines()[0][:80]})",
-            "room on the disk; " + ("the checkpoint before it is intact" if path.exists() else "there was none before it"),
+            "room on the disk; "
+            + ("the checkpoint before it is intact" if path.exists() else "there was none before it"),
             "free some space and run the same command again: it resumes",
         ) from error
 

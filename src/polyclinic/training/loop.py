@@ -21,7 +21,7 @@ from ..harmonise import Cache, fit
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights
 from . import checkpoint
-from .checkpoint import Interrupted, RunError
+from .checkpoint import InterruptedRunError, RunError
 from .recipe import Recipe, Stage, differing, parts
 from .run import Run, commit, versions, write_json
 
@@ -110,7 +110,7 @@ def pretrain(
         save_every_s: seconds between checkpoints.
     Raises:
         RunError: a run of this name has another recipe; the loss is not a number; the disk is full.
-        Interrupted: stopped by a signal, at a checkpoint.
+        InterruptedRunError: stopped by a signal, at a checkpoint.
         CohortError, SplitError, LabelError, LeakageError: the cohort does not do.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
@@ -127,7 +127,11 @@ def pretrain(
     with stop_signals() as stopped:
         trained = _stages(run, cohort, state, stopped, progress, save_every_s)
     save_weights(place / "model/objective.safetensors", trained.objective.state_dict(), {"recipe": recipe.name})
-    save_weights(place / "model/model.safetensors", trained.model.state_dict(), recipe.model_dump(mode="json", include={"encoders", "model"}))
+    save_weights(
+        place / "model/model.safetensors",
+        trained.model.state_dict(),
+        recipe.model_dump(mode="json", include={"encoders", "model"}),
+    )
     (place / "checkpoints/last.pt").unlink(missing_ok=True)
     return Run.open(place)
 
@@ -188,7 +192,12 @@ def _loader(run: Run, cohort: Cohort, stage: Stage, cache: Cache) -> Loader:
 
 
 def _stages(
-    run: Run, cohort: Cohort, state: dict[str, Any] | None, stopped: Callable[[], bool], progress: Progress | None, save_every_s: float
+    run: Run,
+    cohort: Cohort,
+    state: dict[str, Any] | None,
+    stopped: Callable[[], bool],
+    progress: Progress | None,
+    save_every_s: float,
 ) -> Trainee:
     recipe = run.recipe
     fabric = fabric_for(recipe.precision)
@@ -219,12 +228,22 @@ def _stages(
                 progress(before + step + 1, total, f"{stage.name}: loss {values.get('loss', float('nan')):.3f}")
             last = step + 1 == stage.steps
             if stopped() or last or time.monotonic() - saved > save_every_s:
-                at = {"stage": number, "step": step + 1, "trainee": trainee.state_dict(), "adam": adam.optimizer.state_dict(), "rows": rows}
+                at = {
+                    "stage": number,
+                    "step": step + 1,
+                    "trainee": trainee.state_dict(),
+                    "adam": adam.optimizer.state_dict(),
+                    "rows": rows,
+                }
                 checkpoint.save(run.path / "checkpoints/last.pt", at)
                 write_metrics(run, rows)
                 saved = time.monotonic()
             if stopped() and not (last and number + 1 == len(recipe.stages)):
-                raise Interrupted(f"stopped at step {before + step + 1} of {total}", "a checkpoint was written", "run the same command again: it resumes")
+                raise InterruptedRunError(
+                    f"stopped at step {before + step + 1} of {total}",
+                    "a checkpoint was written",
+                    "run the same command again: it resumes",
+                )
     assert trainee is not None
     return trainee
 
@@ -243,7 +262,9 @@ def _step(
     values = {name: float(term.detach()) for name, term in losses.terms.items()} | {"loss": float(total.detach())}
     if not math.isfinite(values["loss"]):
         worst = [k for k, v in values.items() if not math.isfinite(v)]
-        raise RunError(f"a loss that is not a number at step {step} ({', '.join(worst)})", "a finite loss", "lower the stage's lr")
+        raise RunError(
+            f"a loss that is not a number at step {step} ({', '.join(worst)})", "a finite loss", "lower the stage's lr"
+        )
     fabric.backward(total)
     torch.nn.utils.clip_grad_norm_([p for p in trainee.parameters() if p.grad is not None], CLIP, foreach=False)
     adam.step()

@@ -60,9 +60,7 @@ def read(place: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], st
         data = yaml.safe_load(text)
         _once(yaml.compose(text), place)
     except UnicodeDecodeError as error:
-        raise RecipeError(
-            f"{place.name} is not text (byte {error.start})", "UTF-8", "check the path"
-        ) from error
+        raise RecipeError(f"{place.name} is not text (byte {error.start})", "UTF-8", "check the path") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

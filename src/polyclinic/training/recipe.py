@@ -31,7 +31,7 @@ class CohortSpec(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     where: str | None = None
-    split: SplitSpec = Field(default_factory=SplitSpec)
+    split: SplitSpec = SplitSpec()
 
 
 class Stage(BaseModel):
@@ -53,12 +53,12 @@ class Stage(BaseModel):
     name: str
     objective: ObjectiveSpec
     steps: int = Field(ge=1)
-    batch: int = Field(16, ge=1)
-    lr: float = Field(1e-3, gt=0)
-    warmup: int = Field(20, ge=0)
-    weight_decay: float = Field(0.05, ge=0)
-    temperature: float = Field(0.5, ge=0, le=1)
-    most: int | None = Field(2, ge=1)
+    batch: int = Field(default=16, ge=1)
+    lr: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=20, ge=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    temperature: float = Field(default=0.5, ge=0, le=1)
+    most: int | None = Field(default=2, ge=1)
 
 
 class Recipe(BaseModel):

@@ -20,7 +20,18 @@ from ..models import Model, build_model, load_weights
 from .checkpoint import RunError
 from .recipe import Recipe
 
-PACKAGES = ("polyclinic", "torch", "numpy", "pydantic", "lightning-fabric", "tokenizers", "safetensors", "duckdb", "pyarrow", "zarr")
+PACKAGES = (
+    "polyclinic",
+    "torch",
+    "numpy",
+    "pydantic",
+    "lightning-fabric",
+    "tokenizers",
+    "safetensors",
+    "duckdb",
+    "pyarrow",
+    "zarr",
+)
 
 
 def file_hash(path: Path) -> str:
@@ -37,7 +48,9 @@ def write_json(path: Path, data: Any) -> None:
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise RunError(f"{path.name} could not be written ({error.strerror})", "room on the disk", "free some space") from error
+        raise RunError(
+            f"{path.name} could not be written ({error.strerror})", "room on the disk", "free some space"
+        ) from error
 
 
 class Run:
@@ -71,7 +84,11 @@ class Run:
         if not (place / "recipe.yaml").exists():
             raise RunError(f"no run in {place}", "a folder made by `polyclinic pretrain` or `adapt`", "check the path")
         if not (place / "model/model.safetensors").exists():
-            raise RunError(f"a run in {place} that was not finished", "model/model.safetensors", "run the same `pretrain` again: it resumes")
+            raise RunError(
+                f"a run in {place} that was not finished",
+                "model/model.safetensors",
+                "run the same `pretrain` again: it resumes",
+            )
         return cls(place)
 
     @cached_property
@@ -122,7 +139,9 @@ class Run:
             pretrained: False for the same network with fresh weights.
             seed: of the fresh weights.
         """
-        model = build_model(self.recipe.model, self.recipe.encoders, self.fingerprint, self.recipe.seed if seed is None else seed)
+        model = build_model(
+            self.recipe.model, self.recipe.encoders, self.fingerprint, self.recipe.seed if seed is None else seed
+        )
         if pretrained:
             load_weights(self.weights, model)
         return model.eval()
@@ -137,7 +156,15 @@ class Run:
         labels = [label for name in tasks if (label := self.recipe.tasks[name].label(name)) is not None]
         records = cohort.records(self.recipe.cohort.where)
         return Loader(
-            records, patients, self.recipe.standards(), self.fingerprint, cohort.load, labels, self.cache, seed=self.recipe.seed, **options
+            records,
+            patients,
+            self.recipe.standards(),
+            self.fingerprint,
+            cohort.load,
+            labels,
+            self.cache,
+            seed=self.recipe.seed,
+            **options,
         )
 
     def metrics(self) -> Any:
@@ -166,7 +193,12 @@ def commit() -> str | None:
     """The source's commit, where there is one."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5, check=True
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
         )
         return done.stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -94,7 +94,10 @@ def words(study: Study) -> Rows:
     """Each patient's notes as TF-IDF of words and pairs of words, learned from the training patients' notes."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    texts = {p: strike(" ".join(study.load(r).text or "" for r in rs), study.without) for p, rs in study.of(Modality.TEXT).items()}
+    texts = {
+        p: strike(" ".join(study.load(r).text or "" for r in rs), study.without)
+        for p, rs in study.of(Modality.TEXT).items()
+    }
     training = [texts[p] for p in study.train if p in texts]
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=5000)
     try:
@@ -120,7 +123,9 @@ def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
     codes = sorted({c for row in known for c in row if sum(c in other for other in known) >= 2}) if modality is not Modality.OMICS else (
         sorted(set.intersection(*(set(row) for row in known))) if known else []
     )  # fmt: skip
-    values = np.array([[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()]).reshape(-1, len(codes))
+    values = np.array(
+        [[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()]
+    ).reshape(-1, len(codes))
     return Rows(values, list(table))
 
 
@@ -161,7 +166,10 @@ def _fit_logistic(values: np.ndarray, truth: np.ndarray, weight: np.ndarray, gro
         folds = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(values, truth, groups))
 
         def error(c: float) -> float:
-            fits = [(make(c).fit(values[a], truth[a], weight[a]).predict_proba(values[b])[:, 1], truth[b], weight[b]) for a, b in folds]
+            fits = [
+                (make(c).fit(values[a], truth[a], weight[a]).predict_proba(values[b])[:, 1], truth[b], weight[b])
+                for a, b in folds
+            ]
             return float(np.mean([log_loss(y, p, sample_weight=w, labels=[0, 1]) for p, y, w in fits]))
 
         best = min((0.01, 0.1, 1.0, 10.0), key=error)
@@ -198,7 +206,9 @@ def classify(study: Study, task: str) -> Predictions:
         EvidenceError: the training patients are of one class.
     """
     if len({study.answers[p] for p in study.train}) < 2:
-        raise EvidenceError(f"a baseline for {task!r} with training patients of one class", "both classes", "label more patients")
+        raise EvidenceError(
+            f"a baseline for {task!r} with training patients of one class", "both classes", "label more patients"
+        )
     wanted = [m for m in READABLE if study.modalities is None or m in study.modalities]
     logits: list[dict[str, float]] = []
     for modality in wanted:
@@ -267,15 +277,21 @@ def cox(study: Study, task: str, penalty: float = 0.1, components: int = 10) -> 
             if p in place:
                 block[i] = rows.values[place[p]]
         block = np.nan_to_num(block)  # standardised: 0 is the training mean
-        blocks.append(_reduce(block, training, min(components, max(1, len(study.train) // 5))) if modality is Modality.OMICS else block)
+        blocks.append(
+            _reduce(block, training, min(components, max(1, len(study.train) // 5)))
+            if modality is Modality.OMICS
+            else block
+        )
     events = sum(study.answers[p][1] for p in study.train)
     if not blocks or events < 1:
         raise EvidenceError(
-            f"a Cox baseline for {task!r} with {events:.0f} events and {len(blocks)} kinds of input", "at least one of each", "label more patients"
+            f"a Cox baseline for {task!r} with {events:.0f} events and {len(blocks)} kinds of input",
+            "at least one of each",
+            "label more patients",
         )
     values = np.concatenate(blocks, axis=1)
     values = values[:, values[training].std(0) > 1e-9]
-    frame = pd.DataFrame(values, columns=[f"x{i}" for i in range(values.shape[1])])
+    frame = pd.DataFrame(values, columns=pd.Index([f"x{i}" for i in range(values.shape[1])]))
     fitting = frame[training].assign(
         time=[max(study.answers[p][0], 1e-3) for p in study.train], event=[study.answers[p][1] for p in study.train]
     )
@@ -284,7 +300,9 @@ def cox(study: Study, task: str, penalty: float = 0.1, components: int = 10) -> 
     return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
 
 
-def atlas(loader: Loader, task: str, train: Sequence[str], test: Sequence[str], classes: int, modality: Modality) -> Predictions:
+def atlas(
+    loader: Loader, task: str, train: Sequence[str], test: Sequence[str], classes: int, modality: Modality
+) -> Predictions:
     """The mean of the training masks on the standard grid, cut where that did best on the training masks left out in turn.
 
     Args:
@@ -307,7 +325,14 @@ def atlas(loader: Loader, task: str, train: Sequence[str], test: Sequence[str], 
 
     def left_out(threshold: float) -> float:
         total = seen.sum(0)
-        return float(np.mean([dice(cut((total - one) / (len(seen) - 1), threshold), m, classes + 1) for one, m in zip(seen, mine, strict=True)]))
+        return float(
+            np.mean(
+                [
+                    dice(cut((total - one) / (len(seen) - 1), threshold), m, classes + 1)
+                    for one, m in zip(seen, mine, strict=True)
+                ]
+            )
+        )
 
     threshold = max((0.3, 0.4, 0.5), key=left_out) if len(mine) > 1 else 0.5
     answer = cut(seen.mean(0), threshold)

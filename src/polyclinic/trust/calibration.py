@@ -94,7 +94,9 @@ def _newton(design: np.ndarray, targets: np.ndarray, offset: np.ndarray) -> np.n
         probability = 1 / (1 + np.exp(-np.clip(design @ beta + offset, -500, 500)))
         spread = design * (probability * (1 - probability))[:, None]
         try:
-            step = np.linalg.solve(design.T @ spread + 1e-12 * np.eye(design.shape[1]), design.T @ (targets - probability))
+            step = np.linalg.solve(
+                design.T @ spread + 1e-12 * np.eye(design.shape[1]), design.T @ (targets - probability)
+            )
         except np.linalg.LinAlgError:
             return nothing
         # A long step is shortened: far from the answer Newton's overshoots.
@@ -115,7 +117,9 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
     p, y, n = known.outputs.astype(float), known.targets.astype(float), len(known.patients)
     if n == 0:
         nan = float("nan")
-        return Calibration((), (Figure("ece", nan, nan, nan, 0, split, "not defined: no labelled patient"),), 0, "no labelled patient")
+        return Calibration(
+            (), (Figure("ece", nan, nan, nan, 0, split, "not defined: no labelled patient"),), 0, "no labelled patient"
+        )
     numbers = bin_numbers(p)
     bins = []
     for k in range(numbers.max() + 1):
@@ -123,12 +127,16 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
         hits = int(y[mine].sum())
         bins.append(Bin(float(p[mine].mean()), hits / int(mine.sum()), *wilson(hits, int(mine.sum())), int(mine.sum())))
     whole = np.zeros(n, dtype=int)
-    make = lambda name, statistic: bootstrap(statistic, whole, name=name, split=split, draws=draws, seed=seed, method="percentile")
+    make = lambda name, statistic: bootstrap(
+        statistic, whole, name=name, split=split, draws=draws, seed=seed, method="percentile"
+    )
     found = [make("ece", lambda w: ece(p, y, numbers, w)), make("brier", lambda w: brier(p, y, w))]
     found += _recalibration_figures(p, y, split, draws, seed)
     rarer = int(min(y.sum(), n - y.sum()))
     note = "ECE is biased upwards in small samples." + (
-        f" With {rarer} patients in the rarer class a calibration curve is an impression, not a measurement." if rarer < 30 else ""
+        f" With {rarer} patients in the rarer class a calibration curve is an impression, not a measurement."
+        if rarer < 30
+        else ""
     )
     return Calibration(tuple(bins), tuple(found), n, note)
 
@@ -146,8 +154,17 @@ def _recalibration_figures(p: np.ndarray, y: np.ndarray, split: str, draws: int,
     for place, name in enumerate(("slope", "intercept")):
         statistic = lambda w, place=place: fit(w)[:, place]
         made = bootstrap(
-            statistic, y.astype(int), name=name, split=split, draws=min(draws, 300), seed=seed, method="percentile", bounded=False
+            statistic,
+            y.astype(int),
+            name=name,
+            split=split,
+            draws=min(draws, 300),
+            seed=seed,
+            method="percentile",
+            bounded=False,
         )
         separated = not np.isfinite(made.value)
-        out.append(Figure(name, nan, nan, nan, n, split, "not estimated: the classes are separated") if separated else made)
+        out.append(
+            Figure(name, nan, nan, nan, n, split, "not estimated: the classes are separated") if separated else made
+        )
     return out

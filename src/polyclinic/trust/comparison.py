@@ -32,9 +32,10 @@ PRETRAINED = ("probe", "lora", "full")
 Progress = Callable[[int, int, str], None]
 
 DISEASE_WORDS = (
-    "covid", "sars", "mers", "ncov", "coronavirus", "corona virus", "pneumoni", "pneumocystis", "influenza", "h1n1", "legionella", "klebsiella",
-    "streptococc", "mycoplasma", "varicella", "tuberculosis", "lipoid", "herpes", "chlamydophila", "e. coli", "e.coli", "aspergill", "nocardi",
-    "staphylococc", "mrsa", "ards", "pcr", "swab", "wuhan", "hiv", "immunocompromised", "acute respiratory distress",
+    "covid", "sars", "mers", "ncov", "coronavirus", "corona virus", "pneumoni", "pneumocystis", "influenza", "h1n1",
+    "legionella", "klebsiella", "streptococc", "mycoplasma", "varicella", "tuberculosis", "lipoid", "herpes",
+    "chlamydophila", "e. coli", "e.coli", "aspergill", "nocardi", "staphylococc", "mrsa", "ards", "pcr",
+    "swab", "wuhan", "hiv", "immunocompromised", "acute respiratory distress",
 )  # fmt: skip
 """Words by which a note of a chest X-ray gives its diagnosis away."""
 
@@ -115,11 +116,15 @@ class Comparison:
         return list(dict.fromkeys(row.task for row in self.rows))
 
     def __str__(self) -> str:
-        lines = [f"{'task':<13}{'inputs':<23}{'labels':>6}  {'arm':<10}{'value (95% interval)':<24}{'n':>4}  pretrained − scratch"]
+        lines = [
+            f"{'task':<13}{'inputs':<23}{'labels':>6}  {'arm':<10}{'value (95% interval)':<24}{'n':>4}  pretrained − scratch"
+        ]
         for r in self.rows:
             inputs = "+".join(r.inputs) + (" −words" if r.struck else "")
             gain = interval(r.over_scratch) if r.over_scratch else ""
-            lines.append(f"{r.task:<13}{inputs:<23}{r.labels:>6}  {r.arm:<10}{interval(r.figure):<24}{r.figure.n:>4}  {gain}")
+            lines.append(
+                f"{r.task:<13}{inputs:<23}{r.labels:>6}  {r.arm:<10}{interval(r.figure):<24}{r.figure.n:>4}  {gain}"
+            )
         lines += [f"not run: {s.task} {s.what}: {s.why}" for s in self.skipped]
         return "\n".join(lines)
 
@@ -145,8 +150,10 @@ def _plain(value: Any) -> Any:
 
 def figure_of(data: Mapping[str, Any] | None) -> Any:
     """A figure from its JSON; null is NaN."""
-    nan = float("nan")
-    return None if data is None else Figure(**{k: nan if data[k] is None else data[k] for k in data})
+    if data is None:
+        return None
+    fields: dict[str, Any] = {k: float("nan") if v is None else v for k, v in data.items()}
+    return Figure(**fields)
 
 
 class Struck(Cohort):
@@ -174,7 +181,9 @@ class Struck(Cohort):
         return replace(payload, text=baselines.strike(payload.text or "", self.words))
 
 
-def cells_of(run: Run, tasks: Sequence[str] | None = None, counts: Mapping[str, Sequence[int | None]] | None = None) -> list[Cell]:
+def cells_of(
+    run: Run, tasks: Sequence[str] | None = None, counts: Mapping[str, Sequence[int | None]] | None = None
+) -> list[Cell]:
     """The cells of a recipe: for each task the most labels first, X-ray alone beside everything, notes without disease words.
 
     Args:
@@ -182,7 +191,11 @@ def cells_of(run: Run, tasks: Sequence[str] | None = None, counts: Mapping[str, 
         tasks: which; by default all that can be compared.
         counts: task → numbers of labels, None for all; by default few and all, by kind.
     """
-    few: dict[str, tuple[int | None, ...]] = {"classification": (None, 8), "segmentation": (12, 4), "survival": (None, 24)}
+    few: dict[str, tuple[int | None, ...]] = {
+        "classification": (None, 8),
+        "segmentation": (12, 4),
+        "survival": (None, 24),
+    }
     ranked: list[tuple[int, Cell]] = []
     for name, spec in run.recipe.tasks.items():
         if spec.kind not in few or (tasks is not None and name not in tasks):
@@ -235,7 +248,9 @@ def compare(
         if budget_s is not None and number and time.monotonic() - began > budget_s:
             skipped.append(Skipped(cell.task, what, f"the comparison's {budget_s:.0f} s were over"))
             continue
-        tell = lambda arm, number=number, cell=cell, what=what: progress and progress(number, len(todo), f"{cell.task}: {what}, {arm}")
+        tell = lambda arm, number=number, cell=cell, what=what: (
+            progress and progress(number, len(todo), f"{cell.task}: {what}, {arm}")
+        )
         made, missing = _cell(run, catalogue, cell, arms, seed, steps, draws, tell)
         rows += made
         skipped += missing
@@ -255,14 +270,25 @@ def describe_cell(cell: Cell) -> str:
 
 
 def _cell(
-    run: Run, cohort: Cohort, cell: Cell, arms: Sequence[Arm], seed: int | None, steps: int | None, draws: int, tell: Callable[[str], object]
+    run: Run,
+    cohort: Cohort,
+    cell: Cell,
+    arms: Sequence[Arm],
+    seed: int | None,
+    steps: int | None,
+    draws: int,
+    tell: Callable[[str], object],
 ) -> tuple[list[Row], list[Skipped]]:
     spec = run.recipe.tasks[cell.task]
     metric = PRIMARY[spec.kind]
     seen = Struck(cohort, DISEASE_WORDS) if cell.struck else cohort
     answers, seconds, missing = dict[str, Predictions](), dict[str, float](), list[Skipped]()
     labelled: tuple[str, ...] = ()
-    place = run.path / "comparison" / "-".join((cell.task, "+".join(cell.inputs), str(cell.labels), "struck" * cell.struck)).strip("-")
+    place = (
+        run.path
+        / "comparison"
+        / "-".join((cell.task, "+".join(cell.inputs), str(cell.labels), "struck" * cell.struck)).strip("-")
+    )
     for arm in sorted(arms, key=lambda a: a == "baseline"):  # a baseline learns from whom the others learned
         tell(arm)
         start = time.monotonic()
@@ -272,7 +298,15 @@ def _cell(
                 answers[arm] = _baseline(run, seen, cell, labelled, _asked(run, seen, cell, answers))
             else:
                 made = adapt(
-                    run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
+                    run,
+                    cell.task,
+                    arm,
+                    cell.labels,
+                    cohort=seen,
+                    seed=seed,
+                    steps=steps,
+                    inputs=cell.inputs,
+                    into=place / arm,
                 )
                 labelled = tuple(made.adapter["labelled"])
                 answers[arm] = usable(predict(made, seen))
@@ -283,12 +317,25 @@ def _cell(
     rows = []
     for arm in (a for a in arms if a in answers):
         against = lambda other, arm=arm: (
-            difference(metric, answers[arm], answers[other], run.split.hash, draws=draws) if arm in PRETRAINED and other in answers else None
+            difference(metric, answers[arm], answers[other], run.split.hash, draws=draws)
+            if arm in PRETRAINED and other in answers
+            else None
         )
         value = figure(metric, answers[arm], run.split.hash, draws=draws)
         names = tuple(m.value for m in cell.inputs)
         rows.append(
-            Row(cell.task, arm, names, len(labelled), cell.struck, value, against("scratch"), against("baseline"), seconds[arm], note)
+            Row(
+                cell.task,
+                arm,
+                names,
+                len(labelled),
+                cell.struck,
+                value,
+                against("scratch"),
+                against("baseline"),
+                seconds[arm],
+                note,
+            )
         )
     return rows, missing
 

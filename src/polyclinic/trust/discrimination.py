@@ -180,7 +180,11 @@ def exact(value: float, rarer: int) -> Interval:
     """
     bound = 0.025 ** (1 / max(rarer, 1))
     low, high = (bound, 1.0) if value >= 1 else (0.0, 1 - bound)
-    return Interval(low, high, f"95% interval, exact binomial over the {rarer} patients of the rarer class (every resample is the same)")
+    return Interval(
+        low,
+        high,
+        f"95% interval, exact binomial over the {rarer} patients of the rarer class (every resample is the same)",
+    )
 
 
 def bootstrap(
@@ -223,17 +227,33 @@ def bootstrap(
     drawn = drawn[np.isfinite(drawn)]
     smallest = rarer if rarer is not None else int(np.unique(strata, return_counts=True)[1].min())
     if len(drawn) < draws / 2:
-        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: most resamples have no pair to compare")
+        return Figure(
+            name, value, float("nan"), float("nan"), n, split, "no interval: most resamples have no pair to compare"
+        )
     if np.ptp(drawn) < 1e-12 and bounded and (value >= 1 or value <= 0):
         interval = exact(value, smallest)
     elif np.ptp(drawn) < 1e-12:
-        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: every resample of these few patients is the same")
+        return Figure(
+            name,
+            value,
+            float("nan"),
+            float("nan"),
+            n,
+            split,
+            "no interval: every resample of these few patients is the same",
+        )
     else:
-        corrected = bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata) if method == "bca" and n <= 4000 else None
+        corrected = (
+            bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata) if method == "bca" and n <= 4000 else None
+        )
         interval = corrected or percentile(drawn)
     note = interval.note
     if smallest < FEW:
-        note += f"; too narrow at {smallest} patients in the rarer class" if len(np.unique(strata)) > 1 else f"; {n} patients are few"
+        note += (
+            f"; too narrow at {smallest} patients in the rarer class"
+            if len(np.unique(strata)) > 1
+            else f"; {n} patients are few"
+        )
     note += f"; {lost} resamples without a value" if lost else ""
     return Figure(name, value, interval.low, interval.high, n, split, note)
 
@@ -247,16 +267,13 @@ def _reason(strata: np.ndarray) -> str:
 def usable(predictions: Predictions) -> Predictions:
     """The labelled patients whose answer is a number."""
     known = predictions.labelled()
-    finite = np.isfinite(known.outputs.reshape(len(known.outputs), -1)).all(1) if len(known.outputs) else known.mask
-    return known if bool(finite.all()) else Predictions(
-        known.task,
-        tuple(p for p, f in zip(known.patients, finite, strict=True) if f),
-        known.outputs[finite], known.targets[finite], known.mask[finite],
-        tuple(m for m, f in zip(known.modalities, finite, strict=True) if f) if known.modalities else (),
-    )  # fmt: skip
+    each = known.outputs.reshape(len(known.patients), -1) if known.patients else np.zeros((0, 1))
+    return known.where(np.isfinite(each).sum(axis=1) == each.shape[1])
 
 
-def figure(metric: str, predictions: Predictions | Sequence[Predictions], split: str, *, draws: int = DRAWS, seed: int = 0) -> Figure:
+def figure(
+    metric: str, predictions: Predictions | Sequence[Predictions], split: str, *, draws: int = DRAWS, seed: int = 0
+) -> Figure:
     """One metric of predictions, over the labelled patients.
 
     Args:
@@ -272,7 +289,9 @@ def figure(metric: str, predictions: Predictions | Sequence[Predictions], split:
     return bootstrap(statistic, strata_of(metric, targets), name=metric, split=split, draws=draws, seed=seed)
 
 
-def figures(kind: str, predictions: Predictions, split: str, classes: Sequence[str] = (), *, draws: int = DRAWS, seed: int = 0) -> tuple[Figure, ...]:
+def figures(
+    kind: str, predictions: Predictions, split: str, classes: Sequence[str] = (), *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
     Args:
@@ -282,7 +301,9 @@ def figures(kind: str, predictions: Predictions, split: str, classes: Sequence[s
         classes: of a segmentation.
     """
     if kind == "classification":
-        return tuple(figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier"))
+        return tuple(
+            figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
+        )
     if kind == "survival":
         return (figure("concordance", predictions, split, draws=draws, seed=seed),)
     known = usable(predictions)
@@ -315,7 +336,13 @@ def difference(
     average = lambda group, w: np.mean([of(p.outputs, targets, w) for p in group], axis=0)
     statistic = lambda w: average(mine, w) - average(theirs, w)
     return bootstrap(
-        statistic, strata_of(metric, targets), name=f"{metric}_difference", split=split, draws=draws, seed=seed, bounded=False
+        statistic,
+        strata_of(metric, targets),
+        name=f"{metric}_difference",
+        split=split,
+        draws=draws,
+        seed=seed,
+        bounded=False,
     )
 
 

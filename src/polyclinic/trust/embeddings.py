@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -56,7 +56,8 @@ def flatten(vectors: np.ndarray, method: Literal["pca", "tsne"] = "pca", seed: i
         from sklearn.manifold import TSNE
 
         start = plane / max(float(plane[:, 0].std()), 1e-12) * 1e-4
-        how = TSNE(2, perplexity=min(30.0, (len(vectors) - 1) / 3), init=start, random_state=seed, method="exact")
+        options: dict[str, Any] = {"init": start, "random_state": seed, "method": "exact"}
+        how = TSNE(2, perplexity=min(30.0, (len(vectors) - 1) / 3), **options)
         return how.fit_transform(centred), float("nan")
     total = float((singular**2).sum())
     return plane, float((singular[:2] ** 2).sum() / total) if total > 0 else float("nan")
@@ -103,4 +104,7 @@ def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, 
     spec = run.recipe.tasks[name]
     assert isinstance(spec, Classification)
     yes = " or ".join(spec.positive) if len(spec.positive[0]) > 2 else spec.column.replace("_", " ")
-    return {p: yes if v else f"not {yes}" for p, v in labels_of(cohort.records(run.recipe.cohort.where), spec.label(name)).items()}
+    return {
+        p: yes if v else f"not {yes}"
+        for p, v in labels_of(cohort.records(run.recipe.cohort.where), spec.label(name)).items()
+    }

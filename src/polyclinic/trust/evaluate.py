@@ -58,7 +58,10 @@ class Evidence:
         data = json.loads((place / "evidence/evidence.json" if place.is_dir() else place).read_text())
         known = data["calibration"]
         measured = known and Calibration(
-            tuple(Bin(**b) for b in known["bins"]), tuple(figure_of(f) for f in known["figures"]), known["n"], known["note"]
+            tuple(Bin(**b) for b in known["bins"]),
+            tuple(figure_of(f) for f in known["figures"]),
+            known["n"],
+            known["note"],
         )
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
         made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
@@ -79,7 +82,9 @@ class Evidence:
         for figure in (*self.figures, *(self.calibration.figures if self.calibration else ())):
             if figure.name == name:
                 return figure
-        raise EvidenceError(f"no figure {name!r} of {self.run}", "one of " + ", ".join(f.name for f in self.figures), "correct the name")
+        raise EvidenceError(
+            f"no figure {name!r} of {self.run}", "one of " + ", ".join(f.name for f in self.figures), "correct the name"
+        )
 
     def __str__(self) -> str:
         head = f"{self.task} ({self.method}, {'+'.join(self.inputs)}, {self.labels} labels), split {self.split[:12]}"
@@ -123,7 +128,9 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     answers = predict(adapted, cohort)
     if not len(answers.patients) or not bool(answers.mask.any()):
         raise EvidenceError(
-            f"no labelled test patient of {adapted.name!r}", "at least one on the test side", "label some, or change the split's seed"
+            f"no labelled test patient of {adapted.name!r}",
+            "at least one on the test side",
+            "label some, or change the split's seed",
         )
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
     return Evidence(
@@ -138,10 +145,20 @@ def _pretrained(run: Run, cohort: Cohort, draws: int) -> Evidence:
     asked = {n: s for n, s in run.recipe.tasks.items() if isinstance(s, Retrieval)}
     if not asked:
         raise EvidenceError(
-            f"a pretrained run {run.path.name} whose recipe has no retrieval task", "a run adapted to a task, or a retrieval task", "adapt it first"
+            f"a pretrained run {run.path.name} whose recipe has no retrieval task",
+            "a run adapted to a task, or a retrieval task",
+            "adapt it first",
         )
     name, spec = next(iter(asked.items()))
     found = retrieval_figures(run, cohort, spec, draws=draws)
     return Evidence(
-        run.path.name, name, "retrieval", "pretrained", (spec.query.value, spec.answer.value), 0, run.split.hash, file_hash(run.weights), found
+        run.path.name,
+        name,
+        "retrieval",
+        "pretrained",
+        (spec.query.value, spec.answer.value),
+        0,
+        run.split.hash,
+        file_hash(run.weights),
+        found,
     )

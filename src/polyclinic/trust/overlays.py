@@ -42,7 +42,13 @@ class Overlay:
     split: str
 
 
-def overlays(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, patients: Sequence[str] | None = None, count: int = 3) -> tuple[Overlay, ...]:
+def overlays(
+    run: Adapted | Run | str | Path,
+    cohort: Cohort | None = None,
+    *,
+    patients: Sequence[str] | None = None,
+    count: int = 3,
+) -> tuple[Overlay, ...]:
     """Overlays of test patients: the first by name who have a mask, not the best ones.
 
     Args:
@@ -55,7 +61,9 @@ def overlays(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, p
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     if not isinstance(adapted.task, SegmentationTask):
-        raise EvidenceError(f"overlays of the task {adapted.name!r}, which draws no mask", "a segmentation", "give a run adapted to one")
+        raise EvidenceError(
+            f"overlays of the task {adapted.name!r}, which draws no mask", "a segmentation", "give a run adapted to one"
+        )
     catalogue = cohort or adapted.run.cohort()
     masks = {str(r.attributes["mask_of"]): r for r in catalogue.records() if r.attributes.get("mask_of")}
     images = [r for r in catalogue.records() if r.id in masks]
@@ -76,8 +84,15 @@ def overlays(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, p
         scores = () if truth is None else tuple(float(d) for d in dice(predicted, truth, len(classes) + 1))
         found.append(
             Overlay(
-                answer.record.patient, np.clip((array[at] - low) / max(float(high - low), 1e-6), 0, 1), predicted[at],
-                None if truth is None else truth[at], tuple(classes), scores, (at, len(array)), float(own[1] / own[0]), adapted.run.split.hash,
+                answer.record.patient,
+                np.clip((array[at] - low) / max(float(high - low), 1e-6), 0, 1),
+                predicted[at],
+                None if truth is None else truth[at],
+                tuple(classes),
+                scores,
+                (at, len(array)),
+                float(own[1] / own[0]),
+                adapted.run.split.hash,
             )
-        )  # fmt: skip
+        )
     return tuple(found)

@@ -85,7 +85,13 @@ def page(title: str, head: str, sections: Sequence[tuple[str, str, str]], foot: 
 """
 
 
-def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[int] = (), wrap: Sequence[int] = ()) -> str:
+def table(
+    caption: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    numeric: Sequence[int] = (),
+    wrap: Sequence[int] = (),
+) -> str:
     """A table of markup cells.
 
     Args:
@@ -96,7 +102,9 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], nume
     """
     kind = lambda n: ' class="n"' if n in numeric else ' class="wrap"' if n in wrap else ""
     top = "".join(f'<th scope="col"{kind(n) if n in numeric else ""}>{escape(h)}</th>' for n, h in enumerate(head))
-    body = "".join("<tr>" + "".join(f"<td{kind(n)}>{cell}</td>" for n, cell in enumerate(row)) + "</tr>" for row in rows)
+    body = "".join(
+        "<tr>" + "".join(f"<td{kind(n)}>{cell}</td>" for n, cell in enumerate(row)) + "</tr>" for row in rows
+    )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption, quote=True)}"><table>'
         f"<caption>{escape(caption)}</caption><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"

@@ -56,7 +56,12 @@ def window(mask: np.ndarray, shape: tuple[int, ...], margin: int = 8) -> tuple[i
 
 
 def masked(
-    picture: np.ndarray, predicted: np.ndarray | None, truth: np.ndarray | None, classes: int, aspect: float, alternative: str
+    picture: np.ndarray,
+    predicted: np.ndarray | None,
+    truth: np.ndarray | None,
+    classes: int,
+    aspect: float,
+    alternative: str,
 ) -> str:
     """A grey slice with the predicted labels filled and the true ones outlined, as SVG.
 
@@ -67,7 +72,16 @@ def masked(
         alternative: what a screen reader says.
     """
     height, width = picture.shape
-    body = [tag("image", href=png(picture, max(picture.shape)), width=width, height=height, preserveAspectRatio="none", style="image-rendering:pixelated")]
+    body = [
+        tag(
+            "image",
+            href=png(picture, max(picture.shape)),
+            width=width,
+            height=height,
+            preserveAspectRatio="none",
+            style="image-rendering:pixelated",
+        )
+    ]
     for k in range(1, classes + 1):
         colour = f"var(--m{(k - 1) % 4})"
         if predicted is not None and (predicted == k).any():
@@ -76,6 +90,30 @@ def masked(
             body.append(tag("path", d=outline(predicted == k), stroke=colour, stroke_width=0.3, fill="none"))
         if truth is not None and (truth == k).any():
             dashed = "0.6 0.45" if k % 2 == 0 else None
-            body.append(tag("path", d=outline(truth == k), stroke="#fff", stroke_width=0.34, stroke_dasharray=dashed, fill="none"))
-    inner = tag("svg", *body, viewBox=f"0 0 {width} {height}", width=float(width), height=float(height * aspect), preserveAspectRatio="none")
-    return tag("svg", tag("title", alternative), inner, viewBox=f"0 0 {width} {height * aspect:.2f}", role="img", aria_label=alternative, class_="picture")
+            body.append(
+                tag(
+                    "path",
+                    d=outline(truth == k),
+                    stroke="#fff",
+                    stroke_width=0.34,
+                    stroke_dasharray=dashed,
+                    fill="none",
+                )
+            )
+    inner = tag(
+        "svg",
+        *body,
+        viewBox=f"0 0 {width} {height}",
+        width=float(width),
+        height=float(height * aspect),
+        preserveAspectRatio="none",
+    )
+    return tag(
+        "svg",
+        tag("title", alternative),
+        inner,
+        viewBox=f"0 0 {width} {height * aspect:.2f}",
+        role="img",
+        aria_label=alternative,
+        class_="picture",
+    )

@@ -149,7 +149,11 @@ def gather(
         curves = curves_of(run.metrics())
     except (OSError, RunError):  # a run that was moved without its curves
         curves = ()
-    texts = any(Modality.TEXT in (s.inputs or tuple(run.recipe.encoders)) for s in run.recipe.tasks.values() if s.kind == "classification")
+    texts = any(
+        Modality.TEXT in (s.inputs or tuple(run.recipe.encoders))
+        for s in run.recipe.tasks.values()
+        if s.kind == "classification"
+    )
     return ReportInputs(
         title=title or f"What {run.path.name} can and cannot do",
         run=run.path.name,
@@ -191,14 +195,25 @@ def asked(name: str, spec: Any) -> str:
     if spec.kind == "segmentation":
         return f"{name}: where are the {' and '.join(spec.classes)} {spec.structure}?"
     if spec.kind == "survival":
-        return f"{name}: whose {spec.event.replace('_', ' ')} comes sooner?" if spec.event_value == 1 else f"{name}: who is at higher risk?"
+        return (
+            f"{name}: whose {spec.event.replace('_', ' ')} comes sooner?"
+            if spec.event_value == 1
+            else f"{name}: who is at higher risk?"
+        )
     return f"{name}: does a patient's {spec.query} find their own {spec.answer}?"
 
 
 def modality_words(described: Mapping[str, Any]) -> dict[str, str]:
     """What the modalities are called: X-ray, ECG and MR where that is all there is of them."""
     kinds = [k for k in described.get("kind", {}) if not k.startswith(("MASK", "mask"))]
-    words = {"text": "note", "volume": "volume", "image": "image", "signal": "signal", "table": "table", "omics": "omics"}
+    words = {
+        "text": "note",
+        "volume": "volume",
+        "image": "image",
+        "signal": "signal",
+        "table": "table",
+        "omics": "omics",
+    }
     if any(k.startswith(("CR", "DX")) for k in kinds):
         words["image"] = "X-ray"
     if any(k.startswith("MR") for k in kinds) and not any(k.startswith("CT") for k in kinds):
@@ -230,6 +245,8 @@ def write_report(path: str | Path, inputs: ReportInputs) -> Path:
         os.replace(beside, place)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise RunError(f"{place.name} could not be written ({error.strerror})", "room on the disk", "free some space") from error
+        raise RunError(
+            f"{place.name} could not be written ({error.strerror})", "room on the disk", "free some space"
+        ) from error
     summary.write(place.with_name("summary.json"), run=inputs.run, title=inputs.title, weights=inputs.weights)
     return place

@@ -75,19 +75,43 @@ def retrieval_figures(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int =
     both, query, answer = paired(run, cohort, spec.query, spec.answer)
     split, out = run.split.hash, []
     strata = np.zeros(len(both), dtype=int)
-    for direction, place in (("", ranks(query, answer)), ("_back", ranks(answer, query))) if both else (("", np.zeros(0)),):
+    for direction, place in (
+        (("", ranks(query, answer)), ("_back", ranks(answer, query))) if both else (("", np.zeros(0)),)
+    ):
         for k in (1, 5):
             hits = (place <= k).astype(float)
-            made = bootstrap(lambda w, hits=hits: w @ hits / w.sum(1), strata, name=f"recall_at_{k}{direction}", split=split, draws=draws)
+            made = bootstrap(
+                lambda w, hits=hits: w @ hits / w.sum(1),
+                strata,
+                name=f"recall_at_{k}{direction}",
+                split=split,
+                draws=draws,
+            )
             out.append(_with_chance(made, min(1.0, k / max(len(both), 1))))
         median = lambda w, place=place: np.array([np.median(np.repeat(place, row)) for row in w.astype(int)])
-        made = bootstrap(median, strata, name=f"median_rank{direction}", split=split, draws=min(draws, 500), method="percentile", bounded=False)
+        made = bootstrap(
+            median,
+            strata,
+            name=f"median_rank{direction}",
+            split=split,
+            draws=min(draws, 500),
+            method="percentile",
+            bounded=False,
+        )
         out.append(_with_chance(made, (len(both) + 1) / 2))
     return tuple(out)
 
 
 def _with_chance(figure: Figure, chance: float) -> Figure:
-    return Figure(figure.name, figure.value, figure.low, figure.high, figure.n, figure.split, f"{figure.note}; chance {chance:.2f}")
+    return Figure(
+        figure.name,
+        figure.value,
+        figure.low,
+        figure.high,
+        figure.n,
+        figure.split,
+        f"{figure.note}; chance {chance:.2f}",
+    )
 
 
 def retrieval_examples(
@@ -120,7 +144,15 @@ def retrieval_examples(
             Candidate(both[j], float(alike[i, j]), j == i, *look(catalogue, records[both[j], answer])) for j in shown
         )
         found.append(
-            RetrievalExample(query.value, answer.value, patient, int(place[i]), len(both), answers, *look(catalogue, records[patient, query]))
+            RetrievalExample(
+                query.value,
+                answer.value,
+                patient,
+                int(place[i]),
+                len(both),
+                answers,
+                *look(catalogue, records[patient, query]),
+            )
         )
     return tuple(found)
 

@@ -47,7 +47,11 @@ class Summary:
             what: what kind of number it is, so that nobody takes it for an estimate.
         """
         said = words if words is not None else "–" if value is None else f"{value:,}".replace(",", "\u202f")
-        self.counts[key] = {"value": value if value is None or math.isfinite(value) else None, "text": said, "what": what}
+        self.counts[key] = {
+            "value": value if value is None or math.isfinite(value) else None,
+            "text": said,
+            "what": what,
+        }
         return said
 
     def html(self, key: str) -> str:

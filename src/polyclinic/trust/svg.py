@@ -21,12 +21,24 @@ def tag(name: str, *children: str, **attributes: object) -> str:
         said = f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
         words.append(f' {key.rstrip("_").replace("_", "-")}="{escape(said, quote=True)}"')
     inside = "".join(children)
-    return f"<{name}{''.join(words)}>{inside}</{name}>" if inside or name not in ("line", "rect", "circle", "path", "image") else f"<{name}{''.join(words)}/>"
+    return (
+        f"<{name}{''.join(words)}>{inside}</{name}>"
+        if inside or name not in ("line", "rect", "circle", "path", "image")
+        else f"<{name}{''.join(words)}/>"
+    )
 
 
 def text(x: float, y: float, words: str, class_: str = "", anchor: str = "start", key: str | None = None) -> str:
     """Words at a place; `key` is the number's key in the summary."""
-    return tag("text", escape(words), x=x, y=y, class_=class_ or None, text_anchor=anchor if anchor != "start" else None, data_key=key)
+    return tag(
+        "text",
+        escape(words),
+        x=x,
+        y=y,
+        class_=class_ or None,
+        text_anchor=anchor if anchor != "start" else None,
+        data_key=key,
+    )
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str = "", **more: object) -> str:
@@ -34,7 +46,9 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str = "", **more: o
     return tag("line", x1=float(x1), y1=float(y1), x2=float(x2), y2=float(y2), class_=class_ or None, **more)
 
 
-def drawing(width: float, height: float, body: Sequence[str], title: str, description: str = "", narrow: int = 0) -> str:
+def drawing(
+    width: float, height: float, body: Sequence[str], title: str, description: str = "", narrow: int = 0
+) -> str:
     """The whole picture, as wide as its place, with an alternative text.
 
     Args:
@@ -62,7 +76,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The place of a value, held within the axis."""
-        share = (min(max(value, min(self.low, self.high)), max(self.low, self.high)) - self.low) / ((self.high - self.low) or 1.0)
+        share = (min(max(value, min(self.low, self.high)), max(self.low, self.high)) - self.low) / (
+            (self.high - self.low) or 1.0
+        )
         return self.start + share * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
@@ -96,7 +112,16 @@ def mark(x: float, y: float, shape: str, size: float = 5.0, **more: object) -> s
         strokes = (f"M{x - s:.2f} {y:.2f}H{x + s:.2f}M{x:.2f} {y - s:.2f}V{y + s:.2f}") if shape == "plus" else (
             f"M{x - d:.2f} {y - d:.2f}L{x + d:.2f} {y + d:.2f}M{x - d:.2f} {y + d:.2f}L{x + d:.2f} {y - d:.2f}"
         )  # fmt: skip
-        return tag("path", d=strokes, fill="none", **{"stroke": more.get("fill", "currentColor"), "stroke_width": 2.2, **{k: v for k, v in more.items() if k == "class_"}})
+        return tag(
+            "path",
+            d=strokes,
+            fill="none",
+            **{
+                "stroke": more.get("fill", "currentColor"),
+                "stroke_width": 2.2,
+                **{k: v for k, v in more.items() if k == "class_"},
+            },
+        )
     corners = {
         "square": ((-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)),
         "triangle": ((0, -1.2), (1.1, 0.85), (-1.1, 0.85)),
@@ -106,7 +131,9 @@ def mark(x: float, y: float, shape: str, size: float = 5.0, **more: object) -> s
     return tag("path", d="M" + "L".join(f"{x + a * s:.2f} {y + b * s:.2f}" for a, b in corners) + "Z", **more)
 
 
-def whisker(scale: Scale, y: float, value: float, low: float, high: float, colour: str, shape: str, hollow: bool = False) -> str:
+def whisker(
+    scale: Scale, y: float, value: float, low: float, high: float, colour: str, shape: str, hollow: bool = False
+) -> str:
     """A value with its interval along x; an interval that leaves the axis ends in an arrow; nothing for NaN."""
     parts = []
     if math.isfinite(low) and math.isfinite(high):
@@ -114,7 +141,9 @@ def whisker(scale: Scale, y: float, value: float, low: float, high: float, colou
         for end, outside, way in ((low, low < scale.low, -1), (high, high > scale.high, 1)):
             x = scale(end)
             if outside:
-                parts.append(tag("path", d=f"M{x:.2f} {y - 4:.2f}L{x + 5 * way:.2f} {y:.2f}L{x:.2f} {y + 4:.2f}Z", fill=colour))
+                parts.append(
+                    tag("path", d=f"M{x:.2f} {y - 4:.2f}L{x + 5 * way:.2f} {y:.2f}L{x:.2f} {y + 4:.2f}Z", fill=colour)
+                )
             else:
                 parts.append(line(x, y - 4, x, y + 4, stroke=colour, stroke_width=2.0))
     if math.isfinite(value):

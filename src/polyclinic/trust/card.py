@@ -1,0 +1,98 @@
+"""The model card (Mitchell et al. 2019): what a run is, of whom it learned, how well it does, and what it must not be used for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..cohort import Cohort
+from ..cohort.catalogue import describe
+from ..schema import Figure
+from ..training import Run
+from ..training.run import file_hash
+from .comparison import interval
+from .evaluate import Evidence
+
+NOT_FOR = (
+    "Not a medical device, and validated for no clinical use: no answer of it may decide about a person's care.",
+    "Not for people unlike those it learned from: other ages, devices, sites, countries or referral paths.",
+    "Not for ruling a finding out: an interval this wide allows for many misses.",
+    "Not for ranking people for resources, insurance or employment.",
+)
+
+
+def card(run: Run, cohort: Cohort, evidence: Sequence[Evidence] = ()) -> str:
+    """The card as Markdown.
+
+    Args:
+        run: pretrained or adapted.
+        cohort: the catalogue it learned from.
+        evidence: what was measured of it.
+    """
+    parts = [f"# {run.path.name}", _what(run), "## It must not be used for", _list(NOT_FOR)]
+    parts += ["## How well it does", *([_measured(e) for e in evidence] or ["Nothing has been measured."])]
+    parts += ["## Of whom it learned", _people(run, cohort), "## How it was made", _made(run)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(run: Run) -> str:
+    about = run.adapter
+    reads = ", ".join(run.recipe.encoders)
+    if not about:
+        return f"A backbone pretrained on {reads}; it answers no question until it is adapted to one."
+    kind = run.recipe.tasks[about["task"]].kind
+    return (
+        f"Answers the task `{about['task']}` ({kind}) from {', '.join(about['inputs'])}, any subset of them. "
+        f"The backbone, pretrained on {reads}, was adapted by {about['method']} with {about['labels']} labelled patients."
+    )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _row(name: str, figure: Figure) -> list[str]:
+    return [name, interval(figure), str(figure.n), figure.note]
+
+
+def _measured(evidence: Evidence) -> str:
+    figures = [*evidence.figures, *(evidence.calibration.figures if evidence.calibration else ())]
+    named = {f.name: f for f in figures}  # Brier's score stands in both
+    rows = [_row(name.replace("_", " "), f) for name, f in named.items()]
+    rows += [_row("with only " + " + ".join(s.modalities), s.figure) for s in evidence.subsets]
+    head = f"On patients of the test side, whom it never saw (split `{evidence.split}`):"
+    return f"{head}\n\n{_table(('figure', '95% interval', 'n', 'how'), rows)}"
+
+
+def _people(run: Run, cohort: Cohort) -> str:
+    train = set(run.split.train)
+    about = describe([r for r in cohort.records(run.recipe.cohort.where) if r.patient in train])
+    age = about["age"]
+    known = f"{age['median']:.0f} years (90% of them {age['q05']:.0f} to {age['q95']:.0f}; known of {age['n']})" if age["n"] else "unknown"
+    return _list(
+        [
+            f"{len(train)} training patients; {len(run.split.test)} others were kept for testing",
+            "sex: " + ", ".join(f"{k} {n}" for k, n in about["sex"].items()),
+            f"median age: {known}",
+            "sites: " + (", ".join(f"{k} {n}" for k, n in list(about["site"].items())[:12]) or "not recorded"),
+            "what they have: " + ", ".join(f"{k} {n}" for k, n in list(about["missingness"].items())[:12]),
+        ]
+    )
+
+
+def _made(run: Run) -> str:
+    lock, recipe = run.lock, run.recipe
+    objectives = ", ".join(f"{s.name} ({s.objective.kind}, {s.steps} steps)" for s in recipe.stages)
+    versions = ", ".join(f"{k} {v}" for k, v in lock["packages"].items())
+    lines = [
+        f"recipe `{recipe.name}`, seed {lock['seed']}, stages: {objectives}",
+        f"backbone weights `{file_hash(run.weights)}`",
+        *([f"adapter `{file_hash(run.path / 'adapter.safetensors')}`"] if run.adapter else []),
+        f"split `{run.split.hash}`; the record ids of both sides are in `lock.json`",
+        f"source {lock.get('commit') or 'not under version control'}; {versions}",
+    ]
+    return _list(lines)
