@@ -2,7 +2,9 @@
 
     python examples/hospital/make.py --source ../shared/data
 
-Run twice it writes the same bytes. What is wrong in the result is wrong on purpose and listed in README.md.
+Run twice it writes the same bytes. What is wrong in the result is wrong on purpose and listed in README.md. With `--whole`
+it lays out all X-rays, notes, volumes and bundles in the same way, for tests and research on this machine: some of them may
+not be redistributed.
 """
 
 from __future__ import annotations
@@ -97,9 +99,12 @@ def write_csv(path: Path, rows: list[dict[str, Any]], pack: bool = False) -> Non
     path.write_bytes(gzip.compress(data, 9, mtime=0) if pack else data)
 
 
-def radiology(source: Path, out: Path) -> None:
+def radiology(source: Path, out: Path, whole: bool) -> None:
     """The chest X-rays whose own licence allows it, as DICOM, with a table and the notes that exist."""
-    rows = [r for r in csv.DictReader((source / "metadata.csv").open()) if embeddable(r["license"])]
+    listed = [
+        r for r in csv.DictReader((source / "metadata.csv").open()) if (source / "images" / r["filename"]).exists()
+    ]
+    rows = [r for r in listed if embeddable(r["license"]) or (whole and r["modality"] == "X-ray")]
     studies, credits, notes = [], [], Counter[str]()
     for number, row in enumerate(rows):
         accession = f"A{number:05d}"
@@ -126,16 +131,16 @@ def radiology(source: Path, out: Path) -> None:
     write_csv(out / "radiology/studies.csv", studies)
     write_csv(out.parent / "ATTRIBUTION.csv", credits)
     # Wrong on purpose: a transfer that broke off, and a note whose patient nobody knows.
-    whole = (out / "radiology" / studies[40]["patient_id"] / f"{studies[40]['accession']}.dcm").read_bytes()
+    complete = (out / "radiology" / studies[40]["patient_id"] / f"{studies[40]['accession']}.dcm").read_bytes()
     (out / "radiology/broken").mkdir()
-    (out / "radiology/broken/A99999.dcm").write_bytes(whole[: len(whole) // 3])
+    (out / "radiology/broken/A99999.dcm").write_bytes(complete[: len(complete) // 3])
     (out / "radiology/notes/CXR-9999_1.txt").write_text("Patient: CXR-9999\nType: radiology note\n\nLungs clear.\n")
 
 
-def neurology(source: Path, out: Path) -> None:
+def neurology(source: Path, out: Path, whole: bool) -> None:
     """Every third hippocampus volume with its mask, and one of the two masks that have no image."""
     images = sorted((source / "images").glob("*.nii.gz"))
-    chosen = images[:: max(1, len(images) // HIPPOCAMPUS)][:HIPPOCAMPUS]
+    chosen = images if whole else images[:: max(1, len(images) // HIPPOCAMPUS)][:HIPPOCAMPUS]
     target = out / "neurology/hippocampus"
     for part in ("images", "labels"):
         (target / part).mkdir(parents=True)
@@ -187,12 +192,12 @@ def cardiology(source: Path, out: Path) -> None:
     shutil.copyfile(source / "12726.hea", target / "12726.hea")  # wrong on purpose: a header without its signal
 
 
-def ehr(source: Path, out: Path) -> None:
+def ehr(source: Path, out: Path, whole: bool) -> None:
     """Seven synthetic people and the bundle that is not a person, without the billing resources."""
     target = out / "ehr"
     target.mkdir(parents=True)
     with zipfile.ZipFile(source / "bundles.zip") as archive:
-        members = sorted(archive.infolist(), key=lambda m: (m.file_size, m.filename))[:8]
+        members = sorted(archive.infolist(), key=lambda m: (m.file_size, m.filename))[: None if whole else 8]
         for member in members:
             bundle = json.loads(archive.read(member))
             drop = {"Claim", "ExplanationOfBenefit", "Organization", "Practitioner", "CarePlan", "ImagingStudy"}
@@ -200,10 +205,12 @@ def ehr(source: Path, out: Path) -> None:
             (target / member.filename.rsplit("_", 1)[-1]).write_text(json.dumps(bundle, separators=(",", ":")))
 
 
-def clinic(source: Path, out: Path) -> None:
+def clinic(source: Path, out: Path, whole: bool) -> None:
     """Sections of clinic notes, each with its visit in a table."""
     rows = list(csv.DictReader((source / "MTS-Dialog-TrainingSet.csv").open()))
-    long = sorted((r for r in rows if len(r["section_text"].split()) >= 20), key=lambda r: int(r["ID"]))[:NOTES]
+    long = sorted((r for r in rows if len(r["section_text"].split()) >= 20), key=lambda r: int(r["ID"]))[
+        : None if whole else NOTES
+    ]
     visits = []
     (out / "clinic/notes").mkdir(parents=True)
     for row in long:
@@ -219,20 +226,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=HERE.parents[1].parent / "shared/data")
     parser.add_argument("--out", type=Path, default=HERE / "data")
+    parser.add_argument("--whole", action="store_true", help="all records; give another --out, and do not publish it")
     arguments = parser.parse_args()
-    source, out = arguments.source, arguments.out
+    source, out, whole = arguments.source, arguments.out, arguments.whole
     if not (source / "covid-chestxray").is_dir():
         raise SystemExit(
             f"Found: no data sets in {source}\nExpected: covid-chestxray and its neighbours\nDo: name them with --source"
         )
+    if whole and out == HERE / "data":
+        raise SystemExit("Found: --whole into the embedded hospital\nExpected: another folder\nDo: name it with --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    radiology(source / "covid-chestxray", out)
-    neurology(source / "hippocampus-mri", out)
+    radiology(source / "covid-chestxray", out, whole)
+    neurology(source / "hippocampus-mri", out, whole)
     oncology(source / "tcga-omics", out)
     cardiology(source / "wfdb-samples", out)
-    ehr(source / "synthea-fhir-r4", out)
-    clinic(source / "mts-dialog", out)
+    ehr(source / "synthea-fhir-r4", out, whole)
+    clinic(source / "mts-dialog", out, whole)
     files = [p for p in out.rglob("*") if p.is_file()]
     print(f"{len(files)} files, {sum(p.stat().st_size for p in files) / 2**20:.1f} MiB in {out}")
 

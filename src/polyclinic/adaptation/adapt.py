@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,24 +16,30 @@ from torch import Tensor, nn
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..models import Model, save_weights
-from ..schema import Modality, PolyclinicError, Target
-from ..tasks import ClassificationTask, SegmentationTask, SurvivalTask, Task
+from ..schema import Modality, PolyclinicError
+from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
+from ..tasks.task import LinearTask
 from ..training import Run
-from ..training.loop import fabric_for, generator, optimiser, schedule
+from ..training.loop import fabric_for, generator, optimiser, repeatable, schedule
+from ..training.recipe import parts
 from ..training.run import file_hash, write_json
-from .lora import inject, merge
+from .lora import factors, inject, merge, restore
+from .probe import features, fit_head, to_prevalence
 
 Method = Literal["probe", "lora", "full", "scratch"]
 METHODS: tuple[str, ...] = get_args(Method)
 Progress = Callable[[int, int, str], None]
 
 RANK, ALPHA = 8, 16.0
-RIDGE = 0.02
 LEARNING_RATE = {"probe": 2e-3, "lora": 2e-3, "full": 5e-4, "scratch": 1e-3}
+AFTER_PROBE = 0.25
+"""The share of the learning rate where the head was fitted first: it is near its optimum already."""
+STEPS, PATIENTS = {"dense": 120, "linear": 40}, {"dense": 4, "linear": 24}
+"""Optimiser steps, and patients a step, of a segmentation and of a linear head."""
 
 
 class AdaptError(PolyclinicError):
-    """A task that cannot be adapted to as asked."""
+    """A task that cannot be adapted to, or asked, as wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +53,81 @@ class Adapted:
     inputs: tuple[Modality, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is learned of whom.
+
+    Args:
+        run: the backbone's.
+        task: its name.
+        method: what is trained.
+        reads: the modalities that may be read.
+        loader: of the training side, which knows the labels of `patients` and of nobody else.
+        patients: whose labels may be used, sorted.
+        seed: of the batches.
+        steps: of the optimiser.
+    """
+
+    run: Run
+    task: str
+    method: str
+    reads: tuple[Modality, ...]
+    loader: Loader
+    patients: list[str]
+    seed: int
+    steps: int
+
+
 def inputs_of(run: Run, name: str) -> tuple[Modality, ...]:
-    """The modalities that a task may read."""
+    """The modalities that a task may read, in their order."""
+    allowed = set(run.recipe.tasks[name].inputs or run.recipe.encoders)
+    return tuple(m for m in Modality if m in allowed)
+
+
+def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
+    """The modalities that are asked for, in their order.
+
+    Raises:
+        AdaptError: there is no such modality, the model does not read it, or nothing is left to segment.
+    """
+    if inputs is None:
+        return inputs_of(run, name)
+    there = [m.value for m in run.recipe.encoders]
+    for wanted in inputs:
+        if wanted not in there:
+            raise AdaptError(
+                f"inputs of {str(wanted)!r}, which the model does not read",
+                "among " + ", ".join(there),
+                _guess(str(wanted), there, "leave it out"),
+            )
     spec = run.recipe.tasks[name]
-    return spec.inputs or tuple(run.recipe.encoders)
-
-
-def _task(run: Run, name: str) -> Any:
-    if name not in run.recipe.tasks:
+    if not inputs or (isinstance(spec, Segmentation) and spec.modality not in inputs):
         raise AdaptError(
-            f"no task {name!r} in the recipe {run.recipe.name!r}",
-            "one of " + ", ".join(run.recipe.tasks),
-            "correct the name",
+            f"inputs of {', '.join(inputs) or 'nothing'}",
+            f"{spec.modality}, which is to be segmented" if isinstance(spec, Segmentation) else "at least one modality",
+            "add it",
         )
-    return run.recipe.tasks[name]
+    return tuple(m for m in Modality if m in inputs)
+
+
+def _guess(found: str, there: Sequence[str], otherwise: str) -> str:
+    close = difflib.get_close_matches(found, there, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else otherwise
+
+
+def _check(run: Run, task: str, method: str, labels: int | None, steps: int | None) -> None:
+    if task not in run.recipe.tasks:
+        there = list(run.recipe.tasks)
+        raise AdaptError(
+            f"no task {task!r} in the recipe {run.recipe.name!r}",
+            "one of " + ", ".join(there) if there else "a recipe with tasks",
+            _guess(task, there, "correct the name"),
+        )
+    if method not in METHODS:
+        raise AdaptError(f"no method {method!r}", "one of " + ", ".join(METHODS), _guess(method, METHODS, "correct it"))
+    for name, number in (("labels", labels), ("steps", steps)):
+        if number is not None and number < 1:
+            raise AdaptError(f"{number} {name}", "at least 1, or None for the default", "correct it")
 
 
 def adapt(
@@ -65,7 +135,7 @@ def adapt(
     seed: int | None = None, steps: int | None = None, inputs: Sequence[Modality | str] | None = None, into: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:  # fmt: skip
-    """Adapt a pretrained run to a task of its recipe.
+    """Adapt a pretrained run to a task of its recipe; the same arguments give the same bits.
 
     Args:
         run: or its folder.
@@ -79,239 +149,178 @@ def adapt(
         into: the folder of the new run; by default below the run.
         progress: called with done, all, what.
     Raises:
-        AdaptError: no such task or method; no labelled patient; one class.
+        AdaptError: no such task, method or modality; no labelled patient; one class, or no event; the loss is not a number.
+        TaskError: a task that needs no labels.
     """
-    run = run if isinstance(run, Run) else Run.open(run)
-    run = run.backbone
-    spec = _task(run, task)
-    if method not in METHODS:
-        raise AdaptError(f"no method {method!r}", "one of " + ", ".join(METHODS), "correct it")
+    run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    _check(run, task, method, labels, steps)
     seed = run.recipe.seed if seed is None else seed
-    reads = tuple(Modality(m) for m in inputs) if inputs is not None else inputs_of(run, task)
-    unknown = [m for m in reads if m not in run.recipe.encoders]
-    if unknown:
-        raise AdaptError(
-            f"inputs of {unknown[0]}, which the model does not read",
-            "among " + ", ".join(run.recipe.encoders),
-            "leave it out",
-        )
+    reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     model = run.model(pretrained=method != "scratch", seed=seed + 1 if method == "scratch" else None)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        head = spec.build(task, model)
+        torch.default_generator.manual_seed(seed)
+        head = run.recipe.tasks[task].build(task, model)
     loader = run.loader(catalogue, run.split.train, (task,))
-    chosen = _labelled(loader, task, labels, seed, reads)
-    if method in ("probe", "lora", "full") and isinstance(head, SegmentationTask):
+    chosen = labelled(loader, task, labels, seed, reads)
+    kind = "dense" if isinstance(head, SegmentationTask) else "linear"
+    plan = Plan(run, task, method, reads, loader, chosen, seed, steps or STEPS[kind])
+    if method != "scratch" and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
-    _train(run, model, head, loader, chosen, method, reads, seed, steps, progress)
-    place = (
-        Path(into)
-        if into is not None
-        else run.path / "adapted" / f"{task}-{method}-{len(chosen)}-{seed}{_suffix(reads, run, task)}"
-    )
-    return _write(run, place, model, head, method, reads, chosen, seed)
+    with repeatable():
+        learned = _train(plan, model, head, progress)
+    own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
+    place = Path(into) if into is not None else run.path / f"adapted/{task}-{method}-{len(chosen)}-{seed}{own}"
+    return _write(plan, place, model, head, learned)
 
 
-def _suffix(reads: tuple[Modality, ...], run: Run, task: str) -> str:
-    return "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
+def labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: Sequence[Modality]) -> list[str]:
+    """The training patients whose labels may be used: those who have something to read; the loader forgets the others' labels.
 
-
-def _labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: tuple[Modality, ...]) -> list[str]:
-    """The training patients whose labels may be used: those who have something to read."""
+    Raises:
+        AdaptError: there is none; they are of one class; no event was seen.
+    """
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
-    chosen = list(subset(known, labels, seed))
+    chosen = sorted(subset(known, labels, seed))
     if not chosen:
         raise AdaptError(
             f"no training patient with a label of {task!r} and one of {', '.join(reads)}",
             "at least two",
             "label some, or read more modalities",
         )
-    classes = {known[p] for p in chosen if isinstance(known[p], int)}
-    if loader.labels[0].kind == "class" and len(classes) < 2:
+    kind, values = loader.labels[0].kind, [known[p] for p in chosen]
+    if kind == "class" and len(set(values)) < 2:
         raise AdaptError(
             f"{len(chosen)} labelled patients of one class of {task!r}", "both classes", "give more labels"
         )
+    if kind == "survival" and not any(event for _, event in values):
+        raise AdaptError(
+            f"{len(chosen)} labelled patients of {task!r} without an event", "at least one event", "give more labels"
+        )
     loader.only(task, chosen)
-    return sorted(chosen)
+    return chosen
 
 
 def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
-    """Start from the decoder that the pretraining objective learned for this task, where it fits."""
+    """Start from the decoder that the last stage of pretraining learned for this task, where it learned one."""
     from safetensors.torch import load_file
 
-    place = run.path / "model/objective.safetensors"
-    if not place.exists():
-        return
-    state = load_file(place)
-    for number, part in enumerate(getattr(run.recipe.stages[-1].objective, "parts", [run.recipe.stages[-1].objective])):
+    objective = run.recipe.stages[-1].objective
+    for number, part in enumerate(parts(objective)):
         if part.kind == "segmentation" and part.task == task:
-            start = (
-                f"parts.{number}_segmentation.decoder."
-                if hasattr(run.recipe.stages[-1].objective, "parts")
-                else "decoder."
-            )
-            mine = {k.removeprefix(start): v for k, v in state.items() if k.startswith(start)}
-            if {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in head.decoder.state_dict().items()}:
-                head.decoder.load_state_dict(mine)
+            start = "decoder." if part is objective else f"parts.{number}_segmentation.decoder."
+            state = load_file(run.weights.with_name("objective.safetensors"))
+            head.decoder.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
 
 
-def _train(
-    run: Run, model: Model, head: Task, loader: Loader, chosen: list[str], method: str, reads: tuple[Modality, ...], seed: int,
-    steps: int | None, progress: Progress | None,
-) -> None:  # fmt: skip
-    dense = isinstance(head, SegmentationTask)
-    if method == "probe" and not dense:
-        pooled, target = features(model, head, loader, chosen, reads)
-        fit_head(head, pooled, target)
-        return
-    if method == "probe":
+def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> dict[str, Any]:
+    """Train the model and its head in place; what was chosen on the way."""
+    chosen: dict[str, Any] = {}
+    linear = isinstance(head, LinearTask)
+    if plan.method == "probe":
         model.requires_grad_(False)
-    elif method == "lora":
-        inject(model, RANK, ALPHA, seed)
-    if not dense and method in ("lora", "full"):
+    elif plan.method == "lora":
+        inject(model, RANK, ALPHA, plan.seed)
+        chosen |= {"rank": RANK, "alpha": ALPHA}
+    if linear and plan.method != "scratch":
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
-        fit_head(head, *features(model, head, loader, chosen, reads))
-    size = 4 if dense else 24
-    steps = steps or (120 if dense else 40)
-    _fine_tune(
-        run,
-        model,
-        head,
-        loader,
-        chosen,
-        reads,
-        seed,
-        steps,
-        size,
-        LEARNING_RATE[method] if dense or method == "scratch" else LEARNING_RATE[method] / 4,
-        progress,
-    )
+        pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
+        chosen["ridge"] = fit_head(head, pooled, target, plan.seed)
+    if not linear or plan.method != "probe":
+        lr = LEARNING_RATE[plan.method] * (AFTER_PROBE if "ridge" in chosen else 1.0)
+        chosen |= {"steps": plan.steps, "lr": lr}
+        _fine_tune(plan, model, head, lr, progress)
     if isinstance(head, SurvivalTask):
-        pooled, _ = features(model, head, loader, chosen, reads)
-        head.refer_to(head.read(pooled).detach())
-    merge(model)
+        head.refer_to(head.read(features(model, head, plan.loader, plan.patients, plan.reads)[0]).detach())
+    known = plan.loader.labelled(plan.task)
+    to_prevalence(head, [known[p] for p in plan.patients])
+    return chosen
 
 
-def _fine_tune(
-    run: Run, model: Model, head: Task, loader: Loader, chosen: list[str], reads: tuple[Modality, ...], seed: int, steps: int,
-    size: int, lr: float, progress: Progress | None,
-) -> None:  # fmt: skip
-    fabric = fabric_for(run.recipe.precision)
+def _fine_tune(plan: Plan, model: Model, head: Task, lr: float, progress: Progress | None) -> None:
+    fabric = fabric_for(plan.run.recipe.precision)
     both = nn.ModuleList([model, head]).train()
     adam = optimiser(both, lr, 0.05)
-    name, order = head.name, _orders(loader, chosen, seed, size, steps)
-    for step, patients in enumerate(order):
+    for step, patients in enumerate(
+        _orders(plan, PATIENTS["dense" if isinstance(head, SegmentationTask) else "linear"])
+    ):
         for group in adam.param_groups:
-            group["lr"] = lr * schedule(step, steps, max(1, steps // 10))
-        batch = loader.of(patients, reads, seed=step)
+            group["lr"] = lr * schedule(step, plan.steps, max(1, plan.steps // 10))
+        batch = plan.loader.of(patients, plan.reads, seed=step)
         with fabric.autocast():
             output = head.output(model, batch)
-        loss = head.loss(output, batch.targets[name])
-        if loss is None:
-            continue
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in both.parameters() if p.grad is not None], 1.0, foreach=False)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
+        loss = head.loss(output, batch.targets[plan.task])
+        if loss is not None:
+            if not bool(torch.isfinite(loss)):
+                raise AdaptError(
+                    f"a loss of {plan.task!r} that is not a number at step {step}",
+                    "a finite loss",
+                    "look for records that are not numbers, or adapt by probe",
+                )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_([p for p in both.parameters() if p.grad is not None], 1.0, foreach=False)
+            adam.step()
+            adam.zero_grad(set_to_none=True)
         if progress:
-            progress(step + 1, steps, f"{name}: loss {float(loss.detach()):.3f}")
+            progress(
+                step + 1, plan.steps, f"{plan.task}: loss {float('nan') if loss is None else float(loss.detach()):.3f}"
+            )
     both.eval()
 
 
-def _orders(loader: Loader, chosen: list[str], seed: int, size: int, steps: int) -> list[list[str]]:
-    """The patients of each step: as many positives as negatives where there are classes, else in shuffled rounds."""
-    known = loader.labelled(loader.labels[0].task)
-    groups: dict[Any, list[str]] = {}
-    for patient in chosen:
+def _orders(plan: Plan, size: int) -> list[list[str]]:
+    """The patients of each step, in shuffled rounds; where there are classes, as many of each (a rare one comes round more often)."""
+    known = plan.loader.labelled(plan.task)
+    groups: dict[int, list[str]] = {}
+    for patient in plan.patients:
         value = known[patient]
         groups.setdefault(value if isinstance(value, int) else 0, []).append(patient)
     each = max(1, size // len(groups))
     batches = []
-    for step in range(steps):
-        draws = generator(seed, "order", step)
+    for step in range(plan.steps):
         picked = []
-        for value in sorted(groups):
-            members = groups[value]
-            picked += [members[i] for i in torch.randperm(len(members), generator=draws)[:each].tolist()]
+        for value, members in sorted(groups.items()):
+            number, place = divmod(step, max(1, len(members) // each))
+            order = torch.randperm(len(members), generator=generator(plan.seed, "order", value, number)).tolist()
+            picked += [members[i] for i in order[place * each : (place + 1) * each]]
         batches.append(sorted(picked))
     return batches
 
 
-@torch.no_grad()
-def features(
-    model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
-) -> tuple[Tensor, Target]:
-    """Every patient's vector (p d) and target, from a frozen model."""
-    pooled, values, known = [], [], []
-    model.eval()
-    for batch in loader.each(64, patients, reads):
-        pooled.append(model(batch).pooled.float())
-        target = batch.targets[head.name]
-        assert isinstance(target.values, Tensor)
-        values.append(target.values)
-        known.append(target.mask)
-    return torch.cat(pooled), Target(torch.cat(values), torch.cat(known))
-
-
-def fit_head(head: Task, pooled: Tensor, target: Target) -> None:
-    """Fit a linear head to features by L-BFGS with a ridge: the optimum, with no step size to choose."""
-    assert isinstance(head, ClassificationTask | SurvivalTask)
-    wanted = [p for p in head.parameters() if p.requires_grad]
-    search = torch.optim.LBFGS(wanted, lr=1.0, max_iter=200, line_search_fn="strong_wolfe")
-    ridge = RIDGE
-
-    def closure() -> Tensor:
-        search.zero_grad()
-        loss = head.loss(head.read(pooled), target)
-        total = (loss if loss is not None else pooled.new_zeros(())) + ridge * (head.head.weight**2).sum()
-        total.backward()
-        return total
-
-    search.step(closure)  # type: ignore[arg-type]
-    if isinstance(head, SurvivalTask):
-        head.refer_to(head.read(pooled).detach())
-
-
-def _write(
-    run: Run,
-    place: Path,
-    model: Model,
-    head: Task,
-    method: str,
-    reads: tuple[Modality, ...],
-    chosen: list[str],
-    seed: int,
-) -> Run:
-    """The new run: its head, and the backbone's weights where they changed."""
-    kept = {f"head.{k}": v for k, v in head.state_dict().items()}
-    if method != "probe":
-        before = run.model(pretrained=True).state_dict()
+def _write(plan: Plan, place: Path, model: Model, head: Task, learned: dict[str, Any]) -> Run:
+    """The new run: its head, and of the backbone what changed (of LoRA its factors). What lay there of an older one goes first."""
+    run = plan.run
+    kept: dict[str, Tensor] = {f"head.{k}": v for k, v in head.state_dict().items()}
+    if plan.method == "lora":
+        kept |= {f"lora.{k}": v for k, v in factors(model).items()}
+    elif plan.method != "probe":
+        before = run.model().state_dict()
         kept |= {f"model.{k}": v for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
-    save_weights(place / "adapter.safetensors", kept, {"task": head.name})
+    for name in ("adapter.json", "card.md"):
+        (place / name).unlink(missing_ok=True)
+    shutil.rmtree(place / "evidence", ignore_errors=True)
+    save_weights(place / "adapter.safetensors", kept, {"task": plan.task})
     write_json(
         place / "adapter.json",
         {
-            "run": _relative(run.path, place), "backbone": file_hash(run.weights), "task": head.name, "method": method,
-            "inputs": list(reads), "labels": len(chosen), "labelled": chosen, "seed": seed,
+            "run": os.path.relpath(run.path.resolve(), place.resolve()), "backbone": file_hash(run.weights), "task": plan.task,
+            "method": plan.method, "inputs": list(plan.reads), "labels": len(plan.patients), "labelled": plan.patients,
+            "seed": plan.seed, **learned,
         },
     )  # fmt: skip
     return Run.open(place)
-
-
-def _relative(run: Path, place: Path) -> str:
-    import os
-
-    return os.path.relpath(run.resolve(), place.resolve())
 
 
 def open_adapted(run: Run | str | Path) -> Adapted:
     """The model and head of an adapted run.
 
     Raises:
-        AdaptError: the run was not adapted.
+        AdaptError: the run was not adapted, or its weights do not fit.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     run = run if isinstance(run, Run) else Run.open(run)
     if not run.adapter:
         raise AdaptError(
@@ -319,13 +328,21 @@ def open_adapted(run: Run | str | Path) -> Adapted:
             "a run made by `polyclinic adapt`",
             f"polyclinic adapt {run.path} --task …",
         )
-    from safetensors.torch import load_file
-
-    name = run.adapter["task"]
-    model = run.backbone.model()
+    name, model = run.adapter["task"], run.backbone.model()
     head = run.recipe.tasks[name].build(name, model)
-    state = load_file(run.path / "adapter.safetensors")
-    changed = {k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")}
-    model.load_state_dict({**model.state_dict(), **changed})
-    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")})
-    return Adapted(run, name, model.eval(), head.eval(), tuple(Modality(m) for m in run.adapter["inputs"]))
+    try:
+        state = load_file(run.path / "adapter.safetensors")
+        of = lambda part: {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
+        model.load_state_dict({**model.state_dict(), **of("model.")})
+        restore(model, of("lora."), run.adapter.get("alpha", ALPHA))
+        merge(model)
+        head.load_state_dict(of("head."))
+    except (SafetensorError, RuntimeError, AttributeError, KeyError) as error:
+        raise AdaptError(
+            f"weights in {run.path / 'adapter.safetensors'} that do not fit ({type(error).__name__})",
+            "the adapter of this task, whole and made by this version",
+            "adapt again",
+        ) from error
+    return Adapted(
+        run, name, model.requires_grad_(False).eval(), head.eval(), tuple(map(Modality, run.adapter["inputs"]))
+    )

@@ -34,23 +34,22 @@ def demo(
     """The whole way on the embedded hospital: ingest, pretrain, adapt, prove; ends with a report and the command that serves."""
     from ..demo import demo as show
 
-    with progress("demo") as report:
-        done = show(hospital, out, quick=quick, progress=report)
+    done = show(hospital, out, quick=quick, bar=progress)
+    took = sum(done.seconds.values())
     data = {
         "report": str(done.report),
         "summary": str(done.summary),
+        "run": str(done.run.path),
         "serve": done.serve_command,
         "seconds": done.seconds,
     }
-    return Reply(
-        data,
-        [
-            f"report:  {done.report}",
-            f"figures: {done.summary}",
-            f"serve:   {done.serve_command}",
-            f"took {done.seconds:.0f} s",
-        ],
-    )
+    shown = [
+        f"report:  {done.report}",
+        f"figures: {done.summary}",
+        f"serve:   {done.serve_command}",
+        f"took {took:.0f} s: " + ", ".join(f"{name} {s:.0f}" for name, s in done.seconds.items()),
+    ]
+    return Reply(data, shown)
 
 
 @command

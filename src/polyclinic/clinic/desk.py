@@ -3,22 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
+
+import numpy as np
 
 from .. import records
 from ..adaptation import Adapted, open_adapted, predict_files
+from ..harmonise import VolumeStandard, harmonise
 from ..records import RecordError
-from ..schema import Modality, Record, Rejected
-from ..tasks import Answer
+from ..records.text import split_head
+from ..schema import Modality, Payload, Record, Rejected
+from ..tasks import Answer, SegmentationTask
 from ..training import Run
 from ..training.run import file_hash
-from ..trust import Evidence as Measured
-from .reply import Evidence, ModelCard, NotUsed, Reply, Structure, View
-from .views import colour, overlay_of, view_of
+from .evidence import about, headline, measured
+from .reply import NOTICE, ModelCard, NotUsed, Reply, Structure, Used, View
+from .views import colour, overlay_of, stack_of, unread, view_of
 
-_NAMED_BY_FILE = {Modality.TABLE, Modality.OMICS}
+Row = TypeVar("Row", Used, NotUsed)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A record of what was given.
+
+    Args:
+        path: of its file; of a series, of its first slice.
+        name: what the person calls it.
+        record: what it is.
+    """
+
+    path: Path
+    name: str
+    record: Record
+
+    @property
+    def names(self) -> str | None:
+        """Whose the file itself says it is; None where only its name could tell, which anybody can change."""
+        match self.record.modality:
+            case Modality.TABLE | Modality.OMICS:
+                return self.record.patient
+            case Modality.TEXT:
+                head, _ = split_head(self.path.read_text(encoding="utf-8", errors="replace"))
+                return self.record.patient if head.get("patient") else None
+            case Modality.SIGNAL:
+                return self.record.patient if self.record.patient != self.path.stem else None
+            case _:
+                return self.record.patient if "photometric" in self.record.attributes else None  # DICOM
 
 
 class Desk:
@@ -35,7 +70,7 @@ class Desk:
         self._lock = Lock()  # torch's threads are shared: two answers at once would both be slower
         here = self.adapted.run
         self.card = ModelCard(
-            run=here.path.name,
+            run=here.path.resolve().name,
             task=self.adapted.name,
             kind=here.recipe.tasks[self.adapted.name].kind,
             method=here.adapter["method"],
@@ -45,49 +80,106 @@ class Desk:
             adapter=file_hash(here.path / "adapter.safetensors"),
             split=here.split.hash,
         )
-        self.measured, self.why_none = self._evidence()
+        self.measured, self.why_none = measured(here.path, self.card)
 
-    def _evidence(self) -> tuple[Measured | None, str]:
-        place = self.adapted.run.path
-        if not (place / "evidence/evidence.json").exists():
-            return None, f"Nothing is known of how often such answers are right: run `polyclinic evaluate {place}`."
-        found = Measured.open(place)
-        if found.split != self.card.split or found.weights != self.card.backbone:
-            return (
-                None,
-                f"The evidence beside this run was measured on other weights: run `polyclinic evaluate {place}`.",
-            )
-        return found, ""
+    @property
+    def described(self) -> str:
+        """The run's card as Markdown: the one that `evaluate` wrote of these weights, else that nothing is known."""
+        if self.measured is not None:
+            return (self.adapted.run.path / "card.md").read_text(encoding="utf-8")
+        c = self.card
+        return (
+            f"# {c.run}\n\nAnswers the task `{c.task}` ({c.kind}) by {c.method} from {c.labels} labelled patients, "
+            f"reading {', '.join(c.inputs)}.\n\n## It has not been examined\n\n{self.why_none}\n\n{NOTICE}\n"
+        )
 
-    def answer(self, files: Sequence[str | Path]) -> Reply:
+    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
         """The answer about one patient, given as one or several files.
 
+        Args:
+            files: any subset of the modalities that the run reads.
+            names: what to call them in the answer; by default as the files are called.
         Raises:
             RecordError: a file that cannot be used, files of several patients, or nothing that this run reads.
         """
         paths = [Path(f).resolve() for f in files]
-        given = understood(paths)
+        called = dict(zip(paths, names or [p.name for p in paths], strict=True))
+        given, again = understood(called)
+        shown = self._loaded(given)
         with self._lock:
-            found = predict_files(self.adapted, paths)
-        views, overlay = self._pictures(found, [(p, r) for p, r in given if r.modality in found.used])
-        known = self._known(found)
+            found = predict_files(self.adapted, [p for p in called if p not in again])
+        if not all(math.isfinite(v) for v in found.values.values() if isinstance(v, float)):
+            raise RecordError(
+                "files whose answer is not a number", "samples and cells that are numbers", "check the files"
+            )
+        read, left = [], []
+        for item in given:
+            (read if item.record.modality in found.used and not self._says_nothing(item) else left).append(item)
+        views, overlay = self._pictures(found, shown)
+        words, evidence = about(found, self.measured, self.why_none)
         return Reply(
             task=self.adapted.name,
-            headline=found.headline,
+            headline=headline(found, evidence),
             values=dict(found.values),
             used=[m.value for m in found.used],
-            not_used=[NotUsed(file=p.name, why=self._why_not(r)) for p, r in given if r.modality not in found.used],
+            read=_once(Used(file=g.name, modality=g.record.modality.value, kind=g.record.kind) for g in read),
+            not_used=_once(NotUsed(file=g.name, why=self._why_not(g.record)) for g in left)
+            + [NotUsed(file=called[p], why=f"the same as {other}") for p, other in again.items()],
+            whose=_whose(given),
             structures=self._structures(found),
-            uncertainty=known.note,
-            evidence=known,
+            uncertainty=words,
+            evidence=evidence,
             views=views,
             overlay=overlay,
             model=self.card,
         )
 
+    def _loaded(self, given: Sequence[Given]) -> list[tuple[Given, Payload]]:
+        """The pictures among what the run reads.
+
+        Raises:
+            RecordError: voxels that are not numbers; two where the run draws a mask on one.
+        """
+        shown = []
+        for item in given:
+            if item.record.modality not in (Modality.IMAGE, Modality.VOLUME) or not self._reads(item.record):
+                continue
+            payload = records.load(item.record, item.path.parent)
+            if not np.isfinite(payload.array).all():
+                raise RecordError(
+                    f"{item.name}: samples that are not numbers (NaN or infinite)",
+                    "numbers",
+                    "replace them in the export",
+                )
+            shown.append((item, payload))
+        if isinstance(self.adapted.task, SegmentationTask):
+            drawn_on = Modality(self.adapted.task.spec.modality)
+            several = [item.name for item, _ in shown if item.record.modality is drawn_on]
+            if len(several) > 1:
+                raise RecordError(
+                    f"{len(several)} {drawn_on}s ({', '.join(several)})",
+                    f"one {drawn_on} to draw on",
+                    "give one at a time",
+                )
+        return shown
+
+    def _reads(self, record: Record) -> bool:
+        return record.modality in self.adapted.inputs
+
+    def _says_nothing(self, item: Given) -> bool:
+        """Whether it is a table of which the model knows no column."""
+        if item.record.modality is not Modality.TABLE:
+            return False
+        run, payload = self.adapted.run, records.load(item.record, item.path.parent)
+        standard = run.recipe.standards()[Modality.TABLE]
+        return harmonise(payload, item.record, standard, run.fingerprint).array.size == 0
+
     def _why_not(self, record: Record) -> str:
-        known = record.modality in self.adapted.inputs
-        return "nothing in it is known to the model" if known else f"this model does not read {record.modality}"
+        return (
+            "nothing in it is known to the model"
+            if self._reads(record)
+            else f"this model does not read {record.modality}"
+        )
 
     def _structures(self, found: Answer) -> list[Structure]:
         if found.overlay is None:
@@ -98,7 +190,7 @@ class Desk:
             made.append(
                 Structure(
                     number=number,
-                    name=word,
+                    name=word.replace("_", " "),
                     colour=colour(number),
                     size=float(size),
                     unit="mL" if unit == "ml" else unit,
@@ -106,76 +198,73 @@ class Desk:
             )
         return made
 
-    def _pictures(self, found: Answer, read: Sequence[tuple[Path, Record]]) -> tuple[list[View], str | None]:
+    def _pictures(self, found: Answer, shown: Sequence[tuple[Given, Payload]]) -> tuple[list[View], str | None]:
         """The views, the mask on the one that it is about."""
         views: list[View] = []
         overlay: str | None = None
-        for path, record in read:
-            if record.modality not in (Modality.IMAGE, Modality.VOLUME):
-                continue
-            payload = records.load(record, path.parent)
-            mine = found.overlay if record.id == found.extra.get("record") else None
-            view = view_of(record, payload, mine)
-            if view is not None:
-                views.append(view)
+        for item, payload in shown:
+            mine = found.overlay if item.record.id == found.extra.get("record") else None
+            stack = stack_of(item.record, payload, mine)
+            views.append(view_of(stack, item.record, item.name, self._caution(item.record, payload)))
             if mine is not None:
-                overlay = overlay_of(record, payload, mine)
+                overlay = overlay_of(stack)
         return views, overlay
 
-    def _known(self, found: Answer) -> Evidence:
-        """What happened to test patients with such an answer."""
-        if self.measured is None:
-            return Evidence(note=self.why_none)
-        score, curve = found.values.get("score"), self.measured.calibration
-        if isinstance(score, float) and curve is not None and curve.bins:
-            near = min(curve.bins, key=lambda b: abs(b.predicted - score))
-            came = round(near.observed * near.n)
-            return Evidence(
-                note=f"Of {near.n} patients the model never saw with scores nearest to this (mean {near.predicted:.2f}), the finding "
-                f"was present in {came} ({near.observed:.0%}; 95% interval {near.low:.0%} to {near.high:.0%}). "
-                "The score itself is not a probability to act on.",
-                predicted=near.predicted,
-                observed=near.observed,
-                low=near.low,
-                high=near.high,
-                n=near.n,
-            )
-        first = self.measured.figures[0]
-        if not all(map(math.isfinite, (first.value, first.low, first.high))):
-            return Evidence(
-                note=f"On {first.n} patients the model never saw nothing could be measured: {first.note}.", n=first.n
-            )
-        return Evidence(
-            note=f"On {first.n} patients the model never saw: {first.name.replace('_', ' ')} {first.value:.2f} "
-            f"(95% interval {first.low:.2f} to {first.high:.2f}).",
-            low=first.low,
-            high=first.high,
-            n=first.n,
-        )
+    def _caution(self, record: Record, payload: Payload) -> str:
+        """What of the picture the model did not look at."""
+        run = self.adapted.run
+        standard = run.recipe.standards()[record.modality]
+        if not isinstance(standard, VolumeStandard):
+            return ""
+        return unread(payload, standard.spacing_mm or run.fingerprint.spacing_mm, standard.size)
 
 
-def understood(paths: Sequence[Path]) -> list[tuple[Path, Record]]:
+def understood(called: Mapping[Path, str]) -> tuple[list[Given], dict[Path, str]]:
     """What each file is.
 
+    Args:
+        called: the files, and what to call them.
+    Returns:
+        the records, and the files that only repeat another, with that one's name.
     Raises:
         RecordError: one cannot be read (with its reason), or they name more than one patient.
     """
-    if not paths:
+    if not called:
         raise RecordError("no file", "at least one", "give one")
-    given: list[tuple[Path, Record]] = []
-    named: set[str] = set()
-    for path in paths:
+    for path, name in called.items():
         if not path.is_file():
-            raise RecordError(f"no file {path.name}", "a file", "check the path")
-    for path, item in records.read_patient(paths):
+            raise RecordError(f"no file {name}", "a file", "check the path")
+    given: list[Given] = []
+    again: dict[Path, str] = {}
+    seen: dict[str, Given] = {}
+    for path, item in records.read_patient(list(called)):
         if isinstance(item, Rejected):
-            raise RecordError(f"{path.name}: {item.found}", item.expected, item.remedy)
-        given.append((path, item))
-        # Only what the file itself says counts: a name made from a file's name says nothing about who it is of.
-        if item.modality in _NAMED_BY_FILE or "photometric" in item.attributes:
-            named.add(item.patient)
-    if len(named) > 1:
-        raise RecordError(
-            f"files (or rows) of {len(named)} patients", "one patient", "give one patient's files at a time"
-        )
-    return given
+            raise RecordError(f"{called[path]}: {item.found}", item.expected, item.remedy)
+        slices = item.attributes.get("slices") if "#series=" in item.uri else None
+        one = Given(path, f"{called[path]} (a series of {slices} files)" if slices else called[path], item)
+        first = seen.setdefault(item.id, one)
+        if first.path == path:
+            given.append(one)
+        else:
+            again[path] = first.name
+    if not given:
+        raise RecordError(f"nothing in {', '.join(called.values())}", "a record of a patient", "give another file")
+    if len({one.names for one in given} - {None}) > 1:
+        raise RecordError("files (or rows) of several patients", "one patient", "give one patient's files at a time")
+    return given, again
+
+
+def _once(items: Iterable[Row]) -> list[Row]:
+    """Without repetitions: the rows of one table are one file."""
+    return list({item.model_dump_json(): item for item in items}.values())
+
+
+def _whose(given: Sequence[Given]) -> str:
+    """Whether the files say themselves that they belong together."""
+    silent = list(dict.fromkeys(item.name for item in given if item.names is None))
+    if len({item.path for item in given}) < 2:
+        return ""
+    if not silent:
+        return "Every file names the same patient."
+    told = "does not say whose it is" if len(silent) == 1 else "do not say whose they are"
+    return f"That all files are of one patient is the sender's word: {', '.join(silent)} {told}."

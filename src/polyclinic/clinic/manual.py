@@ -29,7 +29,7 @@ def manual(described: Mapping[str, Any]) -> str:
     parts = [
         "<!doctype html>",
         '<html lang="en"><head><meta charset="utf-8">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
         f"<title>{escape(info['title'])}: what the service answers</title>",
         f"<style>{_STYLE}</style></head><body>",
         f"<h1>{escape(info['title'])} {escape(info['version'])}</h1>",
@@ -58,7 +58,11 @@ def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
             f"<p>Body: {', '.join(f'<code>{escape(kind)}</code>' for kind in body)}; field <code>files</code>, once for each file.</p>"
         )
     rows = [
-        (code, r.get("description", ""), _kind(next(iter(r.get("content", {}).values()), {}).get("schema", {})))
+        (
+            escape(code),
+            escape(r.get("description", "")),
+            _kind(next(iter(r.get("content", {}).values()), {}).get("schema", {})),
+        )
         for code, r in about["responses"].items()
     ]
     return [*parts, _table(("status", "when", "answer"), rows)]

@@ -17,24 +17,27 @@ class Edges(BaseModel):
 
 
 class Slice(BaseModel):
-    """One picture: grey PNG and, where there is a mask, a PNG whose pixels are label numbers; both base64."""
+    """One picture: grey PNG and, where the answer has drawn on it, a PNG whose pixels are label numbers; both base64."""
 
     image: str
     mask: str | None = None
-    place: int = Field(description="which slice of the source's axis, from 1, from the feet up")
+    place: int = Field(description="which slice of the source, from 1, from the feet up")
 
 
 class View(BaseModel):
     """A record as a person sees it: an image, or a volume's axial slices in radiological convention."""
 
+    file: str = Field(description="the file that it shows")
     title: str
     modality: str
     slices: list[Slice]
-    start: int = Field(description="the slice to show first: the one with most of the answer")
+    start: int = Field(description="the slice to show first, from 0: the one with most of the answer")
     of: int = Field(description="slices of the source; more than are here where it is tall")
-    edges: Edges | None = Field(description="null where the file does not say how the patient lay")
-    scale: str = Field(description="the sample spacing in mm, or that the file has none")
-    note: str = ""
+    edges: Edges | None = Field(description="null where it is not known how the patient lay")
+    pixel_mm: float | None = Field(description="the side of these pictures' square pixels; null without a scale")
+    scale: str = Field(description="the file's own sample spacing in mm, or that it has none")
+    note: str = Field("", description="what to know before looking: window, tilt, slices or samples left out")
+    caution: str = Field("", description="what the answer does not cover")
 
 
 class Structure(BaseModel):
@@ -45,6 +48,14 @@ class Structure(BaseModel):
     colour: str
     size: float
     unit: str
+
+
+class Used(BaseModel):
+    """A file that was read."""
+
+    file: str
+    modality: str
+    kind: str = Field(description="what it is, in the field's words")
 
 
 class NotUsed(BaseModel):
@@ -68,17 +79,34 @@ class ModelCard(BaseModel):
     split: str = Field(description="hash of the split: who trained, who tested")
 
 
-class Evidence(BaseModel):
-    """What is known of such answers, from patients that the model never saw."""
+class Metric(BaseModel):
+    """How well the model does on patients that it never saw, given these modalities of them."""
 
-    note: str
-    predicted: float | None = Field(
-        default=None, description="mean score of the test patients whose scores were nearest"
-    )
-    observed: float | None = Field(default=None, description="the share of them in whom it came true")
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
+    name: str
+    value: float | None
+    low: float | None = Field(description="of the 95% interval")
+    high: float | None
+    n: int
+    note: str = Field(description="how the interval was made, or why there is none")
+    modalities: list[str]
+    chance: float | None = Field(description="what a guess would reach, where that is known")
+
+
+class Alike(BaseModel):
+    """The test patients whose scores were nearest, read with everything that they had."""
+
+    predicted: float = Field(description="their mean score")
+    observed: float = Field(description="the share of them whose answer was yes")
+    low: float = Field(description="of the share's 95% interval")
+    high: float
+    n: int
+
+
+class Evidence(BaseModel):
+    """What is known of such answers."""
+
+    metric: Metric
+    alike: Alike | None = Field(None, description="of a classification")
 
 
 class Reply(BaseModel):
@@ -88,10 +116,12 @@ class Reply(BaseModel):
     headline: str
     values: dict[str, float | str]
     used: list[str] = Field(description="the modalities that were read")
+    read: list[Used] = Field(description="the files that were read")
     not_used: list[NotUsed]
+    whose: str = Field(description="of several files: whether they say themselves that they are of one patient")
     structures: list[Structure] = []
-    uncertainty: str = Field(description="what is known of such answers; never silent")
-    evidence: Evidence
+    uncertainty: str = Field(description="what is known of such answers, in words; never silent")
+    evidence: Evidence | None = Field(description="the same as numbers; null where nothing is known")
     overlay: str | None = Field(
         None, description="PNG, base64: the slice with most of the mask, the mask in colour on it"
     )
@@ -106,3 +136,22 @@ class Refusal(BaseModel):
     found: str
     expected: str
     do: str
+
+
+class Health(BaseModel):
+    """That the model is loaded, which it is, and how much may be sent."""
+
+    status: str
+    version: str
+    model: ModelCard
+    limit_bytes: int = Field(description="of a request, all files together")
+    most_files: int
+    notice: str = NOTICE
+
+
+class Card(BaseModel):
+    """What it is, its figures with n and intervals, what it must not be used for."""
+
+    model: ModelCard
+    markdown: str
+    notice: str = NOTICE

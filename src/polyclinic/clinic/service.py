@@ -1,14 +1,14 @@
 """The service: `/predict`, `/health`, `/card`, the page, and their description. It keeps no upload and logs no value."""
 
-from __future__ import annotations
-
+# Annotations are evaluated here: FastAPI reads those of the endpoints, whose names are imported where a service is made.
 import base64
 import hashlib
-import json
 import logging
 import re
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.resources import files as shipped
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,12 +18,29 @@ from ..adaptation import Adapted
 from ..schema import MissingExtraError, PolyclinicError
 from ..training import Run
 from .desk import Desk
-from .guards import LOG, Guard
+from .guards import LOG, Guard, only_our_words
 from .manual import manual
-from .reply import NOTICE, ModelCard, Refusal, Reply
+from .reply import NOTICE, Card, Health, ModelCard, Refusal, Reply
 
-LIMIT_MB, MOST_FILES = 256, 1024
+LIMIT_MB = 256
+MOST_FILES = 1000
+"""Starlette parses no more by itself; a series of thin CT slices has fewer."""
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+SERVER: dict[str, Any] = {
+    "log_level": "warning", "access_log": False, "server_header": False, "proxy_headers": False, "timeout_graceful_shutdown": 5,
+}  # fmt: skip
+"""How uvicorn runs it: its own log would name the paths."""
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    403: {"model": Refusal, "description": "a request from a page of another site"},
+    413: {"model": Refusal, "description": "more bytes or files than allowed"},
+    421: {"model": Refusal, "description": "a request by a name that is not this machine's own"},
+    422: {
+        "model": Refusal,
+        "description": "a file that cannot be used: what was found, what was expected, what to do",
+    },
+    500: {"model": Refusal, "description": "a fault of the service; no detail of the request is kept"},
+    507: {"model": Refusal, "description": "no room for the upload on the service's disk"},
+}
 
 
 class Answerer(Protocol):
@@ -31,7 +48,12 @@ class Answerer(Protocol):
 
     card: ModelCard
 
-    def answer(self, files: Sequence[str | Path]) -> Reply:
+    @property
+    def described(self) -> str:
+        """The run's card as Markdown."""
+        ...
+
+    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
         """The answer about one patient."""
         ...
 
@@ -53,8 +75,8 @@ def policy(text: str) -> str:
         )
 
     return (
-        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src 'self' data: blob:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
     )
 
 
@@ -72,15 +94,18 @@ def create_app(
         MissingExtraError: FastAPI is not installed.
     """
     try:
-        from fastapi import FastAPI, File, Request, UploadFile
+        import python_multipart  # noqa: F401  # FastAPI asks for it when the first upload is declared
+        from fastapi import FastAPI, File, UploadFile
         from fastapi.concurrency import run_in_threadpool
         from fastapi.exceptions import RequestValidationError
         from fastapi.responses import HTMLResponse, JSONResponse
+        from starlette.exceptions import HTTPException
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "clinic") from error
     desk: Answerer = Desk(run) if isinstance(run, Run | Adapted | str | Path) else run
     from .. import __version__
 
+    limit = int(limit_mb * 2**20)
     app = FastAPI(
         title="polyclinic",
         version=__version__,
@@ -88,46 +113,45 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        responses={code: REFUSALS[code] for code in (403, 421)},
     )
-    refused: dict[int | str, dict[str, Any]] = {
-        413: {"model": Refusal, "description": "more bytes or files than allowed"},
-        422: {
-            "model": Refusal,
-            "description": "a file that cannot be used: what was found, what was expected, what to do",
-        },
-        500: {"model": Refusal, "description": "a fault of the service; no detail of the request is kept"},
-    }
 
-    @app.post("/predict", response_model=Reply, responses=refused, summary="The answer about one patient")
+    def refusal(status: int, found: str, expected: str, do: str) -> JSONResponse:
+        return JSONResponse(Refusal(found=found, expected=expected, do=do).model_dump(), status)
+
+    def no_room() -> JSONResponse:
+        return refusal(507, "no room for the upload on the service's disk", "space", "free some, or send less")
+
+    @app.post("/predict", response_model=Reply, responses=REFUSALS, summary="The answer about one patient")
     async def predict(
         files: Annotated[
             list[UploadFile], File(description="One patient's files: DICOM, NIfTI, PNG, JPEG, text, CSV, FHIR …")
         ],
     ) -> Any:
         """Any subset of the modalities that the model reads is a patient; the answer says which were used."""
-        if len(files) > MOST_FILES:
-            return JSONResponse(
-                {"found": f"{len(files)} files", "expected": f"at most {MOST_FILES}", "do": "send one patient's files"},
-                413,
-            )
-        with TemporaryDirectory(
-            prefix="polyclinic-"
-        ) as folder:  # readable by this user alone; gone when the answer is made
+        # Readable by this user alone; gone when the answer is made.
+        with TemporaryDirectory(prefix="polyclinic-") as whole:
+            folder = Path(whole, "0")  # without a letter: a NIfTI file's kind has its folder's name in it
+            folder.mkdir()
             try:
-                paths = [await _keep(file, Path(folder), number) for number, file in enumerate(files)]
-                return await run_in_threadpool(desk.answer, paths)
+                paths = [await keep(file, folder, number) for number, file in enumerate(files)]
+            except OSError:
+                return no_room()
+            names = [own_name(file) or path.name for file, path in zip(files, paths, strict=True)]
+            try:
+                return await run_in_threadpool(desk.answer, paths, names)
             except PolyclinicError as error:
-                return JSONResponse({"found": error.found, "expected": error.expected, "do": error.remedy}, 422)
+                return refusal(422, error.found, error.expected, error.remedy)
 
-    @app.get("/health", summary="Whether the model is loaded, and which")
-    def health() -> dict[str, Any]:
+    @app.get("/health", response_model=Health, summary="Whether the model is loaded, and which")
+    def health() -> Health:
         """Answers when the model can."""
-        return {"status": "ok", "version": __version__, "model": desk.card.model_dump(), "notice": NOTICE}
+        return Health(status="ok", version=__version__, model=desk.card, limit_bytes=limit, most_files=MOST_FILES)
 
-    @app.get("/card", summary="The model card")
-    def card() -> dict[str, Any]:
+    @app.get("/card", response_model=Card, summary="The model card")
+    def card() -> Card:
         """What it is, its figures with n and intervals, what it must not be used for."""
-        return {"model": desk.card.model_dump(), "markdown": _card(desk), "notice": NOTICE}
+        return Card(model=desk.card, markdown=desk.described)
 
     text, csp = page()
 
@@ -140,60 +164,44 @@ def create_app(
         described = manual(app.openapi())
         return HTMLResponse(described, headers={"Content-Security-Policy": policy(described)})
 
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        told = {
-            "found": "a request without files",
-            "expected": "multipart/form-data with one or more fields named `files`",
-            "do": "see /docs",
-        }
-        return JSONResponse(told, 422)
+    async def malformed(request: Any, error: Exception) -> JSONResponse:
+        expected = "multipart/form-data with one or more files in fields named `files`"
+        return refusal(422, "a request without files", expected, "see /docs")
 
-    @app.exception_handler(Exception)
-    async def fault(request: Request, error: Exception) -> JSONResponse:
-        # The kind of the fault and where in our code; a message may quote the file.
-        at = error.__traceback__
-        while at is not None and at.tb_next is not None:
-            at = at.tb_next
-        place = f"{Path(at.tb_frame.f_code.co_filename).name}:{at.tb_lineno}" if at else "?"
-        LOG.error(json.dumps({"event": "fault", "kind": type(error).__name__, "at": place}))
-        return JSONResponse(
-            {
-                "found": f"a fault of the service ({type(error).__name__})",
-                "expected": "an answer",
-                "do": "report it with the time",
-            },
-            500,
-        )
+    async def unknown(request: Any, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        if error.detail.startswith("Too many files"):
+            return refusal(413, f"more than {MOST_FILES} files", f"at most {MOST_FILES}", "send one patient's files")
+        if isinstance(error.__cause__, OSError):  # the parser keeps large parts on the disk
+            return no_room()
+        if error.status_code == 400:
+            return refusal(422, "a body that does not parse", "multipart/form-data", "see /docs")
+        return refusal(error.status_code, error.detail.lower(), "an address and a method of /docs", "see /docs")
 
-    app.add_middleware(Guard, limit=int(limit_mb * 2**20), hosts=hosts)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, unknown)
+    app.add_middleware(Guard, limit=limit, hosts=hosts)
     return app
 
 
-async def _keep(file: Any, folder: Path, number: int) -> Path:
-    """The upload as a file: its name kept as far as it is harmless, because readers look at endings and at pairs of names."""
-    plain = re.sub(r"[^A-Za-z0-9._-]", "_", Path(str(file.filename or "")).name).lstrip(".")[-120:] or f"file{number}"
-    place = folder / plain
-    if place.exists():
-        (folder / str(number)).mkdir()
-        place = folder / str(number) / plain
-    with place.open("wb") as out:
+def own_name(file: Any) -> str:
+    """What the sender calls the file, without the folders."""
+    return re.split(r"[/\\]", str(file.filename or ""))[-1]
+
+
+async def keep(file: Any, folder: Path, number: int) -> Path:
+    """The upload as a file in the folder.
+
+    Its name is kept as far as it is harmless, because readers look at endings and at pairs of names; and all lie in one
+    folder, because the slices of a series do.
+    """
+    plain = re.sub(r"[^A-Za-z0-9._-]", "_", own_name(file))[-120:].lstrip(".") or f"file{number}"
+    while (folder / plain).exists():
+        plain = f"{number}-{plain}"
+    with (folder / plain).open("xb") as out:
         while block := await file.read(1 << 20):
             out.write(block)
-    return place
-
-
-def _card(desk: Answerer) -> str:
-    adapted = getattr(desk, "adapted", None)
-    written = adapted.run.path / "card.md" if adapted is not None else None
-    if written is not None and written.exists():
-        return written.read_text()
-    c = desk.card
-    return (
-        f"# {c.run}\n\nAnswers `{c.task}` ({c.kind}) by {c.method} from {c.labels} labelled patients, reading {', '.join(c.inputs)}.\n\n"
-        "**It has not been examined**: no figure is known of it. Run `polyclinic evaluate` on it.\n\n"
-        f"{NOTICE}\n"
-    )
+    return folder / plain
 
 
 def serve(
@@ -208,20 +216,20 @@ def serve(
         host: anything but loopback is warned about: there is no login.
         limit_mb: MiB of a request.
         say: where the address is told; stderr by default.
+    Raises:
+        RunError, AdaptError: there is no adapted run.
+        OSError: the address cannot be used.
     """
     try:
         import uvicorn
     except ImportError as error:
         raise MissingExtraError("uvicorn", "clinic") from error
-    import socket
-
     tell = say or (lambda line: print(line, file=sys.stderr, flush=True))
     open_to_all = host not in LOOPBACK
-    app = create_app(run, limit_mb=limit_mb, hosts=None if open_to_all else LOOPBACK)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    with listener:
-        listener.bind((host, port))
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))  # first: an address in use is known before the model is read
+        app = create_app(run, limit_mb=limit_mb, hosts=None if open_to_all else LOOPBACK)
         listener.listen(64)
         if open_to_all:
             bar = "!" * 78
@@ -230,17 +238,16 @@ def serve(
                 f"address can use it. Put it behind one that has both, or leave out --host.\n{bar}"
             )
         shown = f"[{host}]" if ":" in host else host
-        tell(
-            f"polyclinic serves {Path(_name(run)).name} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it."
-        )
+        tell(f"polyclinic serves {_name(run)} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it.")
         if not LOG.handlers:
             LOG.addHandler(logging.StreamHandler())
             LOG.setLevel(logging.INFO)
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5)
-        )
-        server.run(sockets=[listener])
+        server = uvicorn.Server(uvicorn.Config(app, **SERVER))
+        with only_our_words(), suppress(KeyboardInterrupt):  # uvicorn hands Ctrl-C on when it has ended everything
+            server.run(sockets=[listener])
 
 
 def _name(run: Run | Adapted | str | Path) -> str:
-    return str(run.run.path if isinstance(run, Adapted) else run.path if isinstance(run, Run) else run)
+    return (
+        run.run.path if isinstance(run, Adapted) else run.path if isinstance(run, Run) else Path(run).resolve()
+    ).name

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -15,9 +18,12 @@ from .reply import Edges, Slice, View
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 """Told apart by people who see colours differently (Okabe and Ito 2008)."""
-LARGEST_PX, MOST_SLICES = 512, 64
+LARGEST_PX, FEW_SLICES, MOST_SLICES = 512, 64, 256
+"""A stack of more than `FEW_SLICES` is sent at half the size, one of more than `MOST_SLICES` thinned: 17 million pixels at most."""
 CT_WINDOW = (-160.0, 240.0)
 """Soft tissue, HU."""
+TILT_DEG = 15.0
+_OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
 
 
 def colour(number: int) -> str:
@@ -25,85 +31,149 @@ def colour(number: int) -> str:
     return COLOURS[(number - 1) % len(COLOURS)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stack:
-    """Slices to look at: (n y x) with patient's left on the right and head last, and where they come from.
+    """Slices to look at, and where they come from.
 
     Args:
-        grey: (n y x) uint8.
+        values: (n y x), of a volume with patient's left on the right and head last; in the file's own units.
         mask: (n y x) labels, or None.
-        pixel_mm: (height, width) of a pixel; None where the file has no scale.
+        window: the values that are black and white.
+        pixel_mm: (height, width) of a sample; None where the file has no scale.
+        step_mm: from slice to slice.
         edges: the letters; None where the file does not say.
-        oblique: the slices are tilted by more than 15°.
+        notes: what to know before looking.
     """
 
-    grey: np.ndarray
+    values: np.ndarray
     mask: np.ndarray | None
+    window: tuple[float, float]
     pixel_mm: tuple[float, float] | None
-    edges: Edges | None
-    oblique: bool
+    step_mm: float | None = None
+    edges: Edges | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def fullest(self) -> int:
+        """The slice with most of the mask; the middle one without."""
+        if self.mask is None or not (self.mask > 0).any():
+            return len(self.values) // 2
+        return int((self.mask > 0).sum(axis=(1, 2)).argmax())
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """Which slices are shown: all where they are not too many, always the fullest."""
+        count = len(self.values)
+        if count <= MOST_SLICES:
+            return np.arange(count)
+        return np.unique(np.append(np.linspace(0, count - 1, MOST_SLICES).round().astype(int), self.fullest))
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the pictures: square pixels, no sample smaller than one, unless that is too large."""
+        height_mm, width_mm = self.pixel_mm or (1.0, 1.0)
+        side = min(height_mm, width_mm)
+        height, width = self.values.shape[1] * height_mm / side, self.values.shape[2] * width_mm / side
+        largest = LARGEST_PX if len(self.values) <= FEW_SLICES else LARGEST_PX // 2
+        shrink = min(1.0, largest / max(height, width))
+        return max(1, round(width * shrink)), max(1, round(height * shrink))
+
+    def grey(self, at: int) -> Any:
+        """The picture of a slice."""
+        from PIL import Image
+
+        low, high = self.window
+        shade = (self.values[at].astype(np.float32) - low) / max(high - low, 1e-6)
+        shade = np.nan_to_num(np.clip(shade, 0, 1)) * 255
+        return Image.fromarray(shade.round().astype(np.uint8)).resize(self.size, Image.Resampling.BILINEAR)
+
+    def labels(self, at: int) -> Any | None:
+        """The picture of a slice's labels; None where there are none."""
+        from PIL import Image
+
+        if self.mask is None or not self.mask[at].any():
+            return None
+        plane = np.ascontiguousarray(self.mask[at].astype(np.uint8))
+        return Image.fromarray(plane).resize(self.size, Image.Resampling.NEAREST)
 
 
-def view_of(record: Record, payload: Payload, mask: np.ndarray | None = None) -> View | None:
-    """The record as pictures; None for what is not a picture.
+def stack_of(record: Record, payload: Payload, mask: np.ndarray | None = None) -> Stack:
+    """A record's slices.
 
     Args:
         record: an image or a volume.
         payload: its source array (c z y x) or (c y x).
         mask: labels on the source's grid.
     """
-    if record.modality not in (Modality.IMAGE, Modality.VOLUME):
-        return None
-    stack = lps(payload, mask, record.kind) if record.modality is Modality.VOLUME else flat(payload, mask)
-    chosen, start = pick(stack)
-    mm = stack.pixel_mm
+    return (_volume if record.modality is Modality.VOLUME else _image)(record, payload, mask)
+
+
+def view_of(stack: Stack, record: Record, file: str, caution: str = "") -> View:
+    """The slices as pictures that a page can show.
+
+    Args:
+        stack: of the record.
+        record: an image or a volume.
+        file: what to call it.
+        caution: what the answer does not cover.
+    """
+    mm, (width, _) = stack.pixel_mm, stack.size
+    notes = stack.notes
+    if len(stack.chosen) < len(stack.values):
+        notes = (*notes, f"{len(stack.chosen)} of the {len(stack.values)} slices are shown.")
+    if stack.size[0] * stack.size[1] < stack.values.shape[1] * stack.values.shape[2]:
+        notes = (*notes, "The pictures are smaller than the file's.")
     return View(
+        file=file,
         title=record.kind or record.modality.value,
         modality=record.modality.value,
-        slices=[_slice(stack, int(n)) for n in chosen],
-        start=start,
-        of=len(stack.grey),
+        slices=[_slice(stack, int(n)) for n in stack.chosen],
+        start=int(np.searchsorted(stack.chosen, stack.fullest)),
+        of=len(stack.values),
         edges=stack.edges,
-        scale=f"{mm[1]:.2f} × {mm[0]:.2f} mm a pixel" if mm else "the file has no scale",
-        note="The slices are oblique: the letters name the nearest direction." if stack.oblique else "",
+        pixel_mm=mm and stack.values.shape[2] * mm[1] / width,
+        scale=_scale(stack),
+        note=" ".join(notes),
+        caution=caution,
     )
 
 
-def overlay_of(record: Record, payload: Payload, mask: np.ndarray) -> str:
+def overlay_of(stack: Stack) -> str:
     """PNG, base64: the slice with most of the mask, in colour on grey."""
     from PIL import Image
 
-    stack = lps(payload, mask, record.kind) if record.modality is Modality.VOLUME else flat(payload, mask)
-    at = _fullest(stack)
-    grey, labels = (
-        np.asarray(_sized(plane, stack, nearest))
-        for plane, nearest in ((stack.grey[at], False), (_labels(stack, at), True))
-    )
-    rgb = np.repeat(grey[..., None].astype(np.float32), 3, axis=2)
+    rgb = np.asarray(stack.grey(stack.fullest).convert("RGB")).astype(np.float32)
+    drawn = stack.labels(stack.fullest)
+    labels = np.zeros(rgb.shape[:2], np.uint8) if drawn is None else np.asarray(drawn)
     for number in np.unique(labels[labels > 0]):
         tint = np.array([int(colour(int(number))[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
         rgb[labels == number] = 0.5 * rgb[labels == number] + 0.5 * tint
     return _png(Image.fromarray(rgb.round().astype(np.uint8)))
 
 
-def lps(payload: Payload, mask: np.ndarray | None, kind: str) -> Stack:
-    """A volume as axial slices: x towards patient's left, y towards the back, slices from feet to head."""
+def _volume(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
+    """Axial slices: x towards patient's left, y towards the back, slices from feet to head."""
     array = payload.array[0]
-    grey = greyscale(array, CT_WINDOW if kind.startswith("CT") else None)
+    ct = record.kind.startswith("CT")
+    window = CT_WINDOW if ct else robust_window(array)
+    notes = (f"Shown at {CT_WINDOW[0]:.0f} to {CT_WINDOW[1]:.0f} HU (soft tissue).",) if ct else ()
+    if len(payload.array) > 1:
+        notes = (*notes, f"The first of {len(payload.array)} volumes in the file is shown.")
     if payload.to_world is None:
-        return Stack(grey, mask, None, None, False)
+        return Stack(array, mask, window, None, notes=notes)
     order, sign = nearest_axes(payload.to_world)
-    turn = lambda a: _turn(a, order, sign)
     own = spacing_of(payload.to_world)
     cosines = np.abs(payload.to_world[:3, :3] / own)
-    tilted = min(cosines[world, axis] for world, axis in enumerate(order)) < np.cos(np.deg2rad(15))
-    edges = Edges(left="R", right="L", top="A", bottom="P")
+    if min(cosines[world, axis] for world, axis in enumerate(order)) < np.cos(np.deg2rad(TILT_DEG)):
+        notes = (*notes, "The slices are oblique: the letters name the nearest direction.")
     return Stack(
-        turn(grey),
-        None if mask is None else turn(mask),
+        _turn(array, order, sign),
+        None if mask is None else _turn(mask, order, sign),
+        window,
         (float(own[order[1]]), float(own[order[0]])),
-        edges,
-        bool(tilted),
+        float(own[order[2]]),
+        Edges(left="R", right="L", top="A", bottom="P") if record.attributes.get("oriented", True) else None,
+        notes,
     )
 
 
@@ -113,65 +183,85 @@ def _turn(array: np.ndarray, order: tuple[int, int, int], sign: tuple[int, int, 
     return turned[:: sign[2], :: sign[1], :: sign[0]]
 
 
-def flat(payload: Payload, mask: np.ndarray | None) -> Stack:
-    """An image as one slice, as the file shows it; letters only where it says how the patient lay."""
-    array = payload.array[0]
-    own = spacing_of(payload.to_world) if payload.to_world is not None else None
-    pixel = (float(own[1]), float(own[0])) if own is not None else None
+def _image(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
+    """An image as one slice, as the file shows it."""
+    array, to_world = payload.array[0], payload.to_world
+    own = spacing_of(to_world) if to_world is not None else None
     labels = None if mask is None else mask.reshape(1, *array.shape)
-    return Stack(greyscale(array)[None], labels, pixel, None, False)
+    pixel = (float(own[1]), float(own[0])) if own is not None else None
+    return Stack(array[None], labels, robust_window(array), pixel, edges=_edges(record, to_world))
 
 
-def greyscale(array: np.ndarray, window: tuple[float, float] | None = None) -> np.ndarray:
-    """uint8 by a window, or by the 0.5th and 99.5th percentile."""
-    finite = np.nan_to_num(array.astype(np.float32))
-    low, high = window or np.percentile(finite, [0.5, 99.5])
-    return (np.clip((finite - low) / max(float(high - low), 1e-6), 0, 1) * 255).round().astype(np.uint8)
+def _edges(record: Record, to_world: np.ndarray | None) -> Edges | None:
+    """The letters of a single image, where its file gives directions.
+
+    Source: DICOM PS3.3 C.7.6.1.1.1 (Patient Orientation: of the rows, then of the columns) and C.7.6.2 (image plane).
+    """
+    said = str(record.attributes.get("orientation") or "")
+    if re.fullmatch(r"[LRAPHF]+\\[LRAPHF]+", said):
+        right, bottom = said.split("\\")
+    elif to_world is not None and not np.array_equal(to_world, np.diag(np.diag(to_world))):
+        right, bottom = (_letter(to_world[:3, axis]) for axis in (0, 1))
+    else:  # a scale alone says nothing of how the patient lay
+        return None
+    return Edges(left=right.translate(_OPPOSITE), right=right, top=bottom.translate(_OPPOSITE), bottom=bottom)
 
 
-def pick(stack: Stack) -> tuple[np.ndarray, int]:
-    """Which slices to send, and which of them to show first: all where they are few, always the one with most mask."""
-    count, best = len(stack.grey), _fullest(stack)
-    chosen = (
-        np.arange(count)
-        if count <= MOST_SLICES
-        else np.unique(np.append(np.linspace(0, count - 1, MOST_SLICES).round().astype(int), best))
+def _letter(direction: np.ndarray) -> str:
+    """The letter of the nearest axis; LPS."""
+    axis = int(np.abs(direction).argmax())
+    return ("LR", "PA", "HF")[axis][int(direction[axis] < 0)]
+
+
+def unread(payload: Payload, spacing_mm: Sequence[float], size: Sequence[int]) -> str:
+    """That a volume reaches beyond the standard grid about its centre, where it does: nothing outside was seen by the model.
+
+    Args:
+        payload: the source's.
+        spacing_mm, size: the standard grid's (z y x).
+    """
+    if payload.to_world is None:
+        return ""
+    order, _ = nearest_axes(payload.to_world)
+    extent = np.array(payload.array.shape[:0:-1]) * spacing_of(payload.to_world)
+    has = [float(extent[axis]) for axis in order]
+    seen = [n * mm for n, mm in zip(size[::-1], spacing_mm[::-1], strict=True)]
+    if all(h <= s + m for h, s, m in zip(has, seen, spacing_mm[::-1], strict=True)):
+        return ""
+    words = [
+        " × ".join(f"{min(a, b):.0f}" for a, b in zip(has, seen, strict=True)),
+        " × ".join(f"{h:.0f}" for h in has),
+    ]
+    return (
+        f"The model read only the middle {words[0]} mm of these {words[1]} mm "
+        "(left to right × front to back × feet to head): what lies outside was not looked at."
     )
-    return chosen, int(np.searchsorted(chosen, best))
 
 
-def _fullest(stack: Stack) -> int:
-    if stack.mask is None or not (stack.mask > 0).any():
-        return len(stack.grey) // 2
-    return int((stack.mask > 0).sum(axis=(1, 2)).argmax())
+def robust_window(array: np.ndarray) -> tuple[float, float]:
+    """The 0.5th and 99.5th percentile of the values that are numbers; of about a million of them where there are more."""
+    some = array.reshape(-1)
+    if some.size > 1 << 20:  # drawn, not every n-th: that could be one column of every row
+        some = some[np.random.default_rng(0).integers(0, some.size, 1 << 20)]
+    some = some[np.isfinite(some)]
+    low, high = np.percentile(some, [0.5, 99.5]) if some.size else (0.0, 1.0)
+    return float(low), float(high)
 
 
-def _labels(stack: Stack, at: int) -> np.ndarray:
-    assert stack.mask is not None
-    return stack.mask[at].astype(np.uint8)
+def _scale(stack: Stack) -> str:
+    if stack.pixel_mm is None:
+        return "the file has no scale"
+    height, width = stack.pixel_mm
+    apart = "" if stack.step_mm is None else f", slices {stack.step_mm:.2f} mm apart"
+    return f"{width:.2f} × {height:.2f} mm a sample{apart}"
 
 
 def _slice(stack: Stack, at: int) -> Slice:
-    labels = None if stack.mask is None else _png(_sized(_labels(stack, at), stack, nearest=True))
-    return Slice(image=_png(_sized(stack.grey[at], stack)), mask=labels, place=at + 1)
-
-
-def _sized(plane: np.ndarray, stack: Stack, nearest: bool = False) -> Any:
-    """The plane with square pixels and at most `LARGEST_PX` a side."""
-    from PIL import Image
-
-    height_mm, width_mm = stack.pixel_mm or (1.0, 1.0)
-    side = min(height_mm, width_mm)
-    height, width = plane.shape[0] * height_mm / side, plane.shape[1] * width_mm / side
-    shrink = min(1.0, LARGEST_PX / max(height, width))
-    size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-    made = Image.fromarray(np.ascontiguousarray(plane))
-    if size == made.size:
-        return made
-    return made.resize(size, Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
+    labels = stack.labels(at)
+    return Slice(image=_png(stack.grey(at)), mask=None if labels is None else _png(labels), place=at + 1)
 
 
 def _png(image: Any) -> str:
     out = BytesIO()
-    image.save(out, "PNG")
+    image.save(out, "PNG", compress_level=2)  # half the time of the default, a tenth more bytes
     return base64.b64encode(out.getvalue()).decode()

@@ -10,9 +10,13 @@ from typing import Annotated
 from pydantic import Field
 
 from .early import Early, EarlyFusion
+from .fusion import Fusion, FusionFields
 from .intermediate import Intermediate, IntermediateFusion
 from .late import Late, LateFusion
+from .pooling import Tower
 
 FusionSpec = Annotated[Early | Intermediate | Late, Field(discriminator="kind")]
 
-__all__ = ["Early", "EarlyFusion", "FusionSpec", "Intermediate", "IntermediateFusion", "Late", "LateFusion"]
+__all__ = [
+    "Early", "EarlyFusion", "Fusion", "FusionFields", "FusionSpec", "Intermediate", "IntermediateFusion", "Late", "LateFusion", "Tower",
+]  # fmt: skip

@@ -1,23 +1,23 @@
-"""Early fusion: one trunk over the embeddings of all modalities; the encoders' own trunks are not used."""
+"""Early fusion: one trunk over the embeddings of all modalities; the encoders have none of their own."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from pydantic import Field
 
 from ..schema import Fused, Tokens
 from ..tokens import Layout, Transformer
 from ..tokens.packing import with_values
+from .fusion import Fusion, FusionFields
 from .pooling import balanced
 
 
-class Early(BaseModel):
+class Early(FusionFields):
     """A trunk of `depth` blocks."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["early"] = "early"
+    own_trunks: ClassVar[bool] = False
     depth: int = Field(default=4, ge=1)
     heads: int = Field(default=4, ge=1)
 
@@ -26,10 +26,8 @@ class Early(BaseModel):
         return EarlyFusion(self, width)
 
 
-class EarlyFusion(nn.Module):
+class EarlyFusion(Fusion):
     """The trunk that every modality shares."""
-
-    embeds_only = True
 
     def __init__(self, spec: Early, width: int) -> None:
         super().__init__()

@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Fused, Tokens
 from ..tokens import Layout, Transformer
 from ..tokens.packing import with_values
+from .fusion import Fusion, FusionFields
 from .pooling import balanced
 
 
-class Intermediate(BaseModel):
+class Intermediate(FusionFields):
     """How the tokens meet.
 
     Args:
-        style: "self_attention": all tokens see each other; "latents": `latents` learned tokens join each patient's and
-            carry the answer (after Nagrani et al. 2021 and Jaegle et al. 2021).
+        style: "self_attention": all tokens see each other and their mean answers; "latents": `latents` learned tokens join
+            each patient's and answer for them, as BERT's [CLS] does (Devlin et al. 2019).
         depth, heads: of the trunk.
         latents: how many, with that style.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["intermediate"] = "intermediate"
     style: Literal["self_attention", "latents"] = "self_attention"
     depth: int = Field(default=2, ge=1)
@@ -36,10 +36,8 @@ class Intermediate(BaseModel):
         return IntermediateFusion(self, width)
 
 
-class IntermediateFusion(nn.Module):
+class IntermediateFusion(Fusion):
     """A trunk over each patient's bag."""
-
-    embeds_only = False
 
     def __init__(self, spec: Intermediate, width: int) -> None:
         super().__init__()
@@ -62,5 +60,5 @@ class IntermediateFusion(nn.Module):
         seen = self.trunk(values, Layout.of(patient[order]))
         back = torch.empty_like(seen).index_copy(0, order, seen)
         pooled = back.new_zeros(len(present), back.shape[1])
-        pooled = pooled.index_copy(0, who, back[len(tokens.values) :].view(len(who), len(latents), -1).mean(1))
+        pooled = pooled.index_copy(0, who, back[len(tokens.values) :].view(len(who), *latents.shape).mean(1))
         return Fused(with_values(tokens, back[: len(tokens.values)]), pooled, present)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from ..schema import Fused, Tokens
+from .fusion import Fusion, FusionFields
 from .pooling import by_modality
 
 
-class Late(BaseModel):
+class Late(FusionFields):
     """How the modalities' vectors meet: their mean, or a mean weighted by a learned gate (Arevalo et al. 2017)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["late"] = "late"
     style: Literal["mean", "gated"] = "mean"
 
@@ -24,10 +23,8 @@ class Late(BaseModel):
         return LateFusion(self, width)
 
 
-class LateFusion(nn.Module):
+class LateFusion(Fusion):
     """Tokens of different modalities never see each other."""
-
-    embeds_only = False
 
     def __init__(self, spec: Late, width: int) -> None:
         super().__init__()
@@ -37,6 +34,6 @@ class LateFusion(nn.Module):
         """Tokens (n d) → the same tokens, and (b d)."""
         means, there = by_modality(tokens)
         scores = self.gate(means).squeeze(2) if self.gate is not None else means.new_zeros(there.shape)
-        weights = torch.softmax(scores.masked_fill(~there, float("-inf")), dim=1)
-        weights = torch.where(there, weights, 0.0)
+        weights = torch.softmax(scores.masked_fill(~there, torch.finfo(scores.dtype).min), dim=1)
+        weights = torch.where(there, weights, 0.0)  # a patient without anything has weighed nine nothings
         return Fused(tokens, (weights[:, :, None] * means).sum(1), tokens.lengths > 0)

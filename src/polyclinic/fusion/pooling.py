@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from ..schema import Modality, Tokens
 
 KINDS = len(Modality)
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """One modality's vectors of the patients who have it.
+
+    Args:
+        vectors: (p e), of unit length.
+        patient: (p,) int64, ascending.
+    """
+
+    vectors: Tensor
+    patient: Tensor
 
 
 def by_modality(tokens: Tokens) -> tuple[Tensor, Tensor]:
@@ -18,7 +33,9 @@ def by_modality(tokens: Tokens) -> tuple[Tensor, Tensor]:
     """
     b, d = len(tokens.lengths), tokens.values.shape[1]
     cell = tokens.patient * KINDS + tokens.modality
-    total = tokens.values.new_zeros(b * KINDS, d).index_add(0, cell, tokens.values)
+    # At least float32: a thousand tokens do not sum up in bfloat16.
+    values = tokens.values.to(torch.promote_types(tokens.values.dtype, torch.float32))
+    total = values.new_zeros(b * KINDS, d).index_add(0, cell, values)
     count = torch.bincount(cell, minlength=b * KINDS)
     return (total / count.clamp(min=1)[:, None]).view(b, KINDS, d), (count > 0).view(b, KINDS)
 

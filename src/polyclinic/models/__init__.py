@@ -6,7 +6,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .model import Model, Tower, build_model
+from ..fusion import Tower
+from .model import Model, ModelFields, build_model
 from .two_tower import TwoTower
 from .unified import Unified
 from .weights import WeightsError, load_weights, save_weights
@@ -15,6 +16,7 @@ ModelSpec = Annotated[TwoTower | Unified, Field(discriminator="kind")]
 
 __all__ = [
     "Model",
+    "ModelFields",
     "ModelSpec",
     "Tower",
     "TwoTower",

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from ..fusion import FusionSpec, Intermediate
+from ..fusion import Fusion, FusionSpec, Intermediate, Tower
 from ..harmonise import Fingerprint
 from ..schema import Batch, Fused, Modality, Tokens
-from ..tokens import Encoder, join
+from ..tokens import Encoder, EncoderFields, join
 from ..tokens.packing import with_values
 
 
-class ModelFields(BaseModel):
-    """What every model's specification has.
+class ModelFields(BaseModel, ABC):
+    """What every model's specification has; a subclass adds its `kind`.
 
     Args:
         width: d of the fusion.
@@ -34,18 +33,9 @@ class ModelFields(BaseModel):
     embedding: int = Field(default=128, ge=8)
     fusion: FusionSpec = Intermediate()
 
-
-@dataclass(frozen=True, slots=True)
-class Tower:
-    """Vectors of the patients who have a modality.
-
-    Args:
-        vectors: (p e), of unit length.
-        patient: (p,) int64, ascending.
-    """
-
-    vectors: Tensor
-    patient: Tensor
+    @abstractmethod
+    def build(self, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int) -> Model:
+        """The module, freshly initialised; the arguments are `Model`'s."""
 
 
 @contextmanager
@@ -53,33 +43,38 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     """Initial weights that depend on the seed and the part's name, and on no other part; the world's state is put back."""
     number = int.from_bytes(hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=7).digest(), "big")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number)
+        torch.default_generator.manual_seed(number)  # and not torch.manual_seed, which would seed the accelerators too
         yield
 
 
-class Model(nn.Module):
+class Model(nn.Module, ABC):
     """Any subset of its modalities is a valid patient.
 
     Args:
         spec: width, embedding, fusion.
-        encoders: how to build each modality's encoder.
-        seed: of the initial weights.
+        encoders: an `EncoderSpec` a modality.
+        fingerprint: of the training patients: vocabulary, codes, genes.
+        seed: of the initial weights; a part's depend on it and on no other part.
     """
 
-    def __init__(self, spec: ModelFields, encoders: Mapping[Modality, Callable[[], Encoder]], seed: int) -> None:
+    def __init__(
+        self, spec: ModelFields, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int
+    ) -> None:
         super().__init__()
+        self.own_trunks = spec.fusion.own_trunks
         self.encoders, self.bridge, self.project = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.name = nn.ParameterDict()
         self.width, self.embedding = spec.width, spec.embedding
         for modality in (m for m in Modality if m in encoders):
             with seeded(seed, modality.value):
-                encoder = encoders[modality]()
+                own = encoders[modality] if self.own_trunks else encoders[modality].model_copy(update={"depth": 0})
+                encoder = own.build(fingerprint)
                 self.encoders[modality.value] = encoder
                 self.bridge[modality.value] = nn.Linear(encoder.width, spec.width)
                 self.name[modality.value] = nn.Parameter(torch.randn(spec.width) * 0.1)
                 self.project[modality.value] = nn.Linear(spec.width, spec.embedding)
         with seeded(seed, "fusion"):
-            self.fusion: Any = spec.fusion.build(spec.width)
+            self.fusion: Fusion = spec.fusion.build(spec.width)
 
     @property
     def modalities(self) -> list[Modality]:
@@ -98,33 +93,21 @@ class Model(nn.Module):
 
     def encode(self, batch: Batch) -> dict[Modality, Tokens]:
         """The tokens of each modality that the batch has and the model knows, in the fusion's width."""
-        found = {}
-        for modality in self.modalities:
-            if modality in batch.payloads:
-                encoder = self.encoder(modality)
-                ragged = batch.payloads[modality]
-                tokens = encoder.embed(ragged) if self.fusion.embeds_only else encoder(ragged)
-                found[modality] = self.bridged(modality, tokens)
-        return found
+        there = [m for m in self.modalities if m in batch.payloads]
+        return {m: self.bridged(m, self.encoder(m)(batch.payloads[m])) for m in there}
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
         """What the modalities' tokens are together; a batch without any gives zeros for all."""
         parts = [tokens[m] for m in Modality if m in tokens]
-        if not parts:
-            return Fused(
-                nothing(patients, self.width),
-                torch.zeros(patients, self.width),
-                torch.zeros(patients, dtype=torch.bool),
-            )
-        return self.fusion(join(parts))
+        return self.fusion(join(parts) if parts else nothing(patients, self.width, next(self.parameters()).device))
 
     def forward(self, batch: Batch) -> Fused:
         """Batch → tokens and (b d)."""
         return self.fuse(self.encode(batch), len(batch.patients))
 
+    @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
         """(b d) one modality's vector a patient, before its projection: where the towers end."""
-        raise TypeError(f"{type(self).__name__} does not say where its towers end")
 
     def towers(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tower]:
         """Each modality's unit vectors in the space that all share, for the patients who have it."""
@@ -136,21 +119,16 @@ class Model(nn.Module):
         return out
 
 
-def nothing(patients: int, width: int) -> Tokens:
+def nothing(patients: int, width: int, device: torch.device) -> Tokens:
     """No tokens at all of b patients."""
-    empty = torch.zeros(0, dtype=torch.int64)
-    return Tokens(
-        torch.zeros(0, width),
-        empty,
-        empty,
-        empty,
-        torch.zeros(0, 4),
-        torch.zeros(0),
-        torch.zeros(patients, dtype=torch.int64),
-    )
+    numbers = lambda n: torch.zeros(n, dtype=torch.int64, device=device)
+    floats = lambda *shape: torch.zeros(shape, device=device)
+    return Tokens(floats(0, width), numbers(0), numbers(0), numbers(0), floats(0, 4), floats(0), numbers(patients))
 
 
-def build_model(spec: Any, encoders: Mapping[Modality, Any], fingerprint: Fingerprint, seed: int) -> Model:
+def build_model(
+    spec: ModelFields, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int
+) -> Model:
     """The model of a recipe, freshly initialised.
 
     Args:
@@ -159,5 +137,4 @@ def build_model(spec: Any, encoders: Mapping[Modality, Any], fingerprint: Finger
         fingerprint: of the training patients: vocabulary, codes, genes.
         seed: of the weights.
     """
-    builders = {m: (lambda s=s: s.build(fingerprint)) for m, s in encoders.items()}
-    return spec.build(builders, seed)
+    return spec.build(encoders, fingerprint, seed)

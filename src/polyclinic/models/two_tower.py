@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
 from ..fusion.pooling import balanced
+from ..harmonise import Fingerprint
 from ..schema import Modality, Tokens
-from ..tokens import Encoder
+from ..tokens import EncoderFields
 from .model import Model, ModelFields
 
 
@@ -18,9 +19,9 @@ class TwoTower(ModelFields):
 
     kind: Literal["two_tower"] = "two_tower"
 
-    def build(self, encoders: Mapping[Modality, Callable[[], Encoder]], seed: int) -> TwoTowerModel:
+    def build(self, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int) -> TwoTowerModel:
         """The module, freshly initialised."""
-        return TwoTowerModel(self, encoders, seed)
+        return TwoTowerModel(self, encoders, fingerprint, seed)
 
 
 class TwoTowerModel(Model):

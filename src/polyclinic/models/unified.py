@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 from torch import Tensor
 
+from ..harmonise import Fingerprint
 from ..schema import Modality, Tokens
-from ..tokens import Encoder
+from ..tokens import EncoderFields
 from .model import Model, ModelFields
 
 
@@ -17,9 +18,9 @@ class Unified(ModelFields):
 
     kind: Literal["unified"] = "unified"
 
-    def build(self, encoders: Mapping[Modality, Callable[[], Encoder]], seed: int) -> UnifiedModel:
+    def build(self, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int) -> UnifiedModel:
         """The module, freshly initialised."""
-        return UnifiedModel(self, encoders, seed)
+        return UnifiedModel(self, encoders, fingerprint, seed)
 
 
 class UnifiedModel(Model):

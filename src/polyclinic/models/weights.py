@@ -17,7 +17,7 @@ from ..schema import PolyclinicError
 
 
 class WeightsError(PolyclinicError):
-    """Weights that are not of this model."""
+    """Weights that are not of this model, or that could not be read or written."""
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -29,53 +29,67 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, A
     """Write weights whole or not at all.
 
     The header holds only the format and the configuration's hash, so that equal weights give equal bytes.
+
+    Raises:
+        WeightsError: the disk is full, or the place cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    own = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     try:
-        save_file(
-            {k: v.detach().cpu().contiguous() for k, v in state.items()},
-            beside,
-            {"format": "pt", "config": config_hash(config)},
-        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(own, beside, {"format": "pt", "config": config_hash(config)})
         os.replace(beside, path)
-    except Exception as error:  # safetensors raises its own error for a full disk
-        beside.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise WeightsError(
-            f"weights that could not be written ({type(error).__name__})", "room on the disk", "free some space"
+            f"{path.name} could not be written ({error})",
+            f"room on the disk, and a folder {path.parent} that may be written",
+            "free some space, or choose another folder",
         ) from error
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def load_weights(path: Path, module: torch.nn.Module, config: Mapping[str, Any] | None = None) -> None:
-    """Read weights into a module, every one of them and in its shape.
+    """Read weights into a module, every one of them, in its shape and its type.
 
+    Args:
+        path: a safetensors file.
+        module: whose weights they are; untouched where they are not.
+        config: refuse weights that were saved with another.
     Raises:
         WeightsError: the file is broken, of another configuration, or its weights are others; it names the first.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             about = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:
+    except (OSError, SafetensorError) as error:
         raise WeightsError(
-            f"{path.name} does not open ({type(error).__name__})", "a whole safetensors file", "copy it again"
+            f"{path.name} does not open ({error})", "a whole safetensors file", "copy it again"
         ) from error
-    if config is not None and about.get("config") not in (None, config_hash(config)):
+    if config is not None and about.get("config") != config_hash(config):
         raise WeightsError(
             f"{path.name} belongs to another configuration", "the run's own weights", "train or copy them again"
         )
-    wanted = {k: tuple(v.shape) for k, v in module.state_dict().items()}
-    found = {k: tuple(v.shape) for k, v in state.items()}
-    wrong = sorted(k for k in wanted.keys() | found.keys() if wanted.get(k) != found.get(k))
+    wanted, found = _described(module.state_dict()), _described(state)
+    wrong = [k for k in sorted(wanted.keys() | found.keys()) if wanted.get(k) != found.get(k)]
     if wrong:
-        close = difflib.get_close_matches(wrong[0], found, n=1)
+        first = wrong[0]
+        close = [] if first in found else difflib.get_close_matches(first, found, n=1)
         raise WeightsError(
-            f"{len(wrong)} weights of {path.name} do not fit, first {wrong[0]} {found.get(wrong[0], 'absent')}",
-            f"{wanted.get(wrong[0], 'no such weight')}" + (f" (the file has {close[0]})" if close else ""),
+            f"{len(wrong)} weights of {path.name} do not fit; the first is {first}: {found.get(first, 'absent')}"
+            + (f" (the file has {close[0]})" if close else ""),
+            wanted.get(first, "no such weight"),
             "use the recipe that the weights were trained with",
         )
     module.load_state_dict(state)
+
+
+def _described(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """Each weight's shape and type, as a person reads them."""
+    return {k: f"{tuple(v.shape)} {str(v.dtype).removeprefix('torch.')}" for k, v in state.items()}

@@ -13,11 +13,13 @@ from .contrastive import Contrastive, ContrastiveObjective, clip_loss
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 
 ObjectiveSpec = Annotated[Contrastive | Masked | SegmentationPart | Hybrid, Field(discriminator="kind")]
 
 __all__ = [
-    "Contrastive", "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedObjective", "ObjectiveSpec",
-    "PatchDecoder", "SegmentationObjective", "SegmentationPart", "clip_loss", "dice_cross_entropy",
+    "Backbone", "Contrastive", "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedObjective",
+    "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder",
+    "SegmentationObjective", "SegmentationPart", "clip_loss", "dice_cross_entropy",
 ]  # fmt: skip

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
+from .objective import Backbone, Objective, ObjectiveFields
 
 LARGEST_SCALE = 100.0
 """1 / temperature is kept below this (Radford et al. 2021, section 2.5)."""
@@ -25,12 +26,15 @@ def clip_loss(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
         one, other: (p e) unit vectors; row i of both is one patient.
         scale: () the inverse of the temperature.
     """
-    logits = scale * one @ other.T
+    with torch.autocast(
+        one.device.type, enabled=False
+    ):  # bfloat16 has two digits, which the scale multiplies by up to 100
+        logits = scale * one @ other.T
     same = torch.arange(len(one), device=one.device)
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
 
 
-class Contrastive(BaseModel):
+class Contrastive(ObjectiveFields):
     """Which modalities are compared.
 
     Args:
@@ -40,23 +44,22 @@ class Contrastive(BaseModel):
         weight: in a hybrid objective.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["contrastive"] = "contrastive"
     loss: Literal["clip"] = "clip"
     pairs: Literal["all"] | tuple[tuple[Modality, Modality], ...] = "all"
     temperature: float = Field(default=0.07, gt=0)
     weight: float = Field(default=1.0, ge=0)
 
-    def modalities(self) -> set[Modality]:
-        """Those it names."""
+    def named(self) -> set[Modality]:
+        """Those of its pairs."""
         return set() if self.pairs == "all" else {m for pair in self.pairs for m in pair}
 
-    def build(self, model: Any, classes: Mapping[str, int]) -> ContrastiveObjective:
+    def build(self, model: Backbone, classes: Mapping[str, int]) -> ContrastiveObjective:
         """The module, with its learned temperature."""
         return ContrastiveObjective(self)
 
 
-class ContrastiveObjective(nn.Module):
+class ContrastiveObjective(Objective):
     """Each pair of modalities that at least two patients of the batch have both of gives a term."""
 
     def __init__(self, spec: Contrastive) -> None:
@@ -65,7 +68,7 @@ class ContrastiveObjective(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / spec.temperature)))
 
     def forward(
-        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The terms `contrastive/a-b`."""
         towers = model.towers(model.encode(batch) if tokens is None else tokens)
@@ -75,8 +78,9 @@ class ContrastiveObjective(nn.Module):
         for a, b in pairs:
             if a not in towers or b not in towers:
                 continue
-            both = torch.isin(towers[a].patient, towers[b].patient), torch.isin(towers[b].patient, towers[a].patient)
+            one, other = towers[a], towers[b]
+            both = torch.isin(one.patient, other.patient), torch.isin(other.patient, one.patient)
             if int(both[0].sum()) >= 2:
-                found[f"contrastive/{a}-{b}"] = clip_loss(towers[a].vectors[both[0]], towers[b].vectors[both[1]], scale)
+                found[f"contrastive/{a}-{b}"] = clip_loss(one.vectors[both[0]], other.vectors[both[1]], scale)
         share = self.spec.weight / max(len(found), 1)
         return Losses(found, dict.fromkeys(found, share))

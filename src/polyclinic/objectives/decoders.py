@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..schema import Modality, Ragged, Tokens
+from ..schema import Modality, Tokens
 from ..tokens import Layout, Transformer
 from ..tokens.position import PhysicalPosition
 
@@ -49,16 +49,15 @@ class PatchDecoder(nn.Module):
         return self.leave(self.blocks(values, Layout.of(every.record))[~keep])
 
 
-def _conv(dims: int) -> type[nn.Conv2d] | type[nn.Conv3d]:
-    return nn.Conv2d if dims == 2 else nn.Conv3d
+CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class ConvStep(nn.Module):
-    """Convolution 3³, instance norm, leaky ReLU, twice, the second around a shortcut."""
+    """Convolution 3 × 3 (× 3), instance norm and leaky ReLU, twice; a shortcut goes around the second."""
 
     def __init__(self, dims: int, inside: int, outside: int, stride: int = 1) -> None:
         super().__init__()
-        conv = _conv(dims)
+        conv = CONVOLUTION[dims]
         self.first = conv(inside, outside, 3, stride, 1)
         self.second = conv(outside, outside, 3, 1, 1)
 
@@ -89,7 +88,7 @@ class MaskDecoder(nn.Module):
     def __init__(self, width: int, modality: Modality, patch: tuple[int, ...], classes: int, channels: int = 8) -> None:
         super().__init__()
         self.modality, self.patch, self.classes = modality, patch, classes
-        dims, c, conv = len(patch), channels, _conv(len(patch))
+        dims, c, conv = len(patch), channels, CONVOLUTION[len(patch)]
         self.stem = conv(1, c, 3, 1, 1)
         self.down = nn.ModuleList(
             [ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)]
@@ -100,17 +99,15 @@ class MaskDecoder(nn.Module):
         self.out = conv(3 * c, c, 3, 1, 1)
         self.leave = conv(c, classes, 1)
 
-    def forward(self, tokens: Tokens, ragged: Ragged) -> Tensor:
+    def forward(self, tokens: Tokens, x: Tensor) -> Tensor:
         """Logits of every sample.
 
         Args:
             tokens: after fusion, of any modalities (those of this modality are used, which stand in the records' order).
-            ragged: the modality's records, m of one shape.
+            x: (m 1 z y x) or (m 1 y x), the modality's records.
         Returns:
             (m k z y x) or (m k y x)
         """
-        x = ragged.values
-        assert isinstance(x, Tensor)
         m, grid = len(x), [n // p for n, p in zip(x.shape[2:], self.patch, strict=True)]
         mine = self.tokens(tokens.values[tokens.modality == self.modality.number])
         placed = mine.view(m, *grid, -1).movedim(-1, 1)
@@ -118,7 +115,8 @@ class MaskDecoder(nn.Module):
         for step in self.down:
             levels.append(step(levels[-1]))
         if placed.shape[2:] != levels[-1].shape[2:]:
-            placed = F.interpolate(placed.float(), levels[-1].shape[2:], mode="nearest").to(placed.dtype)
+            # "area" is the nearest where there are fewer tokens than samples, and the mean of all where there are more.
+            placed = F.interpolate(placed.float(), levels[-1].shape[2:], mode="area").to(placed.dtype)
         y = self.bottom(levels[-1] + placed)
         for step, skip in zip(self.up, (levels[2], levels[1]), strict=True):
             y = step(torch.cat([F.interpolate(y, skip.shape[2:], mode="nearest"), skip], 1))

@@ -3,47 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from pydantic import Field
+from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
 from .contrastive import Contrastive
 from .generative import Masked
+from .objective import Backbone, Objective, ObjectiveFields
 from .segmentation import SegmentationPart
 
 Part = Annotated[Contrastive | Masked | SegmentationPart, Field(discriminator="kind")]
 
 
-class Hybrid(BaseModel):
+class Hybrid(ObjectiveFields):
     """Several objectives at once; each part has its own weight."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["hybrid"] = "hybrid"
     parts: tuple[Part, ...] = Field(min_length=1)
 
-    def build(self, model: Any, classes: Mapping[str, int]) -> HybridObjective:
+    def named(self) -> set[Modality]:
+        """Those of its parts."""
+        return set().union(*(part.named() for part in self.parts))
+
+    def build(self, model: Backbone, classes: Mapping[str, int]) -> HybridObjective:
         """The module, with those of its parts."""
         return HybridObjective(self, model, classes)
 
 
-class HybridObjective(nn.Module):
+class HybridObjective(Objective):
     """The parts' terms together."""
 
-    def __init__(self, spec: Hybrid, model: Any, classes: Mapping[str, int]) -> None:
+    def __init__(self, spec: Hybrid, model: Backbone, classes: Mapping[str, int]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, classes) for n, p in enumerate(spec.parts)})
 
     def forward(
-        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
-        """Every part's terms; whole records are encoded once."""
-        tokens = model.encode(batch) if tokens is None else tokens
-        terms, weights = {}, {}
-        for part in self.parts.values():
+        """Every part's terms; whole records are encoded once. The second of two terms of one name bears its part's number."""
+        parts = [part for part in self.parts.values() if isinstance(part, Objective)]
+        if tokens is None and any(part.whole for part in parts):
+            tokens = model.encode(batch)
+        terms: dict[str, Tensor] = {}
+        weights: dict[str, float] = {}
+        for number, part in enumerate(parts):
             losses = part(model, batch, generator, tokens)
-            terms |= losses.terms
-            weights |= losses.weights
+            for name, term in losses.terms.items():
+                free = name if name not in terms else f"{name} ({number})"
+                terms[free], weights[free] = term, losses.weights[name]
         return Losses(terms, weights)

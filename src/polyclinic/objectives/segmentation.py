@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
 
 from ..schema import Batch, Losses, Modality, Target, Tokens
+from ..tokens import select
 from .decoders import MaskDecoder
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
 
 
-class SegmentationPart(BaseModel):
+class SegmentationPart(ObjectiveFields):
     """Supervised segmentation while pretraining.
 
     Args:
@@ -25,20 +27,45 @@ class SegmentationPart(BaseModel):
         weight: in a hybrid objective.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["segmentation"] = "segmentation"
     task: str
     labels: int | None = Field(default=None, ge=1)
     channels: int = Field(default=8, ge=2)
     weight: float = Field(default=1.0, ge=0)
 
-    def build(self, model: Any, classes: Mapping[str, int]) -> SegmentationObjective:
+    def named(self) -> set[Modality]:
+        """Volumes."""
+        return {Modality.VOLUME}
+
+    def build(self, model: Backbone, classes: Mapping[str, int]) -> SegmentationObjective:
         """The module, with its mask decoder."""
         return SegmentationObjective(self, model, classes[self.task])
 
 
+def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: int) -> MaskDecoder:
+    """The decoder of masks of a modality's records.
+
+    Raises:
+        ObjectiveError: the model does not read the modality, or its tokens lie on no grid.
+    """
+    if modality not in model.modalities:
+        raise ObjectiveError(
+            f"a segmentation of {modality}, which the model does not read",
+            "one of " + ", ".join(model.modalities),
+            f"add an encoder of {modality} to the recipe",
+        )
+    patch = model.encoder(modality).patch
+    if not patch:
+        raise ObjectiveError(
+            f"a segmentation of {modality}, whose encoder's tokens lie on no grid",
+            "an encoder with a `patch`",
+            "take another encoder",
+        )
+    return MaskDecoder(model.width, modality, patch, classes, channels)
+
+
 def dice_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Mean of cross-entropy and soft Dice loss (Isensee et al. 2021; background left out of Dice).
+    """Sum of cross-entropy and soft Dice loss (Isensee et al. 2021; background left out of Dice).
 
     Args:
         logits: (m k …) float32.
@@ -53,30 +80,49 @@ def dice_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def labelled_loss(logits: Tensor, target: Target) -> Tensor | None:
-    """The loss over the records that have a mask; None where none has."""
-    if not bool(target.mask.any()):
+    """The loss over the records that have a mask; None where none has.
+
+    Raises:
+        ObjectiveError: a mask has a label beyond the classes.
+    """
+    known = target.mask.tolist()
+    if not any(known):
         return None
-    masks = torch.stack([v for v, known in zip(target.values, target.mask.tolist(), strict=True) if known])
-    return dice_cross_entropy(logits[target.mask].float(), masks.to(logits.device))
+    masks = torch.stack([v for v, has in zip(target.values, known, strict=True) if has]).to(logits.device)
+    k = logits.shape[1]
+    if int(masks.max()) >= k or int(masks.min()) < 0:
+        raise ObjectiveError(
+            f"a mask with the labels {int(masks.min())} to {int(masks.max())}",
+            f"0 for background, and 1 to {k - 1} for the task's classes",
+            "name every label in the task's `classes`, or mend the mask",
+        )
+    return dice_cross_entropy(logits[target.mask.to(logits.device)].float(), masks)
 
 
-class SegmentationObjective(nn.Module):
+class SegmentationObjective(Objective):
     """A mask decoder on the fused tokens of the volumes."""
 
-    def __init__(self, spec: SegmentationPart, model: Any, classes: int) -> None:
+    def __init__(self, spec: SegmentationPart, model: Backbone, classes: int) -> None:
         super().__init__()
         self.spec = spec
-        encoder = model.encoder(Modality.VOLUME)
-        self.decoder = MaskDecoder(model.width, Modality.VOLUME, encoder.patch, classes, spec.channels)
+        self.decoder = mask_decoder(model, Modality.VOLUME, classes, spec.channels)
 
     def forward(
-        self, model: Any, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The term `segmentation/task`, where the batch has a mask."""
         target = batch.targets.get(self.spec.task)
         if target is None or Modality.VOLUME not in batch.payloads or not bool(target.mask.any()):
             return Losses({}, {})
-        fused = model.fuse(model.encode(batch) if tokens is None else tokens, len(batch.patients))
-        term = labelled_loss(self.decoder(fused.tokens, batch.payloads[Modality.VOLUME]), target)
+        ragged, tokens = batch.payloads[Modality.VOLUME], model.encode(batch) if tokens is None else tokens
+        # No patient sees another, so those without a mask need not be fused and decoded.
+        owners = ragged.patient[target.mask]
+        theirs = {m: select(t, torch.isin(t.patient, owners)) for m, t in tokens.items()}
+        fused, rows = model.fuse(theirs, len(batch.patients)), torch.isin(ragged.patient, owners)
+        assert isinstance(ragged.values, Tensor)
+        logits = self.decoder(fused.tokens, ragged.values[rows])
+        masks = [mask for mask, own in zip(target.values, rows.tolist(), strict=True) if own]
+        term = labelled_loss(logits, Target(masks, target.mask[rows]))
+        assert term is not None
         name = f"segmentation/{self.spec.task}"
-        return Losses({} if term is None else {name: term}, {name: self.spec.weight})
+        return Losses({name: term}, {name: self.spec.weight})

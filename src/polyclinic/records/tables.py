@@ -17,7 +17,7 @@ PATIENT_COLUMNS = (
     "patientid", "patient", "subjectid", "subject", "caseid", "mrn", "personid", "patientunitstayid", "participantid",
 )  # fmt: skip
 TIME_COLUMNS = ("time", "datetime", "date", "studydate", "admittime", "charttime", "visitdate")
-UNKNOWN = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "unknown", "would have been stated"})
+UNKNOWN = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "unknown", "todo", "would have been stated"})
 """Spellings of not knowing: the cell is absent, which is neither zero nor no."""
 
 _SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")

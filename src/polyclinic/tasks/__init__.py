@@ -10,14 +10,14 @@ from typing import Annotated
 from pydantic import Field
 
 from .classification import Classification, ClassificationTask
-from .retrieval import Retrieval, retrieval_metrics
+from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
 from .survival import Survival, SurvivalTask, cox_loss
-from .task import Answer, Predictions, Task, TaskError
+from .task import Answer, LinearTask, Predictions, Task, TaskError, TaskFields
 
 TaskSpec = Annotated[Classification | Segmentation | Survival | Retrieval, Field(discriminator="kind")]
 
 __all__ = [
-    "Answer", "Classification", "ClassificationTask", "Predictions", "Retrieval", "Segmentation", "SegmentationTask", "Survival",
-    "SurvivalTask", "Task", "TaskError", "TaskSpec", "cox_loss", "retrieval_metrics",
+    "Answer", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Retrieval", "Segmentation", "SegmentationTask",
+    "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "cox_loss", "ranks",
 ]  # fmt: skip

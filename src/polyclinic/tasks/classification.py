@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cohort import Label
-from ..schema import Batch, Modality, Target
-from .task import Answer, Predictions, Task, TaskFields
+from ..models import Model
+from ..schema import Modality, Target
+from .task import Answer, LinearTask, Predictions, TaskFields
+
+YES = ("y", "yes", "1", "true", "positive", "present")
+"""Cells that say no more than that the column applies."""
 
 
 class Classification(TaskFields):
@@ -37,39 +41,22 @@ class Classification(TaskFields):
         """The columns that must not be inputs."""
         return (self.column,)
 
-    def build(self, name: str, model: Any) -> ClassificationTask:
+    def build(self, name: str, model: Model) -> ClassificationTask:
         """The head, freshly initialised."""
         return ClassificationTask(name, self, model.width)
 
 
-class ClassificationTask(Task):
-    """A linear head on the patient's vector.
-
-    Args:
-        name, spec: the task.
-        width: of the vector.
-    """
+class ClassificationTask(LinearTask):
+    """The output is logits (b,)."""
 
     def __init__(self, name: str, spec: Classification, width: int) -> None:
-        super().__init__(name, spec)
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.head = nn.Linear(width, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def read(self, pooled: Tensor) -> Tensor:
-        """(b d) → logits (b,)."""
-        return self.head(self.norm(pooled.float())).squeeze(1)
-
-    def output(self, model: Any, batch: Batch) -> Tensor:
-        """Logits (b,)."""
-        return self.read(model(batch).pooled)
+        super().__init__(name, spec, width, bias=True)
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cross-entropy over the labelled, both classes with equal weight in the batch."""
+        assert isinstance(target.values, Tensor)
         if not bool(target.mask.any()):
             return None
-        assert isinstance(target.values, Tensor)
         truth = target.values[target.mask].float()
         each = F.binary_cross_entropy_with_logits(output[target.mask], truth, reduction="none")
         positives = truth.sum().clamp(min=1)
@@ -89,9 +76,16 @@ class ClassificationTask(Task):
             "average_precision": float(average_precision_score(known.targets, known.outputs)),
         }
 
+    def finding(self) -> str:
+        """What is asked, in words: the cells that mean yes, or the column where these say no more than yes."""
+        column, cells = self.spec.column.replace("_", " "), " or ".join(self.spec.positive)
+        if all(cell.strip().lower() in YES for cell in self.spec.positive):
+            return column
+        return cells if any(len(cell) > 2 for cell in self.spec.positive) else f"{column} {cells}"
+
     def present(self, probability: float, used: tuple[Modality, ...]) -> Answer:
         """The probability in words."""
-        what = " or ".join(self.spec.positive) if self.spec.positive != ("Y",) else self.spec.column.replace("_", " ")
+        what = self.finding()
         words = "likely" if probability >= 0.8 else "unlikely" if probability <= 0.2 else "not clear"
         return Answer(
             f"{what}: {words} (score {probability:.2f})", {"score": round(probability, 4), "finding": what}, used

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from pydantic import Field
 from torch import Tensor
 
 from ..cohort import Label
-from ..objectives.decoders import MaskDecoder
-from ..objectives.segmentation import labelled_loss
+from ..models import Model
+from ..objectives.segmentation import labelled_loss, mask_decoder
 from ..schema import Batch, Modality, Target
 from .task import Answer, Predictions, Task, TaskError, TaskFields
 
@@ -51,7 +51,7 @@ class Segmentation(TaskFields):
         """No column is a label."""
         return ()
 
-    def build(self, name: str, model: Any) -> SegmentationTask:
+    def build(self, name: str, model: Model) -> SegmentationTask:
         """The decoder, freshly initialised."""
         return SegmentationTask(name, self, model)
 
@@ -59,21 +59,23 @@ class Segmentation(TaskFields):
 class SegmentationTask(Task):
     """A mask decoder on the fused tokens."""
 
-    def __init__(self, name: str, spec: Segmentation, model: Any) -> None:
+    def __init__(self, name: str, spec: Segmentation, model: Model) -> None:
         super().__init__(name, spec)
-        if Modality(spec.modality) not in model.modalities:
-            raise TaskError(
-                f"task {name!r} on {spec.modality}, which the model does not read",
-                "an encoder of it",
-                "add it to the recipe",
-            )
-        patch = model.encoder(Modality(spec.modality)).patch
-        patch = patch if isinstance(patch, tuple) else (patch, patch)
-        self.decoder = MaskDecoder(model.width, Modality(spec.modality), patch, len(spec.classes) + 1, spec.channels)
+        self.decoder = mask_decoder(model, Modality(spec.modality), len(spec.classes) + 1, spec.channels)
 
-    def output(self, model: Any, batch: Batch) -> Tensor:
-        """Logits (m k …) of the batch's records."""
-        return self.decoder(model(batch).tokens, batch.payloads[Modality(self.spec.modality)])
+    def output(self, model: Model, batch: Batch) -> Tensor:
+        """Logits (m k …) of the batch's records.
+
+        Raises:
+            TaskError: the batch has none of the modality that is to be segmented.
+        """
+        ragged = batch.payloads.get(Modality(self.spec.modality))
+        if ragged is None:
+            raise TaskError(
+                f"patients without any {self.spec.modality}", "one to segment", "ask only of patients who have one"
+            )
+        assert isinstance(ragged.values, Tensor)
+        return self.decoder(model(batch).tokens, ragged.values)
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Dice and cross-entropy over the records that have a mask."""
@@ -104,4 +106,5 @@ class SegmentationTask(Task):
 
 def volumes_ml(masks: Sequence[Tensor], classes: int, voxel_ml: float) -> np.ndarray:
     """(p k) mL of each class."""
-    return np.stack([torch.bincount(m.flatten(), minlength=classes + 1)[1:].numpy() * voxel_ml for m in masks])
+    counts = [torch.bincount(m.flatten(), minlength=classes + 1)[1 : classes + 1] for m in masks]
+    return np.stack([c.cpu().numpy() * voxel_ml for c in counts])

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cohort import Label
-from ..schema import Batch, MissingExtraError, Modality, Target
-from .task import Answer, Predictions, Task, TaskFields
+from ..models import Model
+from ..schema import MissingExtraError, Modality, Target
+from .task import Answer, LinearTask, Predictions, TaskFields
 
 
 def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
@@ -43,7 +43,7 @@ class Survival(TaskFields):
     kind: Literal["survival"] = "survival"
     time: str
     event: str
-    event_value: str | float = 1
+    event_value: str | float = 1.0
     unit: str = "months"
 
     def label(self, name: str) -> Label:
@@ -54,42 +54,29 @@ class Survival(TaskFields):
         """The columns that must not be inputs."""
         return (self.time, self.event)
 
-    def build(self, name: str, model: Any) -> SurvivalTask:
+    def build(self, name: str, model: Model) -> SurvivalTask:
         """The head, freshly initialised."""
         return SurvivalTask(name, self, model.width)
 
 
-class SurvivalTask(Task):
-    """A linear log hazard on the patient's vector; the training patients' hazards place an answer among them."""
+class SurvivalTask(LinearTask):
+    """The output is log hazards (b,); the training patients' hazards place an answer among them."""
 
     reference: Tensor
 
     def __init__(self, name: str, spec: Survival, width: int) -> None:
-        super().__init__(name, spec)
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.head = nn.Linear(width, 1, bias=False)
-        nn.init.zeros_(self.head.weight)
-        self.register_buffer("reference", torch.linspace(-2, 2, 101))
-
-    def read(self, pooled: Tensor) -> Tensor:
-        """(b d) → log hazards (b,)."""
-        return self.head(self.norm(pooled.float())).squeeze(1)
-
-    def output(self, model: Any, batch: Batch) -> Tensor:
-        """Log hazards (b,)."""
-        return self.read(model(batch).pooled)
+        super().__init__(name, spec, width, bias=False)  # a baseline hazard takes any offset
+        self.register_buffer("reference", torch.zeros(101))
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cox's loss over the labelled of the batch."""
         assert isinstance(target.values, Tensor)
-        known = target.mask
-        return (
-            cox_loss(output[known], target.values[known, 0], target.values[known, 1]) if int(known.sum()) > 1 else None
-        )
+        time, event = target.values[target.mask].unbind(1)
+        return cox_loss(output[target.mask], time, event)
 
     def refer_to(self, hazards: Tensor) -> None:
         """Remember the training patients' hazards, as 101 quantiles."""
-        self.reference = torch.quantile(hazards.float(), torch.linspace(0, 1, 101))
+        self.reference = torch.quantile(hazards.float(), torch.linspace(0, 1, 101, device=hazards.device))
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """Harrell's concordance; NaN where no pair can be compared."""
@@ -98,6 +85,8 @@ class SurvivalTask(Task):
         except ImportError as error:
             raise MissingExtraError("lifelines", "survival") from error
         known = predictions.labelled()
+        if not len(known.patients):
+            return {"concordance": float("nan")}
         try:
             return {"concordance": float(concordance_index(known.targets[:, 0], -known.outputs, known.targets[:, 1]))}
         except ZeroDivisionError:
@@ -105,7 +94,9 @@ class SurvivalTask(Task):
 
     def present(self, log_hazard: float, used: tuple[Modality, ...]) -> Answer:
         """Where the patient stands among the training patients."""
-        rank = float(np.searchsorted(self.reference.numpy(), log_hazard)) / len(self.reference)
+        # Hazards that are alike lie in the middle of their places: a model that tells nobody apart puts all in the middle.
+        below, upto = (self.reference < log_hazard).float().mean(), (self.reference <= log_hazard).float().mean()
+        rank = float(below + upto) / 2
         group = "higher" if rank >= 2 / 3 else "lower" if rank <= 1 / 3 else "middle"
         return Answer(
             f"{group} third of risk among the training patients (percentile {100 * rank:.0f})",

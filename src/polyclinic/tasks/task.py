@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+import torch
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from ..cohort import Label
+from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Target
 
 
@@ -17,15 +21,31 @@ class TaskError(PolyclinicError):
     """A task that cannot be asked of this model or these records."""
 
 
-class TaskFields(BaseModel):
-    """What every task's specification has.
+class TaskFields(BaseModel, ABC):
+    """What every task's specification has; a subclass adds its `kind` and its own fields.
 
     Args:
         inputs: the modalities that may be read; None for all that the model knows.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    inputs: tuple[Modality, ...] | None = None
+    inputs: tuple[Modality, ...] | None = Field(default=None, min_length=1)
+
+    @abstractmethod
+    def label(self, name: str) -> Label | None:
+        """Where the answers of the task of this name stand; None where it needs none."""
+
+    @abstractmethod
+    def columns(self) -> tuple[str, ...]:
+        """The table columns that must not be inputs."""
+
+    @abstractmethod
+    def build(self, name: str, model: Model) -> Task:
+        """The head, freshly initialised.
+
+        Raises:
+            TaskError: the task cannot be asked of this model.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +98,8 @@ class Answer:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Task(nn.Module):
-    """A head over a model.
+class Task(nn.Module, ABC):
+    """A head over a model. It also has `present`, which puts one patient's answer in clinical form; what that needs differs.
 
     Args:
         name: in the recipe.
@@ -90,14 +110,42 @@ class Task(nn.Module):
         super().__init__()
         self.name, self.spec = name, spec
 
-    def output(self, model: Any, batch: Batch) -> Tensor:
+    @abstractmethod
+    def output(self, model: Model, batch: Batch) -> Tensor:
         """What the head says of a batch."""
-        raise TypeError(f"{type(self).__name__} says nothing")
 
+    @abstractmethod
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """The loss over the labelled; None where nobody is."""
-        raise TypeError(f"{type(self).__name__} has no loss")
 
+    @abstractmethod
     def score(self, predictions: Predictions) -> dict[str, float]:
         """The metrics of labelled predictions; NaN where one is not defined."""
-        raise TypeError(f"{type(self).__name__} has no metric")
+
+
+class LinearTask(Task):
+    """One number of a patient: a linear head on the patient's standardised vector, which says nothing before it is fitted.
+
+    In float32 whatever the model's precision: patients are ranked by it, and bfloat16 would tie them.
+
+    Args:
+        name, spec: the task.
+        width: d of the vector.
+        bias: whether the head has an offset.
+    """
+
+    def __init__(self, name: str, spec: Any, width: int, bias: bool) -> None:
+        super().__init__(name, spec)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.head = nn.Linear(width, 1, bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """(b d) → (b,)."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            return self.head(self.norm(pooled.float())).squeeze(1)
+
+    def output(self, model: Model, batch: Batch) -> Tensor:
+        """(b,)"""
+        return self.read(model(batch).pooled)

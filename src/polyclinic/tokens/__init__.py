@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .encoder import Encoder
+from .encoder import Encoder, EncoderFields
 from .image import ImageEncoder, Vit
 from .omics import OmicsEncoder, Programmes
 from .packing import Layout, join, select
@@ -22,6 +22,6 @@ from .volume import Vit3d, VolumeEncoder
 EncoderSpec = Annotated[Vit | Vit3d | Bert | Events | Programmes | SignalVit, Field(discriminator="kind")]
 
 __all__ = [
-    "Bert", "Encoder", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "OmicsEncoder", "Programmes",
+    "Bert", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "OmicsEncoder", "Programmes",
     "SignalEncoder", "SignalVit", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

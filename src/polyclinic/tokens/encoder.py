@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from typing import Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from ..harmonise import Fingerprint, Standard
 from ..schema import Modality, Ragged, Tokens
 from .packing import Layout, counts, with_values
 from .position import PhysicalPosition
 from .transformer import Transformer
 
 
-class EncoderFields(BaseModel):
-    """The fields that every encoder's specification has."""
+class EncoderFields(BaseModel, ABC):
+    """What every encoder's specification has; a subclass adds its `kind` and its own fields.
+
+    Args:
+        width: d of its tokens.
+        depth: blocks of its trunk; 0 for none.
+        heads: attention heads.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=128, ge=8)
@@ -23,16 +31,25 @@ class EncoderFields(BaseModel):
     heads: int = Field(default=4, ge=1)
 
     @model_validator(mode="after")
-    def _divides(self) -> Any:
+    def _divides(self) -> Self:
         if self.width % self.heads:
             raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
         return self
 
+    @abstractmethod
+    def standard(self, exclude: tuple[str, ...] = ()) -> Standard:
+        """What it wants from the harmoniser; `exclude` are the table columns that the recipe's tasks name."""
 
-class Encoder(nn.Module):
+    @abstractmethod
+    def build(self, fingerprint: Fingerprint) -> Encoder:
+        """The module, freshly initialised; the fingerprint has the training records' vocabulary, codes and genes."""
+
+
+class Encoder(nn.Module, ABC):
     """Records of one modality → tokens.
 
-    A subclass gives `embed` (and, where masked reconstruction should ask for it, `answer`).
+    A subclass gives `embed`. Where masked reconstruction should ask for what was hidden, it gives `answer` and says in
+    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples.
 
     Args:
         modality: which.
@@ -40,6 +57,7 @@ class Encoder(nn.Module):
         scale: of the positions, see `PhysicalPosition`.
     """
 
+    patch: tuple[int, ...] = ()
     answer_kind: Literal["continuous", "categorical"] = "continuous"
     answer_size: int = 0
 
@@ -51,13 +69,13 @@ class Encoder(nn.Module):
         self.position = PhysicalPosition(spec.width, scale)
         self.blocks = Transformer(spec.width, spec.depth, spec.heads)
 
+    @abstractmethod
     def embed(self, ragged: Ragged) -> Tokens:
-        """Tokens before the trunk, with their positions."""
-        raise TypeError(f"{type(self).__name__} does not say how it embeds a record")
+        """Tokens before the trunk, with their positions: each of its own piece of a record and of nothing else."""
 
     def answer(self, ragged: Ragged) -> Tensor:
         """What masked reconstruction asks for, aligned with `embed`'s tokens: (n p), or (n,) int64."""
-        raise TypeError(f"{type(self).__name__} has no answer for masked reconstruction")
+        raise NotImplementedError(f"{type(self).__name__} has no answer for masked reconstruction (answer_size is 0)")
 
     def trunk(self, tokens: Tokens) -> Tokens:
         """Each record's tokens see each other."""
@@ -76,7 +94,7 @@ class Encoder(nn.Module):
             ragged: the records.
             values: (n d).
             record: (n,) row of the ragged, ascending.
-            position: (n 4).
+            position: (n 4) float32, x y z in mm and s in seconds (or words).
             time_h: (n,), by default the record's.
         """
         patient = ragged.patient[record]
@@ -96,22 +114,33 @@ def grid_positions(shape: tuple[int, ...], patch: tuple[int, ...], spacing: Tens
     Returns:
         (m, patches, 4): x, y, z, 0.
     """
-    axes = [torch.arange(n, device=spacing.device, dtype=torch.float32) for n in shape]
+    device = spacing.device
+    axes = [torch.arange(n, device=device, dtype=torch.float32) - (n - 1) / 2 for n in shape]
     index = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(shape))
-    extent = torch.tensor(patch, dtype=torch.float32, device=spacing.device)
-    middle = (torch.tensor(shape, dtype=torch.float32, device=spacing.device) - 1) / 2
-    mm = (index - middle)[None] * extent * spacing[:, None]
-    out = torch.zeros(len(spacing), len(index), 4, device=spacing.device)
-    for axis in range(len(shape)):
-        out[..., len(shape) - 1 - axis] = mm[..., axis]
+    mm = index * torch.tensor(patch, device=device) * spacing[:, None].float()
+    out = torch.zeros(*mm.shape[:2], 4, device=device)
+    out[..., : len(shape)] = mm.flip(-1)  # (z y x) → x, y, z
     return out
+
+
+def spacing_or(ragged: Ragged, nominal: tuple[float, ...]) -> Tensor:
+    """(m k) the records' spacing; a nominal one, in the same axis order and unit, where a file had none."""
+    otherwise = torch.tensor(nominal, device=ragged.patient.device).expand(len(ragged), -1)
+    own = ragged.spacing
+    return otherwise if own is None else torch.where(torch.isfinite(own), own, otherwise)
 
 
 def normalised(patches: Tensor) -> Tensor:
     """Each patch (n p) about zero mean and unit variance: what masked image modelling asks for (He et al. 2022, 4.1)."""
-    return (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True) + 1e-2).sqrt()
+    return (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True, correction=0) + 1e-2).sqrt()
 
 
 def rows(m: int, each: int, device: torch.device) -> Tensor:
     """(m * each,) row numbers 0 0 0 1 1 1 …"""
     return torch.arange(m, device=device).repeat_interleave(each)
+
+
+def rows_of(ragged: Ragged) -> Tensor:
+    """(n,) row numbers of records of differing lengths: 0 0 0 1 2 2 …"""
+    lengths = torch.tensor([len(v) for v in ragged.values], device=ragged.patient.device, dtype=torch.int64)
+    return torch.arange(len(ragged), device=lengths.device).repeat_interleave(lengths)

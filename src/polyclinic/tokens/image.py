@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, ImageStandard
 from ..schema import Modality, Ragged, Tokens
-from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows
+from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows, spacing_or
 
 NOMINAL_SIDE_MM = 350.0
 """The side of an image whose file has no scale: about a chest film's."""
@@ -24,7 +23,7 @@ class Vit(EncoderFields):
     patch: int = Field(default=16, ge=2)
 
     @model_validator(mode="after")
-    def _fits(self) -> Vit:
+    def _fits(self) -> Self:
         if self.size % self.patch:
             raise ValueError(f"patches of {self.patch} do not fill an image of {self.size}")
         return self
@@ -43,29 +42,28 @@ class ImageEncoder(Encoder):
 
     def __init__(self, spec: Vit) -> None:
         super().__init__(Modality.IMAGE, spec)
-        self.patch, self.answer_size = spec.patch, spec.patch**2
-        self.project = nn.Linear(spec.patch**2, spec.width)
+        self.patch, self.answer_size = (spec.patch, spec.patch), spec.patch**2
+        self.project = nn.Linear(self.answer_size, spec.width)
+
+    def grid(self, values: Tensor) -> tuple[int, int]:
+        """How many patches along (y x)."""
+        return values.shape[2] // self.patch[0], values.shape[3] // self.patch[1]
 
     def patches(self, values: Tensor) -> Tensor:
         """(m 1 y x) → (m n p)."""
-        m, _, height, width = values.shape
-        p = self.patch
-        return values.reshape(m, height // p, p, width // p, p).permute(0, 1, 3, 2, 4).reshape(m, -1, p * p)
+        m, p = len(values), self.patch[0]
+        y, x = self.grid(values)
+        return values.reshape(m, y, p, x, p).permute(0, 1, 3, 2, 4).reshape(m, y * x, p * p)
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a patch."""
         assert isinstance(ragged.values, Tensor)
-        m, _, height, width = ragged.values.shape
         patches = self.patches(ragged.values)
-        spacing = ragged.spacing if ragged.spacing is not None else torch.full((m, 2), torch.nan, device=patches.device)
-        spacing = torch.where(torch.isfinite(spacing), spacing, NOMINAL_SIDE_MM / max(height, width))
-        position = grid_positions((height // self.patch, width // self.patch), (self.patch, self.patch), spacing)
-        return self.tokens(
-            ragged,
-            self.project(patches.flatten(0, 1)),
-            rows(m, patches.shape[1], patches.device),
-            position.flatten(0, 1),
-        )
+        m, n, _ = patches.shape
+        nominal = NOMINAL_SIDE_MM / max(ragged.values.shape[2:])
+        position = grid_positions(self.grid(ragged.values), self.patch, spacing_or(ragged, (nominal, nominal)))
+        record = rows(m, n, patches.device)
+        return self.tokens(ragged, self.project(patches.flatten(0, 1)), record, position.flatten(0, 1))
 
     def answer(self, ragged: Ragged) -> Tensor:
         """(n p) standardised patches."""

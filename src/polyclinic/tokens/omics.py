@@ -35,7 +35,7 @@ class Programmes(EncoderFields):
 class OmicsEncoder(Encoder):
     """(m g) with NaN → a token for each programme of which a gene was measured.
 
-    A gene that was not measured adds nothing; the sum over the others is scaled to the programme's size.
+    A gene that was not measured adds nothing; the sum over the others is scaled to the spread that a whole programme's would have.
     """
 
     order: Tensor
@@ -51,7 +51,7 @@ class OmicsEncoder(Encoder):
     def programmes(self, ragged: Ragged) -> Tensor:
         """(m k p), NaN where a gene was not measured or the programme is not full."""
         assert isinstance(ragged.values, Tensor)
-        wide = torch.cat([ragged.values, torch.full_like(ragged.values[:, :1], torch.nan)], dim=1)
+        wide = torch.cat([ragged.values, ragged.values.new_full((len(ragged), 1), torch.nan)], dim=1)
         return wide[:, self.order]
 
     def embed(self, ragged: Ragged) -> Tokens:
@@ -63,9 +63,7 @@ class OmicsEncoder(Encoder):
         value = value / share.clamp(min=1e-3).sqrt() + self.name
         record, place = torch.nonzero(known.any(2), as_tuple=True)
         position = torch.zeros(len(record), 4, device=genes.device)
-        position[:, 3] = (
-            place.float()
-        )  # which programme, as a word's order is: a decoder must know what it is asked for
+        position[:, 3] = place.float()  # as a word's order: a decoder must know which programme it is asked for
         return self.tokens(ragged, value[record, place], record, position)
 
     def answer(self, ragged: Ragged) -> Tensor:

@@ -6,13 +6,18 @@ similar length share a bucket, so that a patient with three tokens is not padded
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..schema import Tokens
+
+SMALLEST_BUCKET = 16
+"""Below this many tokens padding costs less than the calls of another bucket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +25,118 @@ class Bucket:
     """s sequences of at most l tokens.
 
     Args:
-        place: (s l) int64, where each token stands in the packed array; padding repeats the sequence's first.
-        bias: (s 1 1 l) float32, 0 for a token and -inf for padding; None where nothing is padded.
-        lengths: s true lengths.
+        token: (s l) int64, which packed token stands there; padding repeats the sequence's first.
+        inside: (s l) bool, False for padding.
+        bias: (s 1 1 l) float32 to be added to attention's scores, 0 for a token and -inf for padding; None where there is none.
     """
 
-    place: Tensor
+    token: Tensor
+    inside: Tensor
     bias: Tensor | None
-    inside: Tensor | None
+
+
+class Side(NamedTuple):
+    """Sequences side by side, as attention wants them: q, k, v (s h l e) and the bias of their bucket."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    bias: Tensor | None
+
+
+class _Moved(torch.autograd.Function):
+    """Rows taken by number; the gradient is taken back by number.
+
+    Autograd's own gradient of taking rows adds them one by one into zeros, for it cannot know that none is wanted twice:
+    with it attention costs three times as much outside its products (17 ms against 6 for the reports of `benchmarks.pretrain_step`).
+    """
+
+    @staticmethod
+    def forward(rows: Tensor, move: Move) -> Tensor:
+        return rows.index_select(0, move.there)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Move], output: Tensor) -> None:
+        ctx.move = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0].index_select(0, ctx.move.back).index_fill_(0, ctx.move.unread, 0), None
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Rows to other places, and their gradients back.
+
+    Args:
+        there: (k,) for each row of the result, which row it takes; but for padding no row goes to two places.
+        back: (r,) for each row moved, where it is to be found in the result.
+        unread: which of the r rows are padding that the result does not read.
+    """
+
+    there: Tensor
+    back: Tensor
+    unread: Tensor
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """(r e) → (k e)."""
+        moved = _Moved.apply(rows, self)
+        assert isinstance(moved, Tensor)
+        return moved
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """Sequences of one length, which stand one after the other: nothing is padded or moved by number.
+
+    Args:
+        shape: (s, h, l) sequences, heads and tokens a sequence.
+    """
+
+    shape: tuple[int, int, int]
+
+    def split(self, qkv: Tensor) -> list[Side]:
+        """Queries, keys and values (n 3d) → side by side."""
+        s, h, length = self.shape
+        q, k, v = qkv.view(s, length, 3, h, qkv.shape[1] // (3 * h)).permute(2, 0, 3, 1, 4).contiguous().unbind(0)
+        return [Side(q, k, v, None)]
+
+    def merge(self, answers: Sequence[Tensor]) -> Tensor:
+        """(s h l e) → (n d)."""
+        s, h, length, e = answers[0].shape
+        return answers[0].transpose(1, 2).reshape(s * length, h * e)
+
+
+@dataclass(frozen=True, slots=True)
+class Bucketed:
+    """Sequences of mixed lengths: the rows of a bucket are (s h l), and those of all buckets in turn are t.
+
+    Args:
+        shapes: (s, h, l) of each bucket.
+        biases: of each bucket.
+        enter: from packed queries, keys and values (n 3 h) to (3 t).
+        leave: from answers (t) to packed ones (n h).
+    """
+
+    shapes: tuple[tuple[int, int, int], ...]
+    biases: tuple[Tensor | None, ...]
+    enter: Move
+    leave: Move
+
+    def split(self, qkv: Tensor) -> list[Side]:
+        """Queries, keys and values (n 3d) → side by side, a bucket at a time."""
+        e, sizes = qkv.shape[1] // (3 * self.shapes[0][1]), [math.prod(shape) for shape in self.shapes]
+        parts = self.enter(qkv.view(-1, e)).view(3, sum(sizes), e).split(sizes, dim=1)
+        sides = []
+        for part, shape, bias in zip(parts, self.shapes, self.biases, strict=True):
+            q, k, v = part.view(3, *shape, e).unbind(0)
+            sides.append(Side(q, k, v, bias))
+        return sides
+
+    def merge(self, answers: Sequence[Tensor]) -> Tensor:
+        """(s h l e) of each bucket → (n d)."""
+        (_, h, _), e = self.shapes[0], answers[0].shape[-1]
+        return self.leave(torch.cat([answer.reshape(-1, e) for answer in answers])).view(-1, h * e)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,37 +144,56 @@ class Layout:
     """Which packed tokens form a sequence.
 
     Args:
-        buckets: of sequences of similar length.
-        whole: (s, l) when all sequences have one length and stand one after the other: packing is then a view.
+        tokens: n.
+        whole: (s, l) where all sequences have one length.
+        buckets: else, of sequences of similar length.
     """
 
-    buckets: tuple[Bucket, ...]
+    tokens: int
     whole: tuple[int, int] | None
+    buckets: tuple[Bucket, ...] = ()
 
     @classmethod
     def of(cls, group: Tensor) -> Layout:
         """The layout of ascending group numbers (n,): tokens of one number see each other and no other."""
         _, counts = torch.unique_consecutive(group, return_counts=True)
-        lengths = counts.tolist()
+        lengths, starts = counts.tolist(), torch.cumsum(counts, 0) - counts
         if len(set(lengths)) <= 1:
-            return cls((), (len(lengths), lengths[0] if lengths else 0))
-        starts = torch.cumsum(counts, 0) - counts
+            return cls(len(group), (len(lengths), lengths[0] if lengths else 0))
         by_size: dict[int, list[int]] = {}
         for number, length in enumerate(lengths):
-            by_size.setdefault(max(8, 1 << (length - 1).bit_length()), []).append(number)
+            by_size.setdefault(max(SMALLEST_BUCKET, 1 << (length - 1).bit_length()), []).append(number)
         buckets = []
         for size in sorted(by_size):
+            own = [lengths[number] for number in by_size[size]]
             rows = torch.tensor(by_size[size], device=group.device)
-            count = counts[rows]
-            steps = torch.arange(int(count.max()), device=group.device)
-            inside = steps < count[:, None]
-            place = starts[rows][:, None] + torch.where(inside, steps, 0)
-            if bool(inside.all()):
-                buckets.append(Bucket(place, None, None))
-            else:
-                bias = torch.zeros(inside.shape, device=group.device).masked_fill(~inside, float("-inf"))
-                buckets.append(Bucket(place, bias[:, None, None, :], inside))
-        return cls(tuple(buckets), None)
+            steps = torch.arange(max(own), device=group.device)
+            inside = steps < counts[rows, None]
+            token = starts[rows, None] + torch.where(inside, steps, 0)
+            bias = torch.zeros(inside.shape, device=group.device).masked_fill(~inside, float("-inf"))[:, None, None]
+            buckets.append(Bucket(token, inside, bias if min(own) < max(own) else None))
+        return cls(len(group), None, tuple(buckets))
+
+    def heads(self, h: int) -> Whole | Bucketed:
+        """How attention of h heads gets sequences side by side, and its answers packed again."""
+        if self.whole is not None:
+            return Whole((self.whole[0], h, self.whole[1]))
+        device = self.buckets[0].token.device
+        head, which = torch.arange(h, device=device)[:, None], torch.arange(3, device=device)[:, None]
+        row = torch.cat([(b.token[:, None] * h + head).flatten() for b in self.buckets])  # (t) of the rows (n h)
+        inside = torch.cat([b.inside[:, None].expand(-1, h, -1).flatten() for b in self.buckets])
+        filled = torch.nonzero(inside).flatten()
+        answer = torch.empty(self.tokens * h, dtype=torch.int64, device=device)  # (n h) of the rows (t)
+        answer[row[filled]] = filled
+        enter = ((row // h * 3 + which) * h + row % h).flatten()
+        entered = (answer.view(self.tokens, 1, h) + which * len(row)).flatten()
+        return Bucketed(
+            tuple((b.token.shape[0], h, b.token.shape[1]) for b in self.buckets),
+            tuple(b.bias for b in self.buckets),
+            # Padding sends back no gradient: its key is masked, and nobody reads the answer to its query.
+            enter=Move(enter, entered, unread=filled[:0]),
+            leave=Move(answer, row, unread=torch.nonzero(~inside).flatten()),
+        )
 
 
 def counts(patient: Tensor, patients: int) -> Tensor:

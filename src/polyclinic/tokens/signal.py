@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..harmonise import LEADS, Fingerprint, SignalStandard
 from ..schema import Modality, Ragged, Tokens
-from .encoder import Encoder, EncoderFields, normalised
+from .encoder import Encoder, EncoderFields, normalised, spacing_or
 
 
 class SignalVit(EncoderFields):
@@ -22,7 +22,7 @@ class SignalVit(EncoderFields):
     window: int = Field(default=50, ge=2)
 
     @model_validator(mode="after")
-    def _fits(self) -> SignalVit:
+    def _fits(self) -> Self:
         if round(self.rate_hz * self.seconds) % self.window:
             raise ValueError(f"windows of {self.window} do not fill {round(self.rate_hz * self.seconds)} samples")
         return self
@@ -37,11 +37,14 @@ class SignalVit(EncoderFields):
 
 
 class SignalEncoder(Encoder):
-    """(m c t) with NaN rows → a token for each window of each lead that is there."""
+    """(m c t) with NaN rows → a token for each window of each lead that is there.
+
+    These files do not say where an electrode was: x is the lead's number, which tells a decoder which one is asked for.
+    """
 
     def __init__(self, spec: SignalVit) -> None:
         super().__init__(Modality.SIGNAL, spec, scale=(1.0, 1.0, 1.0, 0.05))
-        self.window, self.rate_hz, self.answer_size = spec.window, spec.rate_hz, spec.window
+        self.window, self.nominal_s, self.answer_size = spec.window, 1 / spec.rate_hz, spec.window
         self.project = nn.Linear(spec.window, spec.width)
         self.lead = nn.Embedding(len(LEADS), spec.width)
         nn.init.normal_(self.lead.weight, std=0.1)
@@ -58,10 +61,8 @@ class SignalEncoder(Encoder):
         """One token a window."""
         windows, record, lead, number = self._windows(ragged)
         position = torch.zeros(len(record), 4, device=windows.device)
-        position[:, 0] = (
-            lead.float()
-        )  # leads have no place in mm in these files; their number tells a decoder which is asked for
-        position[:, 3] = (number + 0.5) * self.window / self.rate_hz
+        position[:, 0] = lead.float()
+        position[:, 3] = (number + 0.5) * self.window * spacing_or(ragged, (self.nominal_s,))[record, 0]
         return self.tokens(ragged, self.project(windows) + self.lead(lead), record, position)
 
     def answer(self, ragged: Ragged) -> Tensor:

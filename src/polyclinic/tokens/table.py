@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, TableStandard
 from ..schema import Modality, Ragged, Tokens
-from .encoder import Encoder, EncoderFields
+from .encoder import Encoder, EncoderFields, rows_of
 
 
 class Events(EncoderFields):
@@ -51,13 +51,11 @@ class EventEncoder(Encoder):
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token an event."""
-        lengths = torch.tensor([len(v) for v in ragged.values], device=ragged.patient.device)
-        record = torch.arange(len(ragged), device=lengths.device).repeat_interleave(lengths)
-        events = torch.cat(list(ragged.values))
+        record, events = rows_of(ragged), torch.cat(list(ragged.values))
         number = events[:, 0].long()
         values = self.code(number) + events[:, 1:2] * self.amount(number)
         hours = ragged.time_h[record] + events[:, 2]
-        return self.tokens(ragged, values, record, torch.zeros(len(record), 4, device=lengths.device), hours)
+        return self.tokens(ragged, values, record, torch.zeros(len(record), 4, device=record.device), hours)
 
     def answer(self, ragged: Ragged) -> Tensor:
         """(n,) code numbers."""

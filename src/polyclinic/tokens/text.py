@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, TextStandard
 from ..schema import Modality, Ragged, Tokens
-from .encoder import Encoder, EncoderFields
+from .encoder import Encoder, EncoderFields, rows_of
 
 
 class Bert(EncoderFields):
@@ -38,15 +38,13 @@ class TextEncoder(Encoder):
         super().__init__(Modality.TEXT, spec)
         self.answer_size = vocabulary
         self.words = nn.Embedding(vocabulary, spec.width)
-        nn.init.normal_(self.words.weight, std=0.02 * 5)
+        nn.init.normal_(self.words.weight, std=0.1)
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a word; its position's s is the word's order."""
-        lengths = torch.tensor([len(v) for v in ragged.values], device=ragged.patient.device)
-        record = torch.arange(len(ragged), device=lengths.device).repeat_interleave(lengths)
-        starts = torch.cumsum(lengths, 0) - lengths
-        position = torch.zeros(len(record), 4, device=lengths.device)
-        position[:, 3] = (torch.arange(len(record), device=lengths.device) - starts[record]).float()
+        record = rows_of(ragged)
+        position = torch.zeros(len(record), 4, device=record.device)
+        position[:, 3] = torch.cat([torch.arange(len(v), device=record.device) for v in ragged.values]).float()
         return self.tokens(ragged, self.words(self.answer(ragged)), record, position)
 
     def answer(self, ragged: Ragged) -> Tensor:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
-import torch
-from pydantic import model_validator
+from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, VolumeStandard
 from ..schema import Modality, Ragged, Tokens
-from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows
+from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows, spacing_or
 
 
 class Vit3d(EncoderFields):
     """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`; spacing None: the data's median."""
 
     kind: Literal["vit3d"] = "vit3d"
-    size: tuple[int, int, int] = (40, 56, 40)
-    patch: tuple[int, int, int] = (8, 8, 8)
-    spacing_mm: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
+    size: tuple[PositiveInt, PositiveInt, PositiveInt] = (40, 56, 40)
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (1.0, 1.0, 1.0)
 
     @model_validator(mode="after")
-    def _fits(self) -> Vit3d:
+    def _fits(self) -> Self:
         if any(n % p for n, p in zip(self.size, self.patch, strict=True)):
             raise ValueError(f"boxes of {self.patch} do not fill a volume of {self.size}")
         return self
@@ -41,8 +41,7 @@ class VolumeEncoder(Encoder):
 
     def __init__(self, spec: Vit3d) -> None:
         super().__init__(Modality.VOLUME, spec)
-        self.patch = spec.patch
-        self.answer_size = spec.patch[0] * spec.patch[1] * spec.patch[2]
+        self.patch, self.answer_size = spec.patch, math.prod(spec.patch)
         self.project = nn.Linear(self.answer_size, spec.width)
 
     def grid(self, values: Tensor) -> tuple[int, int, int]:
@@ -61,9 +60,7 @@ class VolumeEncoder(Encoder):
         assert isinstance(ragged.values, Tensor)
         boxes = self.boxes(ragged.values)
         m, n, _ = boxes.shape
-        spacing = ragged.spacing if ragged.spacing is not None else torch.ones(m, 3, device=boxes.device)
-        spacing = torch.where(torch.isfinite(spacing), spacing, 1.0)
-        position = grid_positions(self.grid(ragged.values), self.patch, spacing)
+        position = grid_positions(self.grid(ragged.values), self.patch, spacing_or(ragged, (1.0, 1.0, 1.0)))
         return self.tokens(ragged, self.project(boxes.flatten(0, 1)), rows(m, n, boxes.device), position.flatten(0, 1))
 
     def answer(self, ragged: Ragged) -> Tensor:

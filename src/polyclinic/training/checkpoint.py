@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from ..schema import PolyclinicError
+
+KEYS = ("stage", "step", "trainee", "adam", "rows")
+"""What a checkpoint holds: where it was taken, weights, the optimiser's moments, the curves so far."""
 
 
 class RunError(PolyclinicError):
@@ -36,7 +40,7 @@ def alone(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise RunError(
                 f"another process is training the run {folder}", "one at a time", "wait for it, or stop it"
             ) from error
@@ -78,6 +82,29 @@ def read(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [key for key in KEYS if key not in state]
     except Exception as error:
-        raise RunError(f"a broken checkpoint {path}", "one that torch reads", "remove it to start again") from error
+        raise _broken(path, f"torch says {type(error).__name__}") from error
+    if missing:
+        raise _broken(path, f"it has no {', '.join(missing)}")
+    return state
+
+
+def put_back(path: Path, state: dict[str, Any], trainee: nn.Module, adam: torch.optim.Optimizer) -> None:
+    """A checkpoint's weights and moments into a module and its optimiser.
+
+    Raises:
+        RunError: they are of another network than the recipe builds now.
+    """
+    try:
+        trainee.load_state_dict(state["trainee"])
+        adam.load_state_dict(state["adam"])
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise _broken(path, "its weights do not fit the network that the recipe builds with this version") from error
+
+
+def _broken(path: Path, why: str) -> RunError:
+    return RunError(
+        f"a broken checkpoint {path} ({why})", "one that this version wrote", "remove it, and the run starts again"
+    )

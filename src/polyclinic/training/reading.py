@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,16 @@ Place = Sequence[int | str]
 
 class RecipeError(PolyclinicError):
     """A recipe that cannot be followed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A recipe's file: its words, and the keys and values that they and the overrides give, not yet checked."""
+
+    file: Path
+    text: str
+    data: dict[str, Any]
+    overrides: Sequence[str] = ()
 
 
 def folder() -> Path:
@@ -49,8 +60,8 @@ def guess(found: str, there: Iterable[str], otherwise: str) -> str:
     return f"did you mean {close[0]!r}?" if close else otherwise
 
 
-def read(place: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    """The recipe's keys and values, not yet checked, and its text.
+def read(place: Path, overrides: Sequence[str] = ()) -> Source:
+    """A recipe's file, with the overrides in it.
 
     Raises:
         RecipeError: it is not YAML, has a key twice, or an override leads nowhere.
@@ -72,7 +83,7 @@ def read(place: Path, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], st
         )
     for override in overrides:
         _set(data, override)
-    return data, text
+    return Source(place, text, data, overrides)
 
 
 def _once(node: yaml.Node | None, place: Path) -> None:
@@ -119,7 +130,7 @@ def _line(text: str, place: Place) -> int | None:
         if isinstance(node, yaml.MappingNode):
             pair = next(((k, v) for k, v in node.value if k.value == str(key)), None)
             if pair is None:
-                continue  # a union's tag stands in pydantic's path and not in the file
+                break
             line, node = pair[0].start_mark.line + 1, pair[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
             node = node.value[key]
@@ -127,13 +138,35 @@ def _line(text: str, place: Place) -> int | None:
     return line
 
 
-def _fields_at(schema: dict[str, Any], place: Place) -> list[str]:
-    """The keys that a place of the recipe may have."""
-    names = schema["$defs"]
-    at: dict[str, Any] = schema
-    for key in place:
+def _in_file(data: Any, place: Place, missing: bool) -> Place:
+    """A path of pydantic's as it stands in the file: without the unions' tags, and with the last key where it is missing."""
+    path: list[int | str] = []
+    for number, key in enumerate(place):
+        inside: dict[Any, Any] = (
+            data if isinstance(data, dict) else dict(enumerate(data)) if isinstance(data, list) else {}
+        )
+        if key in inside or (missing and number == len(place) - 1):
+            path.append(key)
+            data = inside.get(key)
+    return path
+
+
+def _touching(overrides: Sequence[str], key: str) -> list[str]:
+    """The overrides that set a key, a part of it, or what it is a part of."""
+    ways = {o: o.partition("=")[0] + "." for o in overrides}
+    return [o for o, way in ways.items() if (key + ".").startswith(way) or way.startswith(key + ".")]
+
+
+def _at(schema: dict[str, Any], place: Place) -> dict[str, Any]:
+    """What the schema says of a place; nothing where it does not know it."""
+
+    def resolved(at: dict[str, Any]) -> dict[str, Any]:
         while "$ref" in at:
-            at = names[at["$ref"].rsplit("/", 1)[1]]
+            at = schema["$defs"][at["$ref"].rsplit("/", 1)[1]]
+        return at
+
+    at = resolved(schema)
+    for key in place:
         if isinstance(key, int) and "items" in at:
             at = at["items"]
         elif isinstance(key, str) and key in at.get("properties", {}):
@@ -142,54 +175,87 @@ def _fields_at(schema: dict[str, Any], place: Place) -> list[str]:
             at = {"$ref": at["discriminator"]["mapping"][key]}
         elif isinstance(at.get("additionalProperties"), dict):
             at = at["additionalProperties"]
+        elif "patternProperties" in at:
+            (at,) = at["patternProperties"].values()
         else:
-            return []
-    while "$ref" in at:
-        at = names[at["$ref"].rsplit("/", 1)[1]]
-    return sorted(at.get("properties", {}))
+            return {}
+        at = resolved(at)
+    return at
 
 
-def explained(error: ValidationError, place: Path, text: str, schema: dict[str, Any]) -> RecipeError:
+def _fields_at(schema: dict[str, Any], place: Place) -> list[str]:
+    """The keys that a place of the recipe may have."""
+    return sorted(_at(schema, place).get("properties", {}))
+
+
+def _kinds_at(schema: dict[str, Any], place: Place) -> list[str]:
+    """The kinds of thing that may stand at a place."""
+    return sorted(_at(schema, place).get("discriminator", {}).get("mapping", {}))
+
+
+def explained(error: ValidationError, source: Source, schema: dict[str, Any]) -> RecipeError:
     """The first thing that is wrong, as a person would say it; how many more there are.
 
     Args:
         error: pydantic's.
-        place: the recipe's file.
-        text: what it holds.
+        source: what was checked.
         schema: the recipe's JSON Schema, which knows what could stand at each place.
     """
-    first: Any = error.errors()[0]
+    # A list is also called too short when one of its items is wrong; a key that is missing is often there, misspelt.
+    problems = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
+    first: Any = min(problems, key=lambda e: e["type"] != "extra_forbidden")
     loc = [p for p in first["loc"] if p != "[key]"]
     message = str(first["msg"]).removeprefix("Value error, ")
-    if not loc:  # a check of the whole recipe: its words start with the place
-        loc = [int(p) if p.isdigit() else p for p in message.split(":")[0].split(".")]
-        key = ""
-    else:
-        key = ".".join(str(p) for p in loc)
-    line = _line(text, loc)
-    where = f"{place.name}{f', line {line}' if line else ''}: {key}"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    context = first.get("ctx", {})
+    if loc:
+        path = _in_file(source.data, loc, first["type"] in ("missing", "extra_forbidden"))
+    else:  # a check of the whole recipe: its words start with the place
+        words, _, message = message.partition(": ")
+        path = [int(p) if p.isdigit() else p for p in words.split(".")]
+    key = ".".join(map(str, path))
+    line = _line(source.text, path)
+    where = source.file.name + (f", line {line}" if line else "")
+    where += "".join(f", with --set {o}" for o in _touching(source.overrides, key)) + f": {key}"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    there = _choices(first, schema, loc)
+    found = str(first.get("ctx", {}).get("tag", first["input"]))
     match first["type"]:
         case "extra_forbidden":
-            there = _fields_at(schema, loc[:-1])
             return RecipeError(f"{where} is not a key{more}", _one_of(there), guess(str(loc[-1]), there, "remove it"))
         case "union_tag_invalid":
-            there = [t.strip(" '") for t in context["expected_tags"].split(",")]
-            found = str(context["tag"])
             return RecipeError(f"{where} of kind {found!r}{more}", _one_of(there), guess(found, there, "choose one"))
         case "enum":
-            there, found = [m.value for m in Modality], str(first["input"])
             words = f"{where}: an unknown modality {found!r}{more}"
             return RecipeError(words, _one_of(there), guess(found, there, "choose one"))
         case "literal_error":
-            there = [t.strip(" '") for t in str(context["expected"]).replace(" or ", ", ").split(",")]
-            found = str(first["input"])
             return RecipeError(f"{where} is {found!r}{more}", _one_of(there), guess(found, there, "choose one"))
-        case "missing" | "union_tag_not_found":
-            return RecipeError(f"{where} is missing{more}", message, "add it; see `polyclinic recipe show demo`")
-    words = f"{where}: {message}{more}" if key else f"{where}{message}{more}"
+        case "union_tag_not_found":
+            return RecipeError(
+                f"{where} without a `kind`{more}", _one_of(there), "add it; see `polyclinic recipe show demo`"
+            )
+        case "missing":
+            return RecipeError(
+                f"{where} is missing{more}", f"the key {path[-1]!r}", "add it; see `polyclinic recipe show demo`"
+            )
+    said = f" is {first['input']!r}" if isinstance(first["input"], str | int | float) else ""
+    words = f"{where}{said}: {message}{more}"
     return RecipeError(words, "a recipe that fits together", "see `polyclinic recipe schema` or `recipe show demo`")
+
+
+def _choices(problem: Any, schema: dict[str, Any], loc: Place) -> list[str]:
+    """What could stand where pydantic has a problem."""
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "extra_forbidden":
+            return _fields_at(schema, loc[:-1])
+        case "enum":
+            return [m.value for m in Modality]
+        case "union_tag_invalid":
+            return [t.strip(" '") for t in context["expected_tags"].split(",")]
+        case "literal_error":
+            return [t.strip(" '") for t in str(context["expected"]).replace(" or ", ", ").split(",")]
+        case "union_tag_not_found":
+            return _kinds_at(schema, loc)
+    return []
 
 
 def _one_of(there: Iterable[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -14,11 +14,14 @@ from ..cohort import SplitSpec
 from ..models import ModelSpec
 from ..objectives import Contrastive, Hybrid, Masked, ObjectiveSpec, SegmentationPart
 from ..schema import Modality
-from ..tasks import Retrieval, Segmentation, TaskSpec
+from ..tasks import Classification, Retrieval, Segmentation, TaskSpec
 from ..tokens import EncoderSpec
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
 from .reading import folder as folder
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""A name that can be a folder's."""
 
 
 class CohortSpec(BaseModel):
@@ -49,7 +52,7 @@ class Stage(BaseModel):
         most: records a patient and modality in a step.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     name: str
     objective: ObjectiveSpec
     steps: int = Field(ge=1)
@@ -77,11 +80,11 @@ class Recipe(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: Name
     cohort: CohortSpec = CohortSpec()
     encoders: dict[Modality, EncoderSpec] = Field(min_length=1)
     model: ModelSpec
-    tasks: dict[str, TaskSpec] = Field(default_factory=dict)
+    tasks: dict[Name, TaskSpec] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = Field(min_length=1)
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -100,8 +103,9 @@ class Recipe(BaseModel):
         for name, task in self.tasks.items():
             self._task_fits(f"tasks.{name}", task)
         stratify = self.cohort.split.stratify
-        if stratify and stratify not in self.tasks:
-            raise ValueError(f"cohort.split.stratify: no task {stratify!r} {_there(stratify, self.tasks)}")
+        classes = [n for n, t in self.tasks.items() if isinstance(t, Classification)]
+        if stratify and stratify not in classes:
+            raise ValueError(f"cohort.split.stratify: no classification task {stratify!r} {_there(stratify, classes)}")
         names = [stage.name for stage in self.stages]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"stages: two are called {twice[0]!r}; the curves are told apart by it")
@@ -123,16 +127,15 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}.inputs: without {task.modality}, which is to be segmented")
 
     def _part_fits(self, place: str, part: Any) -> None:
+        if not isinstance(part, SegmentationPart):  # the task says what that one reads
+            self._encoded(place, part.named())
         if isinstance(part, Contrastive):
-            self._encoded(place, part.modalities())
             if len(self.encoders) < 2:
                 raise ValueError(f"{place}: contrastive compares modalities, and there is one encoder")
             if part.pairs != "all" and (same := [a for a, b in part.pairs if a == b]):
                 raise ValueError(f"{place}: a pair of {same[0]} with itself")
-        if isinstance(part, Masked):
-            self._encoded(place, part.named())
-            if part.width % part.heads:
-                raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
+        if isinstance(part, Masked) and part.width % part.heads:
+            raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
         if isinstance(part, SegmentationPart):
             task = self.tasks.get(part.task)
             if not isinstance(task, Segmentation):
@@ -141,6 +144,10 @@ class Recipe(BaseModel):
             if task.modality is not Modality.VOLUME:
                 raise ValueError(
                     f"{place}: segmentation while pretraining reads volumes; task {part.task!r} reads {task.modality}"
+                )
+            if task.channels != part.channels:
+                raise ValueError(
+                    f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
                 )
 
     def excluded(self) -> tuple[str, ...]:
@@ -169,12 +176,11 @@ class Recipe(BaseModel):
         Raises:
             RecipeError: with the line, what was found and what there is.
         """
-        place = find(path)
-        data, text = read(place, overrides)
+        source = read(find(path), overrides)
         try:
-            return cls.model_validate(data)
+            return cls.model_validate(source.data)
         except ValidationError as error:
-            raise explained(error, place, text, cls.model_json_schema()) from error
+            raise explained(error, source, cls.model_json_schema()) from error
 
 
 def schema() -> dict[str, Any]:

@@ -6,14 +6,13 @@ import hashlib
 import json
 import os
 import subprocess
+from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..cohort import Cohort, Split
+from ..cohort import Cohort, CohortError, Split
 from ..harmonise import Cache, Fingerprint
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, load_weights
@@ -36,20 +35,44 @@ PACKAGES = (
 
 def file_hash(path: Path) -> str:
     """blake2b-128 of a file."""
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all.
+
+    Raises:
+        RunError: the disk is full, or the place may not be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink()
+        raise RunError(
+            f"{path} could not be written ({error.strerror})",
+            "a place with room that may be written",
+            "free some space",
+        ) from error
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write whole or not at all; raises as `write_text`."""
+    write_text(path, json.dumps(data, indent=1, sort_keys=True))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
-        beside.write_text(json.dumps(data, indent=1, sort_keys=True))
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise RunError(
-            f"{path.name} could not be written ({error.strerror})", "room on the disk", "free some space"
+            f"{path}, which {'is broken' if path.exists() else 'is not there'}",
+            "the file as it was written",
+            "copy the run's folder again, all of it",
         ) from error
 
 
@@ -72,15 +95,7 @@ class Run:
         """
         place = Path(path)
         if (place / "adapter.json").exists():
-            run = cls(place)
-            backbone = run.backbone
-            if file_hash(backbone.weights) != run.adapter["backbone"]:
-                raise RunError(
-                    f"an adapter of another backbone than {backbone.path.name} holds",
-                    f"weights with the hash {run.adapter['backbone']}",
-                    "adapt again, or put the backbone's weights back",
-                )
-            return run
+            return cls(place)._on_its_backbone()
         if not (place / "recipe.yaml").exists():
             raise RunError(f"no run in {place}", "a folder made by `polyclinic pretrain` or `adapt`", "check the path")
         if not (place / "model/model.safetensors").exists():
@@ -91,11 +106,30 @@ class Run:
             )
         return cls(place)
 
+    def _on_its_backbone(self) -> Run:
+        """This adapted run, if the backbone that it was adapted from is there."""
+        if not (self.path / "adapter.safetensors").exists():
+            raise RunError(f"an adapted run in {self.path} without its weights", "adapter.safetensors", "adapt again")
+        where = self.path / self.adapter["run"]
+        if not (where / "recipe.yaml").exists():
+            raise RunError(
+                f"an adapted run in {self.path} whose backbone is not in {where.resolve()}",
+                "the pretrained run, where it lay relative to the adapted one",
+                "copy or move both together, or adapt again",
+            )
+        if file_hash(self.weights) != self.adapter["backbone"]:
+            raise RunError(
+                f"an adapter of another backbone than {self.backbone.path.resolve()} holds",
+                f"weights with the hash {self.adapter['backbone']}",
+                "adapt again, or put the backbone's weights back",
+            )
+        return self
+
     @cached_property
     def adapter(self) -> dict[str, Any]:
         """What the run was adapted to; empty for a pretrained one."""
         place = self.path / "adapter.json"
-        return json.loads(place.read_text()) if place.exists() else {}
+        return _read_json(place) if place.exists() else {}
 
     @cached_property
     def backbone(self) -> Run:
@@ -110,12 +144,12 @@ class Run:
     @cached_property
     def recipe(self) -> Recipe:
         """What was asked."""
-        return Recipe.model_validate(yaml.safe_load((self.backbone.path / "recipe.yaml").read_text()))
+        return Recipe.load(self.backbone.path / "recipe.yaml")
 
     @cached_property
     def lock(self) -> dict[str, Any]:
         """Records and hash of each side of the split, package versions, seed, commit."""
-        return json.loads((self.backbone.path / "lock.json").read_text())
+        return _read_json(self.backbone.path / "lock.json")
 
     @cached_property
     def split(self) -> Split:
@@ -147,9 +181,20 @@ class Run:
         return model.eval()
 
     def cohort(self, path: str | Path | None = None) -> Cohort:
-        """The cohort that it was trained on, wherever that lies now."""
-        place = Path(path or self.lock["cohort"])
-        return Cohort.open(place)
+        """The cohort that it was trained on, wherever that lies now.
+
+        Raises:
+            CohortError: it is not there.
+        """
+        if path is not None:
+            return Cohort.open(path)
+        if not Path(self.lock["cohort"], "cohort.json").exists():
+            raise CohortError(
+                f"no catalogue in {self.lock['cohort']}, where the run {self.path} was made",
+                "the cohort that the run was pretrained on",
+                "say where it lies now: --cohort, or cohort=",
+            )
+        return Cohort.open(self.lock["cohort"])
 
     def loader(self, cohort: Cohort, patients: tuple[str, ...], tasks: tuple[str, ...] = (), **options: Any) -> Loader:
         """A loader of some patients, as this run harmonises them."""
@@ -190,16 +235,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The source's commit, where there is one."""
+    """The source's commit, where it is under version control (and not merely installed below somebody's repository)."""
+    here = Path(__file__)
+    ask = lambda *words: subprocess.run(
+        ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=5, check=True
+    ).stdout.strip()
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=5,
-            check=True,
-        )
-        return done.stdout.strip()
+        ask("ls-files", "--error-unmatch", here.name)
+        return ask("rev-parse", "HEAD")
     except (OSError, subprocess.SubprocessError):
         return None

@@ -72,7 +72,11 @@ def _people(run: Run, cohort: Cohort) -> str:
     train = set(run.split.train)
     about = describe([r for r in cohort.records(run.recipe.cohort.where) if r.patient in train])
     age = about["age"]
-    known = f"{age['median']:.0f} years (90% of them {age['q05']:.0f} to {age['q95']:.0f}; known of {age['n']})" if age["n"] else "unknown"
+    known = (
+        f"{age['median']:.0f} years (90% of them {age['q05']:.0f} to {age['q95']:.0f}; known of {age['n']})"
+        if age["n"]
+        else "unknown"
+    )
     return _list(
         [
             f"{len(train)} training patients; {len(run.split.test)} others were kept for testing",

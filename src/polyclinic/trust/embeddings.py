@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..adaptation import embed
-from ..cohort import Cohort, labels_of
+from ..cohort import Cohort, LabelError, labels_of
 from ..schema import Modality
 from ..tasks import Classification
 from ..training import Run
@@ -28,6 +28,7 @@ class EmbeddingMap:
         method: how the plane was found.
         explained: the share of variance that the plane keeps; NaN for t-SNE.
         split: the split's hash; the points are of its test side.
+        asked: how many patients there were to choose from; more than are shown where a map of all would be too full.
     """
 
     points: np.ndarray
@@ -37,6 +38,11 @@ class EmbeddingMap:
     method: str
     explained: float
     split: str
+    asked: int = 0
+
+
+MOST_PATIENTS = 1000
+"""Of a map: more points hide each other."""
 
 
 def flatten(vectors: np.ndarray, method: Literal["pca", "tsne"] = "pca", seed: int = 0) -> tuple[np.ndarray, float]:
@@ -45,9 +51,9 @@ def flatten(vectors: np.ndarray, method: Literal["pca", "tsne"] = "pca", seed: i
     Principal components have the sign that makes their largest loading positive. t-SNE (van der Maaten & Hinton 2008)
     starts from them and needs at least ten points; with fewer the components are given.
     """
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
     if len(vectors) < 2:
         return np.zeros((len(vectors), 2)), float("nan")
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0)
     _, singular, axes = np.linalg.svd(centred, full_matrices=False)
     axes = axes[:2] * np.where(np.take_along_axis(axes[:2], np.abs(axes[:2]).argmax(1)[:, None], 1) < 0, -1, 1)
     plane = centred @ axes.T
@@ -70,6 +76,7 @@ def embedding_map(
     task: str | None = None,
     patients: Sequence[str] | None = None,
     method: Literal["pca", "tsne"] = "pca",
+    most: int = MOST_PATIENTS,
     seed: int = 0,
 ) -> EmbeddingMap:
     """The map of a pretrained run's shared space.
@@ -79,24 +86,34 @@ def embedding_map(
         cohort: where it lies now.
         task: a classification whose answer is the points' finding; by default the recipe's first.
         patients: who; by default the test side.
-        method, seed: see `flatten`.
+        method: see `flatten`.
+        most: patients; of more so many are drawn by the seed.
+        seed: of the draw and of t-SNE.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort or run.cohort()
-    found = embed(run, catalogue, patients=patients)
+    asked = tuple(patients) if patients is not None else run.split.test
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(asked))[:most])
+    found = embed(run, catalogue, patients=[asked[i] for i in drawn])
     names = findings(run, catalogue, task)
     order = [m for m in Modality if m in found]
-    who = [p for m in order for p in found[m][0]]
+    who = tuple(p for m in order for p in found[m][0])
     vectors = np.concatenate([found[m][1] for m in order]) if order else np.zeros((0, 1))
     points, explained = flatten(vectors, method, seed)
     words = tuple(names.get(p, "unlabelled") for p in who)
     kinds = tuple(m.value for m in order for _ in found[m][0])
     used = "t-SNE" if method == "tsne" and len(who) >= 10 else "principal components"
-    return EmbeddingMap(points, tuple(who), kinds, words, used, explained, run.split.hash)
+    return EmbeddingMap(points, who, kinds, words, used, explained, run.split.hash, len(asked))
 
 
 def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, str]:
-    """Patient → the classification's answer in words; only for those who are labelled."""
+    """Patient → the classification's answer in words; only for those who are labelled.
+
+    Args:
+        run: pretrained.
+        cohort: where it lies now.
+        task: which; by default the recipe's first, if the cohort has its column.
+    """
     possible = [n for n, s in run.recipe.tasks.items() if isinstance(s, Classification)]
     name = task or next(iter(possible), None)
     if name is None:
@@ -104,7 +121,10 @@ def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, 
     spec = run.recipe.tasks[name]
     assert isinstance(spec, Classification)
     yes = " or ".join(spec.positive) if len(spec.positive[0]) > 2 else spec.column.replace("_", " ")
-    return {
-        p: yes if v else f"not {yes}"
-        for p, v in labels_of(cohort.records(run.recipe.cohort.where), spec.label(name)).items()
-    }
+    try:
+        labels = labels_of(cohort.records(run.recipe.cohort.where), spec.label(name))
+    except LabelError:
+        if task is not None:
+            raise
+        return {}
+    return {p: yes if v else f"not {yes}" for p, v in labels.items()}

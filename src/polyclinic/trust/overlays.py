@@ -1,4 +1,4 @@
-"""Segmentation overlays: the predicted and the true mask on the grid of the file that they are about."""
+"""Segmentation overlays: the predicted and the true mask on the grid of the file that they are about, as a radiologist looks at it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ..adaptation import Adapted, open_adapted, predict_masks
-from ..cohort import Cohort
+from ..cohort import Cohort, labels_of
+from ..harmonise.geometry import nearest_axes, spacing_of
+from ..schema import Modality, Payload
 from ..tasks import SegmentationTask
 from ..tasks.segmentation import dice
 from ..training import Run
@@ -26,9 +28,10 @@ class Overlay:
         predicted, truth: (y x) labels; truth None where nobody drew it.
         classes: names of labels 1, 2 …
         dice: of each class, over the whole source volume; empty without a truth.
-        slice: which along the first axis, of how many.
+        slice: which from the feet, from 1, of how many.
         aspect: height of a pixel over its width.
         split: the split's hash.
+        edges: what the picture's left, right, top and bottom are of the patient; empty where the file does not say.
     """
 
     patient: str
@@ -40,6 +43,7 @@ class Overlay:
     slice: tuple[int, int]
     aspect: float
     split: str
+    edges: tuple[str, ...] = ()
 
 
 def overlays(
@@ -65,34 +69,63 @@ def overlays(
             f"overlays of the task {adapted.name!r}, which draws no mask", "a segmentation", "give a run adapted to one"
         )
     catalogue = cohort or adapted.run.cohort()
-    masks = {str(r.attributes["mask_of"]): r for r in catalogue.records() if r.attributes.get("mask_of")}
-    images = [r for r in catalogue.records() if r.id in masks]
+    spec = adapted.task.spec
+    masks = labels_of(catalogue.records(adapted.run.recipe.cohort.where), spec.label(adapted.name))
     allowed = set(patients) if patients is not None else set(adapted.run.split.test)
-    chosen = sorted({r.patient for r in images} & allowed)[:count]
-    classes = adapted.task.spec.classes
+    chosen = sorted({mask.patient for mask in masks.values()} & allowed)[:count]
     found = []
     for answer in predict_masks(adapted, catalogue, patients=chosen) if chosen else []:
-        source = catalogue.load(answer.record)
-        array = source.array[0] if source.array.ndim == 4 else source.array
-        predicted = answer.on_source if answer.on_source.ndim == 3 else answer.on_source[None]
         mask = masks.get(answer.record.id)
-        truth = None if mask is None else np.rint(catalogue.load(mask).array[0]).astype(int).reshape(predicted.shape)
-        at = int(((truth if truth is not None else predicted) > 0).sum(axis=(1, 2)).argmax())
-        low, high = np.percentile(array, [1, 99])
-        # Pixels between the slice's axes: their heights differ from their widths where the spacing does.
-        own = np.linalg.norm(source.to_world[:3, :3], axis=0) if source.to_world is not None else np.ones(3)
-        scores = () if truth is None else tuple(float(d) for d in dice(predicted, truth, len(classes) + 1))
+        if mask is None:
+            continue
+        source = catalogue.load(answer.record)
+        drawn = np.rint(catalogue.load(mask).array[0]).astype(int)
+        # A mask of an image may be at another resolution than the image; a volume's is on its grid (else it was refused).
+        if drawn.shape != answer.on_source.shape:
+            drawn = nearest(drawn, answer.on_source.shape)
+        volume = spec.modality is Modality.VOLUME
         found.append(
-            Overlay(
-                answer.record.patient,
-                np.clip((array[at] - low) / max(float(high - low), 1e-6), 0, 1),
-                predicted[at],
-                None if truth is None else truth[at],
-                tuple(classes),
-                scores,
-                (at, len(array)),
-                float(own[1] / own[0]),
-                adapted.run.split.hash,
-            )
+            _overlay(answer.record.patient, source, answer.on_source, drawn, spec.classes, volume, adapted.run)
         )
-    return tuple(found)
+    return tuple(found[:count])
+
+
+def _overlay(
+    patient: str,
+    source: Payload,
+    predicted: np.ndarray,
+    truth: np.ndarray,
+    classes: tuple[str, ...],
+    volume: bool,
+    run: Run,
+) -> Overlay:
+    """The slice with most of the true mask."""
+    scores = tuple(float(d) for d in dice(predicted, truth, len(classes) + 1))
+    grey, aspect, edges = upright(source.array[0], source.to_world, volume)
+    answer, drawn = (upright(labels, source.to_world, volume)[0] for labels in (predicted, truth))
+    at = int((drawn > 0).sum(axis=(1, 2)).argmax())
+    low, high = np.percentile(np.nan_to_num(grey), [1, 99])
+    picture = np.clip((np.nan_to_num(grey[at]) - low) / max(float(high - low), 1e-6), 0, 1)
+    return Overlay(
+        patient, picture, answer[at], drawn[at], classes, scores, (at + 1, len(grey)), aspect, run.split.hash, edges
+    )
+
+
+def upright(array: np.ndarray, to_world: np.ndarray | None, volume: bool) -> tuple[np.ndarray, float, tuple[str, ...]]:
+    """A volume (z y x) as axial slices from feet to head, the patient's right on the left; an image (y x) as one slice, as it is.
+
+    Returns:
+        (n y x); the height of a pixel over its width; what left, right, top and bottom are.
+    """
+    own = spacing_of(to_world) if to_world is not None else np.ones(3)
+    if not volume or to_world is None:
+        return (array if array.ndim == 3 else array[None]), float(own[1] / own[0]), ()
+    order, sign = nearest_axes(to_world)
+    turned = array.transpose(2 - order[2], 2 - order[1], 2 - order[0])[:: sign[2], :: sign[1], :: sign[0]]
+    return turned, float(own[order[1]] / own[order[0]]), ("R", "L", "A", "P")
+
+
+def nearest(labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Labels at another resolution, each sample the nearest one."""
+    places = [np.arange(n) * m // n for n, m in zip(shape, labels.shape, strict=True)]
+    return labels[np.ix_(*places)]

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 
 from .svg import tag
+
+LARGEST_PX = 640
+"""Of a picture with a mask: enough to see the outline, and a few such pictures leave the page light."""
 
 
 def png(picture: np.ndarray, most: int = 320) -> str:
@@ -19,7 +24,7 @@ def png(picture: np.ndarray, most: int = 320) -> str:
     """
     from PIL import Image
 
-    image = Image.fromarray(np.clip(np.nan_to_num(picture) * 255, 0, 255).astype(np.uint8))
+    image = Image.fromarray((np.clip(np.nan_to_num(picture), 0, 1) * 255).round().astype(np.uint8))
     if max(image.size) > most:
         image.thumbnail((most, most), Image.Resampling.LANCZOS)
     held = io.BytesIO()
@@ -44,17 +49,6 @@ def outline(mask: np.ndarray) -> str:
     return "".join(level + upright)
 
 
-def window(mask: np.ndarray, shape: tuple[int, ...], margin: int = 8) -> tuple[int, int, int, int]:
-    """Rows and columns (y0 y1 x0 x1) that hold a mask with a margin; the whole picture for an empty one."""
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return 0, shape[0], 0, shape[1]
-    return (
-        max(0, int(rows[0]) - margin), min(shape[0], int(rows[-1]) + 1 + margin),
-        max(0, int(columns[0]) - margin), min(shape[1], int(columns[-1]) + 1 + margin),
-    )  # fmt: skip
-
-
 def masked(
     picture: np.ndarray,
     predicted: np.ndarray | None,
@@ -62,6 +56,7 @@ def masked(
     classes: int,
     aspect: float,
     alternative: str,
+    edges: Sequence[str] = (),
 ) -> str:
     """A grey slice with the predicted labels filled and the true ones outlined, as SVG.
 
@@ -70,50 +65,62 @@ def masked(
         classes: how many labels there are.
         aspect: height of a pixel over its width.
         alternative: what a screen reader says.
+        edges: letters at the left, right, top and bottom.
     """
     height, width = picture.shape
     body = [
         tag(
-            "image",
-            href=png(picture, max(picture.shape)),
-            width=width,
-            height=height,
-            preserveAspectRatio="none",
-            style="image-rendering:pixelated",
+            "image", href=png(picture, LARGEST_PX), width=width, height=height, preserveAspectRatio="none",
+            style="image-rendering:pixelated" if max(picture.shape) <= LARGEST_PX else None,
         )
-    ]
+    ]  # fmt: skip
     for k in range(1, classes + 1):
-        colour = f"var(--m{(k - 1) % 4})"
+        colour = label_colour(k)
         if predicted is not None and (predicted == k).any():
             filled = "".join(f"M{x} {y}h{n}v1h-{n}z" for y, x, n in runs(predicted == k))
-            body.append(tag("path", d=filled, fill=colour, fill_opacity=0.45, shape_rendering="crispEdges"))
-            body.append(tag("path", d=outline(predicted == k), stroke=colour, stroke_width=0.3, fill="none"))
+            body.append(tag("path", d=filled, fill=colour, fill_opacity=0.5, shape_rendering="crispEdges"))
+    for k in range(1, classes + 1):
         if truth is not None and (truth == k).any():
-            dashed = "0.6 0.45" if k % 2 == 0 else None
-            body.append(
-                tag(
-                    "path",
-                    d=outline(truth == k),
-                    stroke="#fff",
-                    stroke_width=0.34,
-                    stroke_dasharray=dashed,
-                    fill="none",
-                )
-            )
+            body += drawn_line(outline(truth == k), k)
+    # The slice in its pixels, inside a frame whose units are square: so pixels may be higher than wide.
+    tall = height * aspect
     inner = tag(
-        "svg",
-        *body,
-        viewBox=f"0 0 {width} {height}",
-        width=float(width),
-        height=float(height * aspect),
-        preserveAspectRatio="none",
-    )
+        "svg", *body, viewBox=f"0 0 {width} {height}", width=float(width), height=float(tall), preserveAspectRatio="none"
+    )  # fmt: skip
     return tag(
-        "svg",
-        tag("title", alternative),
-        inner,
-        viewBox=f"0 0 {width} {height * aspect:.2f}",
-        role="img",
-        aria_label=alternative,
-        class_="picture",
+        "svg", tag("title", escape(alternative)), inner, *letters(edges, width, tall),
+        viewBox=f"0 0 {width} {tall:.2f}", role="img", aria_label=alternative, class_="picture",
+    )  # fmt: skip
+
+
+def label_colour(k: int) -> str:
+    """Of label k, from 1."""
+    return f"var(--m{(k - 1) % 4})"
+
+
+def drawn_line(path: str, k: int) -> list[str]:
+    """The outline of label k: white on black, so that it is seen on any grey; every second label's is dashed."""
+    dashed = "5 4" if k % 2 == 0 else None
+    same = {"d": path, "fill": "none", "vector_effect": "non-scaling-stroke"}
+    return [
+        tag("path", **same, stroke="#000", stroke_width=3.6, stroke_opacity=0.65),
+        tag("path", **same, stroke="#fff", stroke_width=1.8, stroke_dasharray=dashed),
+    ]
+
+
+def letters(edges: Sequence[str], width: float, height: float) -> list[str]:
+    """Which side of the patient is where, as radiologists write it."""
+    if len(edges) != 4:
+        return []
+    size = 0.06 * min(width, height)
+    style = (
+        f"font-size:{size:.2f}px;fill:#fff;font-weight:600;paint-order:stroke;stroke:#000;stroke-width:{size / 6:.2f}px"
     )
+    middle, low = height / 2 + size * 0.35, height - size * 0.4
+    places = (
+        (size * 0.3, middle, "start"), (width - size * 0.3, middle, "end"), (width / 2, size, "middle"), (width / 2, low, "middle"),
+    )  # fmt: skip
+    return [
+        tag("text", escape(word), x=float(x), y=float(y), text_anchor=anchor, style=style)
+        for word, (x, y, anchor) in zip(edges, places, strict=True)
+    ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,12 @@ import numpy as np
 
 from ..adaptation import open_adapted
 from ..cohort import Cohort
-from ..schema import Modality, Rejected
+from ..cohort.catalogue import describe
+from ..cohort.catalogue import inputs as readable
+from ..schema import Modality, Record, Rejected
 from ..tasks import Retrieval, SegmentationTask
 from ..training import Run, RunError
+from ..training.run import file_hash
 from .comparison import Comparison
 from .embeddings import EmbeddingMap, embedding_map
 from .evaluate import Evidence
@@ -46,7 +51,8 @@ class ReportInputs:
         title: the headline.
         run: the pretrained run's name.
         split: the split's hash.
-        cohort: `Cohort.describe()`.
+        cohort: as `Cohort.describe()`, of those whom the run is about.
+        sites: patients of each site, the largest first; a patient seen at two counts at both.
         sides: training and test patients.
         rejected: what was set aside, and why.
         comparison: the arms; None where they were not compared.
@@ -73,6 +79,7 @@ class ReportInputs:
     split: str
     cohort: Mapping[str, Any]
     sides: tuple[int, int]
+    sites: Mapping[str, int] = field(default_factory=dict)
     rejected: Sequence[Rejected] = ()
     comparison: Comparison | None = None
     evidence: Sequence[Evidence] = ()
@@ -122,6 +129,7 @@ def gather(
     segmentation: Run | str | Path | None = None,
     title: str = "",
     words: Mapping[str, str] | None = None,
+    tasks: Mapping[str, str] | None = None,
     licences: Sequence[str] = (),
     machine: str = "",
     seconds: Mapping[str, float] | None = None,
@@ -135,11 +143,14 @@ def gather(
         comparison: from `compare`.
         evidence: from `evaluate`, one an adapted run.
         segmentation: a run adapted to a segmentation, for the overlays.
+        tasks: what a task asks, in this hospital's words; for the others the recipe's columns speak.
         title, words, licences, machine, seconds, made: see `ReportInputs`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort or run.cohort()
-    described = catalogue.describe()
+    records = catalogue.records(run.recipe.cohort.where)  # whom the run is about, who may be a part of the catalogue
+    name = run.path.resolve().name  # an adapted run knows its backbone as ../..
+    called = words if words is not None else modality_words(records)
     looked = next((s for s in run.recipe.tasks.values() if isinstance(s, Retrieval)), None)
     masks: tuple[Overlay, ...] = ()
     if segmentation is not None:
@@ -155,11 +166,12 @@ def gather(
         if s.kind == "classification"
     )
     return ReportInputs(
-        title=title or f"What {run.path.name} can and cannot do",
-        run=run.path.name,
+        title=title or f"What {name} can and cannot do",
+        run=name,
         split=run.split.hash,
-        cohort=described,
+        cohort=describe(records, catalogue.rejected()),
         sides=(len(run.split.train), len(run.split.test)),
+        sites=patients_by_site(records),
         rejected=catalogue.rejected(),
         comparison=comparison,
         evidence=tuple(evidence),
@@ -167,7 +179,7 @@ def gather(
         maps=(embedding_map(run, catalogue),),
         retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
         overlays=masks,
-        words=words if words is not None else modality_words(described),
+        words=called,
         notes_tell=texts,
         recipe=run.recipe.as_yaml(),
         packages=run.lock.get("packages", {}),
@@ -175,56 +187,50 @@ def gather(
         seconds=dict(seconds or {}),
         licences=licences,
         made=made,
-        weights=run.adapter.get("backbone", "") or _weights(run),
+        weights=file_hash(run.weights),
         commit=run.lock.get("commit") or "",
         parameters=sum(p.numel() for p in run.model().parameters()),
-        tasks={name: asked(name, spec) for name, spec in run.recipe.tasks.items()},
+        tasks={name: asked(spec, called) for name, spec in run.recipe.tasks.items()} | dict(tasks or {}),
     )
 
 
-def _weights(run: Run) -> str:
-    from ..training.run import file_hash
+def patients_by_site(records: Sequence[Record]) -> dict[str, int]:
+    """Site → how many patients have a record of it, the largest first."""
+    pairs = {(r.site, r.patient) for r in records if r.site}
+    return dict(Counter(site for site, _ in sorted(pairs)).most_common())
 
-    return file_hash(run.weights)
 
-
-def asked(name: str, spec: Any) -> str:
-    """What a task asks, in words."""
+def asked(spec: Any, words: Mapping[str, str]) -> str:
+    """What a task asks, by the names of its columns; `words` are the modalities'."""
     if spec.kind == "classification":
-        return f"{name}: is {spec.column.replace('_', ' ')} {' or '.join(spec.positive)}?"
+        return f"Is “{spec.column.replace('_', ' ')}” {' or '.join(spec.positive)}?"
     if spec.kind == "segmentation":
-        return f"{name}: where are the {' and '.join(spec.classes)} {spec.structure}?"
+        return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
     if spec.kind == "survival":
-        return (
-            f"{name}: whose {spec.event.replace('_', ' ')} comes sooner?"
-            if spec.event_value == 1
-            else f"{name}: who is at higher risk?"
-        )
-    return f"{name}: does a patient's {spec.query} find their own {spec.answer}?"
+        return f"Whose event comes sooner, by “{spec.time.replace('_', ' ')}”?"
+    query, answer = (words.get(m.value, m.value) for m in (spec.query, spec.answer))
+    return f"Does a patient's {query} find their own {answer}?"
 
 
-def modality_words(described: Mapping[str, Any]) -> dict[str, str]:
-    """What the modalities are called: X-ray, ECG and MR where that is all there is of them."""
-    kinds = [k for k in described.get("kind", {}) if not k.startswith(("MASK", "mask"))]
-    words = {
-        "text": "note",
-        "volume": "volume",
-        "image": "image",
-        "signal": "signal",
-        "table": "table",
-        "omics": "omics",
-    }
-    if any(k.startswith(("CR", "DX")) for k in kinds):
-        words["image"] = "X-ray"
-    if any(k.startswith("MR") for k in kinds) and not any(k.startswith("CT") for k in kinds):
-        words["volume"] = "MR volume"
-    if any(k.startswith("ECG") for k in kinds):
-        words["signal"] = "ECG"
-    return words
+PLAIN = {"text": "note", "volume": "volume", "image": "image", "signal": "signal", "table": "table", "omics": "omics"}
+SPECIAL = {
+    "image": ({"CR", "DX"}, "X-ray"),
+    "volume": ({"MR"}, "MR volume"),
+    "signal": ({"ECG"}, "ECG"),
+}
+
+
+def modality_words(records: Sequence[Record]) -> dict[str, str]:
+    """What the modalities are called: X-ray, MR volume and ECG where that is all there is of them."""
+    kinds: dict[str, set[str]] = {}
+    for record in readable(records):
+        kinds.setdefault(record.modality.value, set()).add(record.kind.split(" ")[0])
+    special = {m: words for m, (wanted, words) in SPECIAL.items() if kinds.get(m) and kinds[m] <= wanted}
+    return PLAIN | special
 
 
 def write_report(path: str | Path, inputs: ReportInputs) -> Path:
-    """Write the report, and `summary.json` beside it.
+    """Write the report, and `summary.json` beside it: both or neither.
 
     Args:
         path: of the HTML file.
@@ -232,21 +238,28 @@ def write_report(path: str | Path, inputs: ReportInputs) -> Path:
     Returns:
         the HTML file's path.
     Raises:
-        RunError: the disk is full; an earlier report is intact.
+        RunError: the disk is full, or the folder cannot be written to; an earlier report is intact.
     """
     from .sections import whole
 
     place = Path(path)
     text, summary = whole(inputs)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    figures = summary.json(run=inputs.run, title=inputs.title, weights=inputs.weights)
+    contents = {place: text, place.with_name("summary.json"): figures}
+    beside = {p: p.with_name(f".{p.name}.{os.getpid()}") for p in contents}
     try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for final, words in contents.items():
+            beside[final].write_text(words, encoding="utf-8")
+        for final, made in beside.items():
+            os.replace(made, final)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        for made in beside.values():
+            with suppress(OSError):
+                made.unlink(missing_ok=True)
         raise RunError(
-            f"{place.name} could not be written ({error.strerror})", "room on the disk", "free some space"
+            f"{place.name} could not be written ({error.strerror})",
+            "a folder that can be written to, with room on the disk",
+            "free some space, or name another folder",
         ) from error
-    summary.write(place.with_name("summary.json"), run=inputs.run, title=inputs.title, weights=inputs.weights)
     return place

@@ -30,15 +30,8 @@ def tag(name: str, *children: str, **attributes: object) -> str:
 
 def text(x: float, y: float, words: str, class_: str = "", anchor: str = "start", key: str | None = None) -> str:
     """Words at a place; `key` is the number's key in the summary."""
-    return tag(
-        "text",
-        escape(words),
-        x=x,
-        y=y,
-        class_=class_ or None,
-        text_anchor=anchor if anchor != "start" else None,
-        data_key=key,
-    )
+    at = anchor if anchor != "start" else None
+    return tag("text", escape(words), x=x, y=y, class_=class_ or None, text_anchor=at, data_key=key)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str = "", **more: object) -> str:
@@ -55,14 +48,20 @@ def drawing(
         width, height: of the view box.
         body: elements.
         title: what a screen reader says; description: what it shows, in a sentence.
-        narrow: pixels below which it scrolls sideways instead of shrinking.
+        narrow: pixels below which it scrolls sideways, by keyboard too, instead of shrinking.
     """
     alternative = f"{title}. {description}" if description else title
     picture = tag(
         "svg", tag("title", escape(alternative)), *body,
         viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=alternative, style=f"max-width:{width:g}px;min-width:{narrow}px",
     )  # fmt: skip
-    return tag("div", picture, class_="plot")
+    reach: dict[str, object] = {"tabindex": 0, "role": "region", "aria_label": title} if narrow else {}
+    return tag("div", picture, class_="plot", **reach)
+
+
+def ornament(width: float, height: float, body: Sequence[str], class_: str = "") -> str:
+    """A picture that says nothing which the words beside it do not say: a screen reader passes it by."""
+    return tag("svg", *body, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true", class_=class_ or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,40 +101,40 @@ def number(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
-def mark(x: float, y: float, shape: str, size: float = 5.0, **more: object) -> str:
-    """A mark of about the same area whatever its shape."""
-    s = size
-    if shape in ("circle", "ring"):
-        return tag("circle", cx=float(x), cy=float(y), r=s, **more)
+CORNERS = {
+    "square": ((-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)),
+    "triangle": ((0, -1.2), (1.1, 0.85), (-1.1, 0.85)),
+    "down": ((0, 1.2), (1.1, -0.85), (-1.1, -0.85)),
+    "diamond": ((0, -1.3), (1.15, 0), (0, 1.3), (-1.15, 0)),
+}
+
+
+def mark(x: float, y: float, shape: str, size: float, colour: str, hollow: bool = False, opacity: float = 1.0) -> str:
+    """A mark of about the same area whatever its shape; a hollow one has the paper's colour inside, a ring nothing."""
+    faint = opacity if opacity < 1 else None
+    stroke = {"stroke": colour, "stroke_width": 2.0, "opacity": faint}
+    if shape == "ring":
+        return tag("circle", cx=float(x), cy=float(y), r=float(size), fill="none", **stroke)
     if shape in ("cross", "plus"):
-        d = s if shape == "plus" else s * 0.8
-        strokes = (f"M{x - s:.2f} {y:.2f}H{x + s:.2f}M{x:.2f} {y - s:.2f}V{y + s:.2f}") if shape == "plus" else (
-            f"M{x - d:.2f} {y - d:.2f}L{x + d:.2f} {y + d:.2f}M{x - d:.2f} {y + d:.2f}L{x + d:.2f} {y - d:.2f}"
-        )  # fmt: skip
-        return tag(
-            "path",
-            d=strokes,
-            fill="none",
-            **{
-                "stroke": more.get("fill", "currentColor"),
-                "stroke_width": 2.2,
-                **{k: v for k, v in more.items() if k == "class_"},
-            },
+        d = size * 0.8
+        path = (
+            f"M{x - size:.2f} {y:.2f}H{x + size:.2f}M{x:.2f} {y - size:.2f}V{y + size:.2f}"
+            if shape == "plus"
+            else f"M{x - d:.2f} {y - d:.2f}L{x + d:.2f} {y + d:.2f}M{x - d:.2f} {y + d:.2f}L{x + d:.2f} {y - d:.2f}"
         )
-    corners = {
-        "square": ((-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)),
-        "triangle": ((0, -1.2), (1.1, 0.85), (-1.1, 0.85)),
-        "down": ((0, 1.2), (1.1, -0.85), (-1.1, -0.85)),
-        "diamond": ((0, -1.3), (1.15, 0), (0, 1.3), (-1.15, 0)),
-    }[shape]
-    return tag("path", d="M" + "L".join(f"{x + a * s:.2f} {y + b * s:.2f}" for a, b in corners) + "Z", **more)
+        return tag("path", d=path, fill="none", **stroke)
+    inside = {"fill": "var(--paper)", **stroke} if hollow else {"fill": colour, "opacity": faint}
+    if shape == "circle":
+        return tag("circle", cx=float(x), cy=float(y), r=float(size), **inside)
+    corners = "L".join(f"{x + a * size:.2f} {y + b * size:.2f}" for a, b in CORNERS[shape])
+    return tag("path", d=f"M{corners}Z", **inside)
 
 
 def whisker(
     scale: Scale, y: float, value: float, low: float, high: float, colour: str, shape: str, hollow: bool = False
 ) -> str:
     """A value with its interval along x; an interval that leaves the axis ends in an arrow; nothing for NaN."""
-    parts = []
+    parts: list[str] = []
     if math.isfinite(low) and math.isfinite(high):
         parts.append(line(scale(low), y, scale(high), y, stroke=colour, stroke_width=2.0))
         for end, outside, way in ((low, low < scale.low, -1), (high, high > scale.high, 1)):
@@ -147,8 +146,7 @@ def whisker(
             else:
                 parts.append(line(x, y - 4, x, y + 4, stroke=colour, stroke_width=2.0))
     if math.isfinite(value):
-        fill = "var(--paper)" if hollow else colour
-        parts.append(mark(scale(value), y, shape, 5.0, fill=fill, stroke=colour, stroke_width=2.0))
+        parts.append(mark(scale(value), y, shape, 5.0, colour, hollow))
     return "".join(parts)
 
 

@@ -1,0 +1,92 @@
+"""What every objective is, and what it may ask of a model (it is handed one and imports none)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, Protocol
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import nn
+
+from ..fusion import Tower
+from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
+from ..tokens import Encoder
+
+
+class ObjectiveError(PolyclinicError):
+    """An objective that cannot be asked of this model or these records."""
+
+
+class Backbone(Protocol):
+    """What an objective may ask of a model; `models.Model` is one."""
+
+    width: int
+    """d of the fusion."""
+    own_trunks: bool
+    """Whether a modality's tokens go through their encoder's trunk before the fusion."""
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """What it can read."""
+        ...
+
+    def encoder(self, modality: Modality) -> Encoder:
+        """The encoder of one modality."""
+        ...
+
+    def bridged(self, modality: Modality, tokens: Tokens) -> Tokens:
+        """An encoder's tokens in the fusion's width."""
+        ...
+
+    def encode(self, batch: Batch) -> dict[Modality, Tokens]:
+        """The bridged tokens of whole records."""
+        ...
+
+    def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
+        """What the modalities' tokens are together."""
+        ...
+
+    def towers(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tower]:
+        """Each modality's unit vectors in the space that all share."""
+        ...
+
+
+class ObjectiveFields(BaseModel, ABC):
+    """What every objective's specification has; a subclass adds its `kind` and its own fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def named(self) -> set[Modality]:
+        """The modalities that it names, of which there must be an encoder."""
+        return set()
+
+    @abstractmethod
+    def build(self, model: Backbone, classes: Mapping[str, int]) -> Objective:
+        """The module, freshly initialised.
+
+        Args:
+            model: that will be trained.
+            classes: of each segmentation task of the recipe, how many labels it has, background among them.
+        """
+
+
+class Objective(nn.Module, ABC):
+    """A model and a batch → losses. What it learns besides the model (a temperature, a decoder) is its own."""
+
+    whole: ClassVar[bool] = True
+    """Whether it reads whole records, which a hybrid then encodes once for all its parts."""
+
+    @abstractmethod
+    def forward(
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
+        """The terms that the batch speaks to, and no other.
+
+        Args:
+            model: that is trained.
+            batch: of any patients.
+            generator: of every draw.
+            tokens: the whole records' as `model.encode` gives them, where somebody made them already.
+        """

@@ -1,0 +1,129 @@
+"""Made-up records in the standard of each modality, to try an encoder, a fusion or a whole model on. Nobody's data.
+
+A record's payload is a function of the seed and of its id and of nothing else: who else is in the batch, and what else a patient has,
+changes no bit of it. The contract tests run everything on these.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..harmonise import (
+    LEADS,
+    Fingerprint,
+    ImageStandard,
+    OmicsStandard,
+    SignalStandard,
+    Standard,
+    TableStandard,
+    TextStandard,
+    VolumeStandard,
+)
+from ..harmonise.fingerprint import Scale
+from ..schema import Batch, Modality, PolyclinicError, Ragged
+from .encoder import EncoderFields
+from .image import Vit
+from .omics import Programmes
+from .signal import SignalVit
+from .table import Events
+from .text import Bert
+from .volume import Vit3d
+
+WORDS, CODES, GENES = 50, 9, 40
+
+
+def fingerprint() -> Fingerprint:
+    """What training records of this kind would have had: words, codes, and genes of two assays."""
+    vocabulary = json.dumps({"model": {"vocab": {f"word{n}": n for n in range(WORDS)}}})
+    codes = {f"code{n}": Scale(n, 0.0, 1.0, 10) for n in range(CODES)}
+    genes = {f"G{n:02}_{'rna' if n < 25 else 'cnv'}": Scale(n, 0.0, 1.0, 10) for n in range(GENES)}
+    return Fingerprint(vocabulary, codes, genes)
+
+
+def encoders() -> dict[Modality, EncoderFields]:
+    """A small encoder of each modality."""
+    size: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
+    return {
+        Modality.IMAGE: Vit(size=32, patch=8, **size),
+        Modality.VOLUME: Vit3d(size=(16, 16, 24), patch=(8, 8, 8), **size),
+        Modality.TEXT: Bert(words=12, **size),
+        Modality.TABLE: Events(**size),
+        Modality.SIGNAL: SignalVit(rate_hz=20, seconds=5, window=20, **size),
+        Modality.OMICS: Programmes(genes=8, **size),
+    }
+
+
+def ragged(standard: Standard, has: Mapping[str, int], seed: int = 0) -> Ragged:
+    """Records of one modality.
+
+    Args:
+        standard: what an encoder wants of the harmoniser.
+        has: how many records each patient of the batch has; 0 for none.
+        seed: of the payloads.
+    """
+    ids = [f"{standard.kind}-{patient}-{n}" for patient, count in has.items() for n in range(count)]
+    draws = [_generator(seed, name) for name in ids]
+    made = [_payload(standard, draw) for draw in draws]
+    values, differ = [v for v, _ in made], isinstance(standard, TextStandard | TableStandard)
+    return Ragged(
+        values=values if differ or not values else torch.stack(values),
+        patient=torch.tensor([i for i, count in enumerate(has.values()) for _ in range(count)], dtype=torch.int64),
+        time_h=torch.tensor([float(torch.rand((), generator=d)) * 100 for d in draws]),
+        spacing=torch.stack([s for _, s in made]) if made and made[0][1].numel() else None,
+        patients=len(has),
+        ids=ids,
+    )
+
+
+def batch(standards: Mapping[Modality, Standard], has: Mapping[str, Mapping[Modality, int]], seed: int = 0) -> Batch:
+    """Records of many modalities, without targets.
+
+    Args:
+        standards: what each modality's encoder wants.
+        has: patient → how many records of each modality.
+        seed: of the payloads.
+    """
+    counts = {m: {patient: own.get(m, 0) for patient, own in has.items()} for m in standards}
+    payloads = {m: ragged(standards[m], counts[m], seed) for m in standards if any(counts[m].values())}
+    return Batch(payloads, {}, list(has))
+
+
+def _generator(seed: int, name: str) -> torch.Generator:
+    digest = hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=7).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One harmonised payload and its (k,) spacing; (0,) where it has no grid."""
+    normal = lambda *shape: torch.randn(shape, generator=draw)
+    between = lambda low, high: int(torch.randint(low, high + 1, (), generator=draw))
+    none = torch.zeros(0)
+    match standard:
+        case ImageStandard():
+            return normal(1, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5
+        case VolumeStandard():
+            return normal(1, *standard.size), torch.rand(3, generator=draw) + 0.5
+        case TextStandard():
+            return torch.randint(4, WORDS, (between(2, min(12, standard.words)),), generator=draw), none
+        case TableStandard():
+            events = between(1, min(8, standard.most))
+            code = torch.randint(0, CODES, (events, 1), generator=draw)
+            return torch.cat([code, normal(events, 1), torch.rand(events, 1, generator=draw) * 50], 1), none
+        case SignalStandard():
+            leads = normal(len(LEADS), round(standard.seconds * standard.rate_hz))
+            leads[between(1, 5) :] = torch.nan  # a lead that is not there
+            return leads, torch.tensor([1 / standard.rate_hz])
+        case OmicsStandard():
+            genes = normal(GENES)
+            return torch.where(torch.rand(GENES, generator=draw) < 0.3, torch.nan, genes), none
+    raise PolyclinicError(
+        f"no made-up records in the standard {type(standard).__name__}",
+        "one payload for each standard, so that every encoder is tested",
+        "add a case for it to `_payload` in src/polyclinic/tokens/phantom.py",
+    )

@@ -1,0 +1,131 @@
+"""What the report calls things: metrics, tasks, modalities, arms, so that a reader needs no glossary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from ...schema import Figure
+from ..discrimination import CHANCE
+from ..evaluate import Evidence
+from ..page import verbatim
+from ..report import ReportInputs
+from ..summary import Summary
+
+METRICS: Mapping[str, tuple[str, str]] = {
+    "auroc": (
+        "area under the ROC curve (AUROC)",
+        "the chance that a patient in whom the answer is yes gets a higher score than one in whom it is no; guessing gives one half",
+    ),
+    "average_precision": (
+        "average precision",
+        "of the patients with the highest scores, the share in whom the answer is yes; guessing gives the share among all",
+    ),
+    "brier": ("Brier score", "the mean squared distance of the probability from what happened; zero is best"),
+    "concordance": (
+        "concordance (C-index)",
+        "of two patients, the chance that the one whose event came first was given the higher risk; guessing gives one half",
+    ),
+    "dice": (
+        "Dice overlap",
+        "how far the drawn region and the true one are the same: zero is no overlap, one is the same region",
+    ),
+    "ece": ("expected calibration error (ECE)", "the mean distance of predicted from observed shares; zero is best"),
+    "slope": ("calibration slope", "one is ideal; below one the probabilities are too extreme"),
+    "intercept": ("calibration intercept", "zero is ideal; below zero the probabilities are too high"),
+}
+RETRIEVAL = {
+    "recall_at_1": "share whose own one is ranked first",
+    "recall_at_5": "share whose own one is among the first five",
+    "median_rank": "median rank of the own one (one is best)",
+}
+PRIMARY = ("auroc", "concordance", "dice", "recall_at_1")
+"""The figure that stands for a task."""
+BASELINES = {
+    "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
+    "concordance": "Cox's model on the table's cells and the leading components of the omics",
+    "dice": "the mean of the training masks, laid on every patient alike",
+}
+METHODS = {
+    "probe": "linear probe",
+    "lora": "LoRA",
+    "full": "fine-tuning of all weights",
+    "scratch": "training from scratch",
+    "pretrained": "pretraining alone",
+}
+
+
+def metric_name(name: str) -> str:
+    """A metric in words: `dice_anterior` is Dice overlap, anterior."""
+    if name in METRICS:
+        return METRICS[name][0]
+    plain = name.removesuffix("_back")
+    if plain in RETRIEVAL:
+        return RETRIEVAL[plain] + (", the other way round" if plain != name else "")
+    if name.startswith("dice_"):
+        return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
+    return name.replace("_", " ")
+
+
+def short_metric(name: str) -> str:
+    """A metric's name where there is little room."""
+    return {"auroc": "AUROC", "dice": "Dice overlap", "concordance": "Concordance"}.get(name, metric_name(name))
+
+
+def read_as(modality: str, words: Mapping[str, str]) -> str:
+    """What a modality is called."""
+    return words.get(modality, modality)
+
+
+def plain(modalities: Sequence[str], words: Mapping[str, str]) -> str:
+    """What was read: `X-ray + note + table`."""
+    return " + ".join(read_as(m, words) for m in modalities)
+
+
+def joined(modalities: Sequence[str], words: Mapping[str, str]) -> str:
+    """`plain`, as markup."""
+    return escape(plain(modalities, words))
+
+
+def task_name(task: str) -> str:
+    """A task's name, as markup."""
+    return verbatim(task.replace("_", " "))
+
+
+def question(task: str, inputs: ReportInputs) -> str:
+    """What the task asks, as markup; empty where nobody said."""
+    return verbatim(inputs.tasks[task]) if inputs.tasks.get(task) else ""
+
+
+def headed(task: str, inputs: ReportInputs) -> str:
+    """A task's name, and what it asks, as markup of a heading."""
+    asks = question(task, inputs)
+    return task_name(task) + (f": {asks}" if asks else "")
+
+
+def patients(summary: Summary, key: str) -> str:
+    """How many test patients a figure rests on."""
+    return f"n = {summary.n(key)}"
+
+
+def caution(figure: Figure) -> str:
+    """What the note says beyond how the interval was made and what chance gives; empty where nothing."""
+    parts = figure.note.split("; ")
+    return "; ".join(p for p in parts if not p.startswith(("95% interval", "chance ")))
+
+
+def chance_of(figure: Figure) -> float | None:
+    """What guessing gives; None where that is not known beforehand."""
+    if figure.name.startswith("recall_at_1") and figure.n:
+        return 1 / figure.n
+    return CHANCE.get(figure.name)
+
+
+def evidence_key(evidence: Evidence, name: str) -> str:
+    """Where a figure of an adapted run stands in the summary."""
+    return f"evidence.{evidence.run}.{name}"
+
+
+def capital(words: str) -> str:
+    """With a capital first letter; the rest as it is (`X-ray` stays)."""
+    return words[:1].upper() + words[1:]

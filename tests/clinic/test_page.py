@@ -1,0 +1,447 @@
+"""The page in a real headless Chromium: what a person drops, and what they then see."""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from polyclinic.clinic import Desk
+from polyclinic.clinic.reply import NOTICE, Reply
+from polyclinic.clinic.service import page as shipped_page
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.browser
+Page = sync_api.Page
+expect = sync_api.expect
+DROP = """async ([files, selector]) => {
+  const transfer = new DataTransfer();
+  for (const [name, base64] of files)
+    transfer.items.add(new File([Uint8Array.from(atob(base64), (c) => c.charCodeAt(0))], name));
+  const at = document.querySelector(selector);
+  for (const kind of ["dragenter", "dragover", "drop"])
+    at.dispatchEvent(new DragEvent(kind, { dataTransfer: transfer, bubbles: true, cancelable: true }));
+}"""
+COLOURED = """() => {
+  const canvas = document.querySelector("#picture"), { width, height } = canvas;
+  const pen = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  pen.drawImage(canvas, 0, 0);
+  const { data } = pen.getImageData(0, 0, width, height);
+  let count = 0;
+  for (let i = 0; i < data.length; i += 4) if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) count += 1;
+  return count;
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium on this machine (apt install chromium)")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address; afterwards nothing was said on the console, and no other host was asked."""
+    contexts: list[Any] = []
+    said: list[str] = []
+    asked: list[str] = []
+
+    def opened(url: str, **options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        expect(page.locator("#reads")).to_contain_text("This model reads")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    # Chromium itself notes that a refusal was one.
+    assert [s for s in said if "status of 4" not in s] == []
+    assert {u.split("/")[2].split(":")[0] for u in asked if not u.startswith(("data:", "blob:"))} <= {"127.0.0.1"}
+
+
+def drop(page: Any, *files: Path, at: str = "#drop") -> None:
+    page.evaluate(DROP, [[[f.name, base64.b64encode(f.read_bytes()).decode()] for f in files], at])
+
+
+def labels_of(reply: Reply, number: int) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(base64.b64decode(reply.views[0].slices[number].mask or ""))))
+
+
+class Slow:
+    """A desk that answers about some files only when it is told to."""
+
+    def __init__(self, desk: Desk, *names: str) -> None:
+        self.desk, self.card, self.names = desk, desk.card, names
+        self.asked, self.go = threading.Event(), threading.Event()
+
+    @property
+    def described(self) -> str:
+        return self.desk.described
+
+    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
+        if set(names or ()) & set(self.names):
+            self.asked.set()
+            assert self.go.wait(60)
+        return self.desk.answer(files, names)
+
+
+def test_a_dropped_volume_is_answered_with_its_overlay(
+    open_page: Callable[..., Any], segmentation_url: str, segmentation_desk: Desk, volume: Path
+) -> None:
+    reply = segmentation_desk.answer([volume])
+    view = reply.views[0]
+    page = open_page(segmentation_url)
+    drop(page, volume)
+    expect(page.locator("#headline")).to_have_text(reply.headline)
+    expect(page.locator(".lead .about")).to_contain_text(volume.name)
+    expect(page.locator("#uncertainty")).to_have_text(reply.uncertainty)
+    expect(page.get_by_role("status")).to_contain_text(f"Answer for {volume.name}")
+
+    # What is coloured is what was drawn, as much larger as the picture is shown.
+    start = view.start
+    expect(page.locator("#picture")).to_have_attribute("data-slice", str(start))
+    labels = labels_of(reply, start)
+    factor = page.evaluate("document.querySelector('#picture').width") // labels.shape[1]
+    assert factor > 1
+    assert page.evaluate(COLOURED) == (labels > 0).sum() * factor**2
+
+    # A structure can be taken away, the outline is less than the whole, and no strength is no colour.
+    boxes = page.locator("#legend input")
+    expect(page.locator("#legend li")).to_have_count(2)
+    expect(page.locator("#legend")).to_contain_text(f"{reply.structures[0].size} mL")
+    boxes.nth(0).uncheck()
+    page.wait_for_function(f"({COLOURED})() === {int((labels == 2).sum()) * factor**2}")
+    boxes.nth(0).check()
+    page.locator("#outline").check()
+    page.wait_for_function(f"({COLOURED})() < {int((labels > 0).sum()) * factor**2}")
+    assert page.evaluate(COLOURED) > 0
+    page.locator("#opacity").fill("0")
+    page.wait_for_function(f"({COLOURED})() === 0")
+
+    # The slider, the arrow keys and the wheel go through the slices, and the letters stay.
+    picture = page.locator("#picture")
+    where = page.locator("#where")
+    expect(where).to_have_text(f"{start + 1} of {len(view.slices)}")
+    picture.focus()
+    page.keyboard.press("ArrowUp")
+    expect(where).to_have_text(f"{start + 2} of {len(view.slices)}")
+    expect(picture).to_have_attribute("data-slice", str(start + 1))
+    picture.hover()
+    page.mouse.wheel(0, 100)
+    expect(where).to_have_text(f"{start + 1} of {len(view.slices)}")
+    page.locator("#slice").fill("0")
+    expect(picture).to_have_attribute("data-slice", "0")
+    expect(page.locator("#slice")).to_have_attribute("aria-valuetext", f"slice 1 of {len(view.slices)}")
+    page.keyboard.press("Home")
+    assert [page.locator(f".letter.{side}").text_content() for side in ("left", "right", "top", "bottom")] == list(
+        "RLAP"
+    )
+    assert "patient’s right" in (picture.get_attribute("aria-label") or "")
+
+
+def test_the_overlay_lies_on_what_was_drawn(
+    open_page: Callable[..., Any], segmentation_url: str, segmentation_desk: Desk, volume: Path
+) -> None:
+    reply = segmentation_desk.answer([volume])
+    page = open_page(segmentation_url)
+    drop(page, volume)
+    expect(page.locator("#picture")).to_have_attribute("data-slice", str(reply.views[0].start))
+    encoded = page.evaluate("document.querySelector('#picture').toDataURL('image/png').split(',')[1]")
+    rgb = np.asarray(Image.open(BytesIO(base64.b64decode(encoded))).convert("RGB")).astype(int)
+    labels = labels_of(reply, reply.views[0].start)
+    factor = rgb.shape[1] // labels.shape[1]
+    coloured = (rgb.max(2) != rgb.min(2))[::factor, ::factor]
+    np.testing.assert_array_equal(coloured, labels > 0)
+    # Orange is more red than blue, sky blue the reverse.
+    redder = (rgb[..., 0] > rgb[..., 2])[::factor, ::factor]
+    np.testing.assert_array_equal(redder[labels > 0], labels[labels > 0] == 1)
+
+
+def test_a_radiograph_and_its_note_are_answered_together(
+    open_page: Callable[..., Any], finding_url: str, finding_desk: Desk, xray: Path, note: Path
+) -> None:
+    reply = finding_desk.answer([xray, note])
+    page = open_page(finding_url)
+    drop(page, xray, note)
+    expect(page.locator("#headline")).to_have_text(reply.headline)
+    expect(page.locator(".lead .about")).to_contain_text(f"{xray.name}, {note.name}")
+    uses = page.locator("#uses li")
+    expect(uses).to_have_text(
+        [
+            f"imageread: {xray.name} (CR chest PA)",
+            f"textread: {note.name} (radiology note)",
+            "tablenone: the answer is made without it",
+        ]
+    )
+    expect(page.locator("#whose")).to_have_text("Every file names the same patient.")
+    expect(page.locator("#slice")).to_have_count(0)
+    expect(page.locator("#picture")).to_have_attribute("data-slice", "0")
+    shown = page.evaluate("document.querySelector('#picture').toDataURL('image/png').split(',')[1]")
+    source = pydicom.dcmread(xray).pixel_array.astype(float)
+    grey = np.asarray(Image.open(BytesIO(base64.b64decode(shown))).convert("L").resize(source.shape[::-1])).astype(
+        float
+    )
+    assert np.corrcoef(grey.ravel(), source.ravel())[0, 1] > 0.99
+
+
+def test_a_file_that_cannot_be_used_is_refused_in_words(
+    open_page: Callable[..., Any], finding_url: str, broken: Path
+) -> None:
+    page = open_page(finding_url)
+    drop(page, broken)
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("No answer")
+    expect(alert).to_contain_text(f"{broken.name}: a DICOM file that was cut short")
+    expect(alert).to_contain_text("send it again from the PACS")
+    expect(page.locator("#answer")).to_be_hidden()
+
+
+def test_a_new_drop_takes_the_old_answer_away_at_once(
+    open_page: Callable[..., Any],
+    serve_app: Callable[..., Any],
+    finding_desk: Desk,
+    small_hospital: Path,
+    xray: Path,
+    broken: Path,
+) -> None:
+    other = next((small_hospital / "radiology/CXR-0102").iterdir())
+    slow = Slow(finding_desk, other.name)
+    with serve_app(slow) as url:
+        page = open_page(url)
+        drop(page, xray)
+        expect(page.locator(".lead")).to_contain_text(xray.name)
+        # In the very turn in which the files are dropped, before anything is sent or answered.
+        gone = page.evaluate(f"async (given) => {{ await ({DROP})(given); return document.querySelector('#answer').textContent; }}",
+                             [[[other.name, base64.b64encode(other.read_bytes()).decode()]], "#drop"])  # fmt: skip
+        assert gone == ""
+        assert slow.asked.wait(30)
+        expect(page.locator("#answer")).to_be_hidden()
+        expect(page.locator("#busy")).to_contain_text(other.name)
+        assert xray.name not in page.locator("body").inner_text()
+        slow.go.set()
+        expect(page.locator(".lead")).to_contain_text(other.name)
+        drop(page, broken)
+        expect(page.get_by_role("alert")).to_contain_text(broken.name)
+        assert page.locator("#answer").text_content() == ""
+        drop(page, xray)
+        expect(page.locator(".lead")).to_contain_text(xray.name)
+        expect(page.locator("#refusal")).to_be_hidden()
+
+
+def test_an_answer_that_comes_late_is_thrown_away(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], finding_desk: Desk, small_hospital: Path, xray: Path
+) -> None:
+    first = next((small_hospital / "radiology/CXR-0102").iterdir())
+    slow = Slow(finding_desk, first.name)
+    with serve_app(slow) as url:
+        page = open_page(url)
+        # Even where the browser does not take its request back, as one without AbortController would not.
+        page.evaluate("() => { AbortController.prototype.abort = () => {}; }")
+        drop(page, first)
+        assert slow.asked.wait(30)
+        drop(page, xray)
+        expect(page.locator(".lead")).to_contain_text(xray.name)
+        expected = finding_desk.answer([xray]).headline
+        with page.expect_response(lambda r: r.url.endswith("/predict") and r.status == 200):
+            slow.go.set()
+        page.wait_for_timeout(200)
+        expect(page.locator("#headline")).to_have_text(expected)
+        assert first.name not in page.locator("body").inner_text()
+
+
+def test_a_person_can_stop_and_clear(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], finding_desk: Desk, small_hospital: Path, xray: Path
+) -> None:
+    waits = next((small_hospital / "radiology/CXR-0102").iterdir())
+    slow = Slow(finding_desk, waits.name)
+    with serve_app(slow) as url:
+        page = open_page(url)
+        drop(page, waits)
+        assert slow.asked.wait(30)
+        page.get_by_role("button", name="Stop").click()
+        expect(page.locator("#busy")).to_be_hidden()
+        slow.go.set()
+        drop(page, xray)
+        expect(page.locator(".lead")).to_contain_text(xray.name)
+        page.get_by_role("button", name="Clear").click()
+        expect(page.locator("#answer")).to_be_hidden()
+        assert xray.name not in page.locator("body").inner_text()
+
+
+def test_files_and_folders_can_be_chosen_with_the_keyboard(
+    open_page: Callable[..., Any], segmentation_url: str, volume: Path, tmp_path: Path
+) -> None:
+    page = open_page(segmentation_url)
+    page.on("filechooser", lambda _: None)  # from now on choosers are caught; what follows takes longer than that does
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Choose files")).to_be_focused()
+    with page.expect_file_chooser() as chooser:
+        page.keyboard.press("Enter")
+    assert chooser.value.is_multiple()
+    chooser.value.set_files(volume)
+    expect(page.locator(".lead")).to_contain_text(volume.name)
+    # A series lies in a folder, beside what the system left there.
+    source = pydicom.dcmread(str(get_testdata_file("MR_small.dcm")))
+    source.preamble = bytes(128)
+    for number in range(3):
+        source.PatientID, source.SOPInstanceUID, source.PixelSpacing = "P1", f"1.2.3.{number}", [1, 1]
+        source.ImagePositionPatient, source.ImageOrientationPatient = [0, 0, 2.0 * number], [1, 0, 0, 0, 1, 0]
+        source.save_as(tmp_path / f"IM{number}")
+    (tmp_path / ".DS_Store").write_bytes(b"\x00")
+    page.locator("#folder").set_input_files(tmp_path)
+    expect(page.locator("#uses")).to_contain_text("(a series of 3 files)")
+    expect(page.locator("#where")).to_contain_text("of 3")
+
+
+def test_several_pictures_can_be_told_apart(
+    open_page: Callable[..., Any], finding_url: str, small_hospital: Path
+) -> None:
+    two = sorted((small_hospital / "radiology/CXR-0222").iterdir())
+    page = open_page(finding_url)
+    drop(page, *two)
+    for file in two[::-1]:
+        page.get_by_role("radio", name=file.name).check()
+        expect(page.locator(".caption")).to_contain_text(file.name)
+        assert file.name in (page.locator("#picture").get_attribute("aria-label") or "")
+
+
+def test_names_are_words_and_nothing_else(
+    open_page: Callable[..., Any], finding_url: str, note: Path, tmp_path: Path
+) -> None:
+    name = "<img src=x onerror=alert(1)>.txt"
+    (tmp_path / "n.txt").write_text("Clear lungs.\n")
+    page = open_page(finding_url)
+    page.evaluate(DROP, [[[name, base64.b64encode(b"Clear lungs.").decode()]], "#drop"])
+    expect(page.locator(".lead .about b")).to_have_text(name)
+    expect(page.locator("#uses")).to_contain_text(name)
+    assert page.locator("main img").count() == 0
+
+
+def test_what_is_too_large_is_not_even_sent(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], finding_desk: Desk, xray: Path
+) -> None:
+    with serve_app(finding_desk, limit_mb=0.01) as url:
+        page = open_page(url)
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url))
+        drop(page, xray)
+        expect(page.get_by_role("alert")).to_contain_text("at most 10 KiB")
+        assert sent == []
+
+
+def test_a_drop_beside_the_frame_counts_and_one_of_no_file_is_told(
+    open_page: Callable[..., Any], finding_url: str, note: Path
+) -> None:
+    page = open_page(finding_url)
+    drop(page, note, at="footer")
+    expect(page.locator(".lead")).to_contain_text(note.name)
+    drop(page)
+    expect(page.get_by_role("alert")).to_contain_text("nothing that is a file")
+    assert note.name not in page.locator("body").inner_text()
+
+
+def test_a_service_that_has_gone_is_said_to_be(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], finding_desk: Desk, note: Path
+) -> None:
+    with serve_app(finding_desk) as url:
+        page = open_page(url)
+    page.evaluate("() => { window.fetch = async () => { throw new TypeError('Failed to fetch'); }; }")
+    drop(page, note)
+    expect(page.get_by_role("alert")).to_contain_text("no answer from the service")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_telephone_and_the_notice_never_leaves(
+    open_page: Callable[..., Any], segmentation_url: str, volume: Path, scheme: str
+) -> None:
+    page = open_page(segmentation_url, viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page.locator("#card summary").click()
+    expect(page.locator("#card-text")).to_contain_text("It has not been examined")
+    drop(page, volume)
+    expect(page.locator("#headline")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    expect(page.locator(".notice")).to_have_text(NOTICE)
+    expect(page.locator(".notice")).to_be_in_viewport(ratio=1)
+    assert contrast(page, ".notice") >= 4.5
+    assert contrast(page, "#uncertainty") >= 4.5
+    assert contrast(page, "footer") >= 4.5
+    assert contrast(page, "#choose") >= 4.5
+
+
+def contrast(page: Any, selector: str) -> float:
+    """Of an element's words to what lies behind them (WCAG 2.2, 1.4.3)."""
+    colours = page.evaluate(
+        """(selector) => {
+          let at = document.querySelector(selector);
+          const ink = getComputedStyle(at).color;
+          while (getComputedStyle(at).backgroundColor === "rgba(0, 0, 0, 0)") at = at.parentElement;
+          return [ink, getComputedStyle(at).backgroundColor];
+        }""",
+        selector,
+    )
+    light = []
+    for words in colours:
+        share = np.array([int(v) for v in words[words.index("(") + 1 : -1].split(",")[:3]]) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        light.append(float(linear @ [0.2126, 0.7152, 0.0722]))
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+def test_the_card_of_an_examined_run_is_shown_with_its_table(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], examined_run: Path, xray: Path
+) -> None:
+    with serve_app(examined_run) as url:
+        page = open_page(url)
+        page.locator("#card summary").click()
+        expect(page.locator("#card-text")).to_contain_text("It must not be used for")
+        expect(page.locator("#card-text th").first).to_have_text("figure")
+        expect(page.locator("#card-text td").first).to_have_text("auroc")
+        drop(page, xray)
+        evidence = Desk(examined_run).answer([xray]).evidence
+        assert evidence is not None
+        assert evidence.alike is not None
+        alike = evidence.alike
+        expect(page.locator("svg.interval").last).to_have_attribute(
+            "aria-label",
+            f"Truth was yes among the {alike.n} test patients with the nearest scores: {alike.observed:.2f}, "
+            f"95% interval {alike.low:.2f} to {alike.high:.2f}",
+        )
+
+
+def test_nothing_in_the_page_comes_from_elsewhere_or_escapes_its_policy() -> None:
+    text, policy = shipped_page()
+    assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "https://" not in text
+    assert "style=" not in text
+    assert ' onclick="' not in text
+    for needed in (
+        "default-src 'none'",
+        "script-src 'sha256-",
+        "style-src 'sha256-",
+        "trusted-types 'none'",
+        "frame-ancestors 'none'",
+    ):
+        assert needed in policy
