@@ -32,3 +32,7 @@ def __getattr__(name: str) -> Any:  # PEP 562: nothing heavy is imported until i
     if name in _ROOM:
         return getattr(import_module(f"{__name__}.{_ROOM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -52,6 +52,15 @@ class PolyclinicError(Exception):
         parts = [f"Found: {found}", f"Expected: {expected}" if expected else "", f"Do: {remedy}" if remedy else ""]
         super().__init__("\n".join(p for p in parts if p))
 
+    def __reduce__(self) -> tuple[object, ...]:  # from a process that reads files to the one that asked for them
+        return _again, (type(self), self.found, self.expected, self.remedy)
+
+
+def _again(kind: type[PolyclinicError], found: str, expected: str, remedy: str) -> PolyclinicError:
+    error = kind.__new__(kind)
+    PolyclinicError.__init__(error, found, expected, remedy)
+    return error
+
 
 class MissingExtraError(PolyclinicError):
     """A library of an optional extra is not installed."""

@@ -130,6 +130,12 @@ def test_terms_share_the_weight() -> None:
     }
 
 
+def test_another_draw_hides_other_tokens() -> None:
+    model, batch = model_of(), phantom.batch(STANDARDS, {"a": dict.fromkeys(ENCODERS, 2)})
+    one, other = (hide(model, batch, Masked(width=16), seed) for seed in (0, 1))
+    assert all(not torch.equal(term, other[name]) for name, term in one.items())
+
+
 def test_a_record_of_one_token_is_not_hidden() -> None:
     model, batch = model_of(), phantom.batch(STANDARDS, {"a": {Modality.TEXT: 1}})
     batch.payloads[Modality.TEXT].values = [torch.tensor([2])]

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -74,11 +73,11 @@ def test_twice_the_same_bits_and_another_seed_others(
     assert weights(other) != weights(whole)
 
 
-@pytest.mark.parametrize("stop", [1, FIRST, FIRST + 2, STEPS - 1])
+@pytest.mark.parametrize("stop", [FIRST, FIRST + 2, STEPS - 1])
 def test_stopped_and_resumed_is_never_stopped(
     stop: int, whole: Run, light: Recipe, tiny_cohort: Cohort, tmp_path: Path
 ) -> None:
-    """Within the first stage, at its last step, within the second, and before the very last step."""
+    """At the last step of the first stage, within the second, and before the very last step."""
     with pytest.raises(InterruptedRunError, match=f"stopped at step {stop} of {STEPS}"):
         pretrain(light, tiny_cohort, into=tmp_path, progress=at_step(stop, interrupt))
     with pytest.raises(RunError, match="not finished"):
@@ -221,10 +220,10 @@ def test_ctrl_c_on_the_command_line_leaves_130_and_a_checkpoint(
         [sys.executable, "-c", "from polyclinic.cli import main; main()", *command],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until = time.monotonic() + 120
-    while not (tmp_path / "runs/light/recipe.yaml").exists() and time.monotonic() < until:
-        time.sleep(0.05)
-    time.sleep(2)  # into the steps
+    assert process.stderr is not None
+    line = "…"
+    while line and "/100000" not in line:  # until it tells of a step
+        line = process.stderr.readline()
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said

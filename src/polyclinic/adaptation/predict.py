@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,11 +15,12 @@ from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..records import RecordError
-from ..schema import Modality, Payload, Record, Rejected
+from ..schema import Batch, Modality, Payload, Record, Rejected
 from ..tasks import Answer, ClassificationTask, Predictions, SegmentationTask, SurvivalTask
 from ..tasks.segmentation import dice, volumes_ml
+from ..tasks.task import LinearTask
 from ..training import Run
-from .adapt import Adapted, open_adapted
+from .adapt import Adapted, AdaptError, open_adapted
 
 
 def predict(
@@ -36,35 +36,51 @@ def predict(
         modalities: what may be seen of them, among the run's inputs; by default all of those.
     Returns:
         one a patient who has something to be read.
+    Raises:
+        AdaptError: a modality that the run does not read.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     catalogue = cohort if isinstance(cohort, Cohort) else adapted.run.cohort(cohort)
     who = tuple(patients) if patients is not None else adapted.run.split.test
-    allowed = set(map(Modality, modalities)) if modalities is not None else set(adapted.inputs)
-    reads = tuple(m for m in adapted.inputs if m in allowed)
+    reads = _allowed(adapted, modalities)
     loader = adapted.run.loader(catalogue, who, (adapted.name,))
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     if isinstance(adapted.task, SegmentationTask):
         return _dense(adapted, loader, there, reads)
-    outputs, targets, known, has, names = [], [], [], [], []
-    with torch.no_grad():
-        for batch in loader.each(64, there, reads):
-            fused = adapted.model(batch)
-            assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
-            output = adapted.task.read(fused.pooled)
-            outputs.append(output.sigmoid() if isinstance(adapted.task, ClassificationTask) else output)
-            target = batch.targets[adapted.name]
-            targets.append(target.values)
-            known.append(target.mask & fused.present)
-            names += batch.patients
-            has += [
-                tuple(m for m in batch.payloads if n in set(batch.payloads[m].patient.tolist()))
-                for n in range(len(batch.patients))
-            ]
-    whole = lambda parts: torch.cat(parts).numpy() if parts else np.zeros(0)
-    return Predictions(
-        adapted.name, tuple(names), whole(outputs), whole(targets), whole(known).astype(bool), tuple(has)
-    )
+    return _linear(adapted, loader, there, reads)
+
+
+def _allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
+    if modalities is None:
+        return adapted.inputs
+    for wanted in modalities:
+        if wanted not in adapted.inputs:
+            raise AdaptError(
+                f"predictions from {str(wanted)!r}, which this run does not read",
+                "among " + ", ".join(adapted.inputs),
+                "leave it out, or adapt with more inputs",
+            )
+    return tuple(m for m in adapted.inputs if m in modalities)
+
+
+@torch.no_grad()
+def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
+    """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
+    assert isinstance(adapted.task, LinearTask)
+    survival = isinstance(adapted.task, SurvivalTask)
+    outputs, known = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    targets, has = [torch.zeros((0, 2) if survival else 0)], list[tuple[Modality, ...]]()
+    for batch in loader.each(64, patients, reads):
+        fused, target = adapted.model(batch), batch.targets[adapted.name]
+        output = adapted.task.read(fused.pooled)
+        outputs.append(output if survival else output.sigmoid())
+        assert isinstance(target.values, Tensor)
+        targets.append(target.values)
+        known.append(target.mask & fused.present)
+        owners = {m: set(ragged.patient.tolist()) for m, ragged in batch.payloads.items()}
+        has += [tuple(m for m in owners if n in owners[m]) for n in range(len(batch.patients))]
+    whole = lambda parts: torch.cat(parts).numpy()
+    return Predictions(adapted.name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +96,12 @@ class MaskAnswer:
 
 def _masks(
     adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
-) -> Iterator[tuple[Any, Tensor, int]]:
-    """Of each batch: itself, the masks (m …), and which modality they are of."""
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Of each batch: itself, and the masks (m …) on the standard grid."""
     assert isinstance(adapted.task, SegmentationTask)
     with torch.no_grad():
         for batch in loader.each(8, patients, reads):
-            yield batch, adapted.task.mask(adapted.task.output(adapted.model, batch).float()), 0
+            yield batch, adapted.task.mask(adapted.task.output(adapted.model, batch).float())
 
 
 def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequence[Modality]) -> Predictions:
@@ -99,22 +115,19 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
     patients = [p for p in patients if modality in loader.by_patient[p]]
     rows: dict[str, list[np.ndarray]] = {p: [] for p in patients}
     sizes: dict[str, np.ndarray] = {}
-    for batch, masks, _ in _masks(adapted, loader, patients, reads):
+    for batch, masks in _masks(adapted, loader, patients, reads):
         target, owner = batch.targets[adapted.name], batch.payloads[modality].patient.tolist()
         for number, (mask, true) in enumerate(zip(masks, target.values, strict=True)):
             name = batch.patients[owner[number]]
             sizes[name] = volumes_ml([true], k - 1, 1e-3)[0]
             if bool(target.mask[number]):
                 rows[name].append(dice(mask.numpy(), true.numpy(), k))
-    outputs = np.array([np.mean(rows[p], axis=0) if rows[p] else np.full(k - 1, np.nan) for p in patients]).reshape(
-        -1, k - 1
-    )
-    targets = np.array([sizes[p] for p in patients]).reshape(-1, k - 1)
+    nobody = np.full(k - 1, np.nan)
     return Predictions(
         adapted.name,
         tuple(patients),
-        outputs,
-        targets,
+        np.array([np.mean(rows[p], axis=0) if rows[p] else nobody for p in patients]).reshape(-1, k - 1),
+        np.array([sizes[p] for p in patients]).reshape(-1, k - 1),
         np.array([bool(rows[p]) for p in patients], dtype=bool),
         ((modality,),) * len(patients),
     )
@@ -130,9 +143,10 @@ def predict_masks(
     task = adapted.task
     assert isinstance(task, SegmentationTask)
     modality = Modality(task.spec.modality)
+    there = [p for p in loader.patients if modality in loader.by_patient[p]]
     by_id = {r.id: r for p in loader.patients for r in loader.by_patient[p].get(modality, [])}
     found = []
-    for batch, masks, _ in _masks(adapted, loader, loader.patients, adapted.inputs):
+    for batch, masks in _masks(adapted, loader, there, adapted.inputs):
         target = batch.targets[adapted.name]
         for number, name in enumerate(batch.payloads[modality].ids):
             payload = loader.payload(by_id[name])
@@ -150,7 +164,7 @@ def embed(
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort or run.cohort()
     loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test)
-    model, names, vectors = run.model(), {}, {}
+    model, names, vectors = run.model(), dict[Modality, list[str]](), dict[Modality, list[np.ndarray]]()
     for batch in loader.each(64):
         for modality, tower in model.towers(model.encode(batch)).items():
             names.setdefault(modality, []).extend(batch.patients[i] for i in tower.patient.tolist())
@@ -165,23 +179,10 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         run: adapted, or its folder.
         files: any subset of the modalities that the run reads.
     Raises:
-        RecordError: a file that cannot be used (with the reason), or nothing that this run reads.
+        RecordError: a file that cannot be used (with the reason) or that holds several patients, or nothing that this run reads.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    found: list[Record] = []
-    roots: dict[str, Path] = {}
-    paths = [Path(file).resolve() for file in files]
-    for path in paths:
-        if not path.is_file():
-            raise RecordError(f"no file {path.name}", "a file", "check the path")
-    for path, item in records.read_patient(paths):
-        if isinstance(item, Rejected):
-            raise RecordError(f"{path.name}: {item.found}", item.expected, item.remedy)
-        # One upload is one patient, whatever the files say; a file that looks like a mask is still what was given.
-        found.append(
-            replace(item, patient="patient", attributes={k: v for k, v in item.attributes.items() if k != "mask"})
-        )
-        roots[item.id] = path.parent
+    found, roots = _one_patient([Path(file).resolve() for file in files])
     usable = [r for r in found if r.modality in adapted.inputs]
     if not usable:
         kinds = ", ".join(sorted({r.modality.value for r in found}))
@@ -205,14 +206,38 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     with torch.no_grad():
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)
-        assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
+        assert isinstance(adapted.task, LinearTask)
         output = adapted.task.read(adapted.model(batch).pooled)
     if isinstance(adapted.task, ClassificationTask):
         return adapted.task.present(float(output.sigmoid()[0]), used)
+    assert isinstance(adapted.task, SurvivalTask)
     return adapted.task.present(float(output[0]), used)
 
 
-def _present_mask(adapted: Adapted, loader: Loader, batch: Any, used: tuple[Modality, ...]) -> Answer:
+def _one_patient(paths: Sequence[Path]) -> tuple[list[Record], dict[str, Path]]:
+    """The records of the files, all of one patient whatever they are called there, each once; and the folder of each."""
+    for path in paths:
+        if not path.is_file():
+            raise RecordError(f"no file {path.name}", "a file", "check the path")
+    found: dict[str, Record] = {}
+    roots: dict[str, Path] = {}
+    names: dict[Path, set[str]] = {}
+    for path, item in records.read_patient(paths):
+        if isinstance(item, Rejected):
+            raise RecordError(f"{path.name}: {item.found}", item.expected, item.remedy)
+        names.setdefault(path, set()).add(item.patient)
+        # A file that looks like a mask is still what was given.
+        kept = {k: v for k, v in item.attributes.items() if k != "mask"}
+        found[item.id], roots[item.id] = replace(item, patient="patient", attributes=kept), path.parent
+    for path, whose in names.items():
+        if len(whose) > 1:
+            raise RecordError(
+                f"{path.name}: a file of {len(whose)} patients", "one patient's records", "cut the others' out of it"
+            )
+    return list(found.values()), roots
+
+
+def _present_mask(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Modality, ...]) -> Answer:
     task = adapted.task
     assert isinstance(task, SegmentationTask)
     modality = Modality(task.spec.modality)

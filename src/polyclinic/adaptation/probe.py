@@ -116,4 +116,4 @@ def to_prevalence(head: Task, classes: Sequence[int]) -> None:
     """
     if isinstance(head, ClassificationTask):
         positives = sum(classes)
-        head.head.bias += math.log(positives / (len(classes) - positives))
+        head.head.bias.add_(math.log(positives / (len(classes) - positives)))

@@ -145,14 +145,12 @@ def split(
     return Reply(data, shown + ([f"written to {into}"] if into else ["give --into FILE or --json for the names"]))
 
 
-def _cells(found: Any, column: str) -> dict[str, int]:
-    """Each patient's cell of a column, numbered."""
+def _cells(found: Any, column: str) -> dict[str, str]:
+    """Each patient's cell of a column."""
     from ..cohort.labels import check_column
 
-    check_column(found, column, "split")
-    cells = {r.patient: str(r.attributes[column]) for r in found if r.attributes.get(column) is not None}
-    numbers = {cell: n for n, cell in enumerate(sorted(set(cells.values())))}
-    return {patient: numbers[cell] for patient, cell in cells.items()}
+    check_column(found, column, "--stratify")
+    return {r.patient: str(r.attributes[column]) for r in found if r.attributes.get(column) is not None}
 
 
 @command

@@ -1,70 +1,36 @@
-"""The catalogue: a folder of Parquet parts, queried with DuckDB.
-
-    cohort.json              format version, source roots
-    records/part-*.parquet   id, patient, time, modality, kind, uri, root, site, device, attributes (JSON)
-    rejected/part-*.parquet  uri, root, found, expected, remedy
-
-Parts are only ever added, each written whole and then renamed into place: a killed process leaves nothing half done.
-"""
+"""The catalogue: a folder of Parquet parts, queried with DuckDB; `parts` has how it lies there, `views` what follows."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .. import records
-from ..schema import Modality, Payload, PolyclinicError, Record, Rejected
+from ..schema import Modality, Payload, Record, Rejected
+from .parts import PARTS, RECORDS, REJECTED, CohortError, Rows, commit, no_room, place_name
+from .parts import write_whole as write_whole
+from .views import VIEWS
 
-FORMAT = 1
-RECORDS = pa.schema(
-    [
-        ("id", pa.string()), ("patient", pa.string()), ("time", pa.timestamp("us")), ("modality", pa.string()),
-        ("kind", pa.string()), ("uri", pa.string()), ("root", pa.string()), ("site", pa.string()), ("device", pa.string()),
-        ("attributes", pa.string()),
-    ]
-)  # fmt: skip
-REJECTED = pa.schema([(n, pa.string()) for n in ("uri", "root", "found", "expected", "remedy")])
-
-
-class CohortError(PolyclinicError):
-    """A catalogue that is not one, or a query that it does not understand."""
+FORMAT = 2
+ADDED = "added"
 
 
 class EmptyCohortError(CohortError):
     """No record is left."""
 
 
-def write_whole(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file beside its place and rename it there; on a full disk nothing of it remains.
+class Source(NamedTuple):
+    """A file as it was read: what it looked like, what it was read as part of, and whether that gave records."""
 
-    Raises:
-        CohortError: the disk is full.
-    """
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        pq.write_table(table, beside, compression="zstd")
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        if (
-            error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            or "No space" in str(error)
-            or "too large" in str(error)
-        ):
-            raise CohortError(
-                f"no room on the disk for {path.parent.name}/{path.name}",
-                "space for the catalogue; what was already ingested is intact",
-                "free some space and run the same command again",
-            ) from error
-        raise
+    stamp: str
+    unit: str
+    given: bool
 
 
 class Cohort:
@@ -90,9 +56,14 @@ class Cohort:
             raise CohortError(
                 f"no catalogue in {place}", "a folder made by `polyclinic ingest`", "run `polyclinic ingest` first"
             )
-        version = json.loads(about.read_text()).get("format")
+        try:
+            version = json.loads(about.read_text())["format"]
+        except (ValueError, KeyError, TypeError):
+            version = "unknown"
         if version != FORMAT:
-            raise CohortError(f"a catalogue of format {version}", f"format {FORMAT}", "ingest the source again")
+            raise CohortError(
+                f"a catalogue of format {version} in {place}", f"format {FORMAT}", "ingest the source again into another folder"
+            )  # fmt: skip
         return cls(place)
 
     @classmethod
@@ -100,64 +71,76 @@ class Cohort:
         """Open the catalogue in `path`, or make an empty one."""
         place = Path(path)
         if not (place / "cohort.json").exists():
-            for part in ("records", "rejected"):
-                (place / part).mkdir(parents=True, exist_ok=True)
-            beside = place / f".cohort.json.{os.getpid()}"
-            beside.write_text(json.dumps({"format": FORMAT}))
-            os.replace(beside, place / "cohort.json")
+            try:
+                (place / "parts").mkdir(parents=True, exist_ok=True)
+                beside = place / f".cohort.json.{os.getpid()}"
+                beside.write_text(json.dumps({"format": FORMAT}))
+                os.replace(beside, place / "cohort.json")
+            except OSError as error:
+                raise no_room(error, f"the catalogue {place}") from error
         return cls.open(place)
 
-    def _parts(self, table: str) -> list[str]:
-        return [str(p) for p in sorted((self.path / table).glob("part-*.parquet"))]
+    def add(self, root: Path, found: Sequence[Record], rejected: Sequence[Rejected] = ()) -> None:
+        """Add records of one's own making, whole or not at all; `ingest` neither reads nor drops them.
 
-    def add(self, root: Path, found: Sequence[Record], rejected: Sequence[Rejected]) -> None:
-        """Add one part of each table, whole or not at all."""
-        at = str(root.resolve())
-        rows = [
-            {
-                "id": r.id, "patient": r.patient, "time": r.time, "modality": r.modality.value, "kind": r.kind, "uri": r.uri,
-                "root": at, "site": r.site, "device": r.device, "attributes": json.dumps(dict(r.attributes), sort_keys=True),
-            }
-            for r in found
-        ]  # fmt: skip
-        set_aside = [
-            {"uri": r.uri, "root": at, "found": r.found, "expected": r.expected, "remedy": r.remedy} for r in rejected
-        ]
-        for name, schema, data in (("rejected", REJECTED, set_aside), ("records", RECORDS, rows)):
-            if data:
-                number = len(self._parts(name))
-                write_whole(self.path / name / f"part-{number:06d}.parquet", pa.Table.from_pylist(data, schema=schema))
+        Args:
+            root: the folder that their `uri` is relative to.
+            found: the records; one whose id is there takes its place.
+            rejected: what was set aside.
+        Raises:
+            CohortError: the disk is full.
+        """
+        rows = Rows(root)
+        for item in (*found, *rejected):
+            unit = f"added {item.id}" if isinstance(item, Record) else f"added {item.uri} {item.found}"
+            rows.take([item], unit, ADDED)
+            rows.finish({unit: ADDED}, unit, ADDED)
+        self.commit(rows)
+
+    def commit(self, rows: Rows) -> None:
+        """Add one part, whole or not at all.
+
+        Raises:
+            CohortError: the disk is full.
+        """
+        commit(self.path, rows)
         self._records = None
 
     def query(self, sql: str) -> pa.Table:
         """The answer to a DuckDB query over the views `records` and `rejected`.
 
-        `attributes` is JSON: `attributes->>'age'` is a cell of it as text.
+        `attributes` is JSON: `attributes->>'age'` is a cell of it as text. A query reads the catalogue and nothing else.
 
         Raises:
-            CohortError: the query is not understood.
+            CohortError: the query is not understood, or the catalogue is damaged.
         """
         import duckdb
+        import pyarrow.dataset as stored
 
         with duckdb.connect() as connection:
-            for name, schema in (("records", RECORDS), ("rejected", REJECTED)):
-                parts = self._parts(name)
-                if parts:
-                    quoted = ", ".join("'" + p.replace("'", "''") + "'" for p in parts)
-                    connection.execute(f"create view {name} as select * from read_parquet([{quoted}])")
-                else:
-                    connection.register(name, schema.empty_table())
             try:
-                return connection.sql(sql).to_arrow_table()
+                for name, schema in PARTS.items():
+                    parts = [str(p) for p in sorted((self.path / "parts").glob(f"[0-9]*/{name}.parquet"))]
+                    data = stored.dataset(parts, schema=schema, format="parquet") if parts else schema.empty_table()
+                    connection.register(f"stored_{name}", data)
+                connection.execute(VIEWS)
+                # A recipe's condition may come from anywhere: it reads no file but the parts, writes none, fetches nothing.
+                for key in ("enable_external_access", "autoinstall_known_extensions", "python_enable_replacements"):
+                    connection.execute(f"set {key} = false")
+                answer = connection.sql(sql)
+                if answer is None:
+                    raise CohortError("SQL that asks nothing", "one that begins with select", "ask for rows")
+                return answer.to_arrow_table()
+            except (OSError, pa.ArrowException, duckdb.IOException, duckdb.InvalidInputException) as error:
+                raise CohortError(
+                    f"a damaged catalogue in {self.path}: {_first(error)}", "parts as `polyclinic ingest` wrote them",
+                    "ingest the source again into another folder",
+                ) from error  # fmt: skip
             except duckdb.Error as error:
                 raise CohortError(
-                    f"a query that the catalogue does not understand: {str(error).splitlines()[0]}",
-                    "DuckDB SQL over records("
-                    + ", ".join(RECORDS.names)
-                    + ") or rejected("
-                    + ", ".join(REJECTED.names)
-                    + ")",
-                    "see `polyclinic cohort describe`",
+                    f"a query that the catalogue does not understand: {_first(error)}",
+                    f"DuckDB SQL over records({', '.join(RECORDS)}) or rejected({', '.join(REJECTED)})",
+                    f"see what there is with `polyclinic cohort describe {self.path}`; a table's column is attributes->>'column'",
                 ) from error
 
     def records(self, where: str | None = None) -> list[Record]:
@@ -168,40 +151,57 @@ class Cohort:
         """
         if where is None and self._records is not None:
             return self._records
-        rows = self.query(f"select * from records {f'where {where}' if where else ''} order by id, root").to_pylist()
-        seen: dict[str, Record] = {}
-        for row in rows:
-            self._roots.setdefault(row["id"], Path(row["root"]))
-            seen.setdefault(row["id"], _record(row))
-        if not seen:
+        condition = f"where (\n{where}\n)" if where else ""  # a condition may end in a comment
+        rows = self.query(f"select * from records {condition} order by id").to_pylist()
+        if not rows:
             raise EmptyCohortError(
-                f"no record where {where}" if where else "an empty catalogue",
+                f"no record where {where}" if where else f"an empty catalogue in {self.path}",
                 "at least one record",
-                "see `polyclinic cohort describe` for what there is",
+                f"see `polyclinic cohort describe {self.path}` for what there is",
             )
-        found = list(seen.values())
+        self._roots |= {row["id"]: Path(row["root"]) for row in rows}
+        found = [_record(row) for row in rows]
         if where is None:
             self._records = found
         return found
 
     def ids(self) -> set[str]:
         """The ids of all records."""
-        return set(self.query("select distinct id from records")["id"].to_pylist())
+        return set(self.query("select id from records")["id"].to_pylist())
 
     def rejected(self) -> list[Rejected]:
         """What was set aside, and why."""
-        rows = self.query("select distinct uri, found, expected, remedy from rejected order by uri").to_pylist()
+        rows = self.query("select uri, found, expected, remedy from rejected order by uri, found").to_pylist()
         return [Rejected(**row) for row in rows]
+
+    def sources(self, root: Path) -> dict[str, Source]:
+        """The files below `root` that were read whole, by their place."""
+        at = place_name(root).replace("'", "''")
+        rows = self.query(
+            f"select uri, stamp, unit, unit in (select unit from said where root = '{at}') as given from stored_sources "
+            f"where root = '{at}' qualify row_number() over (partition by uri order by turn desc) = 1"
+        )
+        return {row.pop("uri"): Source(**row) for row in rows.to_pylist()}
 
     def patients(self, where: str | None = None) -> list[str]:
         """The patients, sorted."""
         return sorted({r.patient for r in self.records(where)})
 
     def load(self, record: Record) -> Payload:
-        """The record's array or words, from its source."""
-        if record.id not in self._roots:
+        """The record's array or words, from its source.
+
+        Raises:
+            RecordError: the source is gone or cannot be read any more.
+            CohortError: it is not of this catalogue.
+        """
+        if record.id not in self._roots:  # it may have come since
+            self._records = None
             self.records()
-        return records.load(record, self._roots.get(record.id))
+        if record.id not in self._roots:
+            raise CohortError(
+                f"the record {record.id}, which is not in {self.path}", "one of its own", "ingest its source"
+            )
+        return records.load(record, self._roots[record.id])
 
     def describe(self) -> dict[str, Any]:
         """Who is in the cohort: counts by modality, kind and site, missingness, sex, age, and what was set aside."""
@@ -210,6 +210,13 @@ class Cohort:
         except EmptyCohortError:
             found = []
         return describe(found, self.rejected())
+
+
+def _first(error: BaseException) -> str:
+    """The first line of an error, and what the database would have taken instead."""
+    lines = str(error).splitlines() or [type(error).__name__]
+    hint = next((line for line in lines[1:] if "andidate" in line or "did you mean" in line.lower()), "")
+    return f"{lines[0].rstrip('!')}. {hint}".strip() if hint else lines[0]
 
 
 def _record(row: dict[str, Any]) -> Record:

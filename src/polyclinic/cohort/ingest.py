@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from .. import records
-from ..records import dicom, raster, waveform
-from ..schema import Modality, Record, Rejected
-from .catalogue import Cohort, EmptyCohortError
+from ..records.source import place_of
+from ..schema import Record, Rejected
+from .catalogue import ADDED, Cohort, EmptyCohortError, Source
+from .parts import CohortError, Rows
 
 Progress = Callable[[int, int, str], None]
 """Called with done, all and what is being done."""
 
+GONE = "gone"
+_NEW = Source("", "", False)
+PART_ROWS = 5000
+PART_SECONDS = 20.0
+"""A part is written when either is reached: a killed run loses no more than that."""
 _LITTER_NAMES = {"thumbs.db", "desktop.ini", "dicomdir"}
-_LITTER_ENDINGS = {".md", ".py", ".bib", ".html", ".pdf", ".log"}
+_LITTER_ENDINGS = {".md", ".py", ".bib"}
 _LITTER_STEMS = {"readme", "license", "licence", "notice", "attribution", "schema", "copying"}
-_PART = 2000
 
 
 def litter(path: Path, root: Path) -> bool:
@@ -34,23 +46,42 @@ def litter(path: Path, root: Path) -> bool:
     )
 
 
-def files(root: Path) -> Iterator[Path]:
-    """Every file below `root` that may hold records, in the order of its name; links are followed only within `root`."""
+def files(root: Path, catalogue: Path | None = None) -> Iterator[Path | Rejected]:
+    """Everything below `root` that may hold records, in the order of its name; a link is followed only within `root`."""
     inside = root.resolve()
     for folder, folders, names in os.walk(root):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(folder) / name
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        here = Path(folder)
+        linked = [f for f in folders if (here / f).is_symlink()]
+        folders[:] = sorted(f for f in folders if f not in linked and (here / f).resolve() != catalogue)
+        for name in sorted([*names, *linked]):
+            path = here / name
+            if litter(path, root):
                 continue
-            if path.is_file() and not litter(path, root):
+            place = place_of(path, root)
+            if not _writable(place):
+                shown = place.encode("utf-8", "replace").decode()
+                yield Rejected(shown, "a name that is not UTF-8", "a name that can be written down", "rename it")
+            elif path.is_symlink() and not path.resolve().is_relative_to(inside):
+                yield Rejected(
+                    place, "a link that leads out of the folder", "files of the folder", "copy its target here"
+                )
+            elif name not in linked:  # a linked folder within `root` comes by its own name
                 yield path
+
+
+def _writable(place: str) -> bool:
+    try:
+        place.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def ingest(source: str | Path, into: str | Path, *, progress: Progress | None = None, workers: int = 1) -> Cohort:
     """Take a folder of a hospital's files into a catalogue.
 
-    A second run adds nothing; a killed run is run again. The source is never changed.
+    What was read is kept part by part: a run that was killed goes on where it stopped, and a second run reads only what is
+    new or changed; what a changed file said before no longer counts. The source is never changed.
 
     Args:
         source: the folder (or one file).
@@ -64,136 +95,136 @@ def ingest(source: str | Path, into: str | Path, *, progress: Progress | None = 
     root = Path(source)
     if not root.exists():
         raise EmptyCohortError(f"nothing at {root}", "a folder of files", "check the path")
-    single = root.is_file()
-    todo = [root] if single else list(files(root))
-    root = root.parent if single else root
-    if not todo:
+    whole = root.is_dir()
+    root, found = (root, list(files(root, Path(into).resolve()))) if whole else (root.parent, [root])
+    if not found:
         raise EmptyCohortError(f"no file in {root}", "at least one", "check the path")
     cohort = Cohort.create(into)
-    known = cohort.ids()
-    said = {(r.uri, r.found) for r in cohort.rejected()}
-    found: list[Record] = []
-    aside: list[Rejected] = []
-    for number, items in enumerate(_read_all(todo, root, workers), start=1):
-        for item in items:
-            if isinstance(item, Rejected):
-                aside.append(item)
-            else:
-                found.append(item)
-        if progress:
-            progress(number, len(todo), todo[min(number, len(todo)) - 1].name)
-    found, linked = link_masks(found)
-    found, unknown = notes_of_known_patients(found, _structured_patients(cohort))
-    new = {r.id: r for r in found if r.id not in known}
-    every_aside = [r for r in (*aside, *linked, *unknown) if (r.uri, r.found) not in said]
-    _add(cohort, root, list(new.values()), every_aside)
-    if not known and not new:
-        reasons = {r.found for r in (*aside, *linked, *unknown)}
+    writer, known = _Writer(cohort, root), cohort.sources(root)
+    seen = {item.uri if isinstance(item, Rejected) else place_of(item, root) for item in found}
+    gone = {uri: was for uri, was in known.items() if whole and uri not in seen and was.stamp not in (GONE, ADDED)}
+    for item in found:
+        if isinstance(item, Rejected) and known.get(item.uri, _NEW).stamp != item.found:
+            writer.take([item], {item.uri: item.found}, item.uri)
+    for uri, was in gone.items():
+        writer.take([_missing(uri)] if was.given else [], {uri: GONE}, uri)
+    try:
+        with _pool(workers) as each:
+            groups = _changed([item for item in found if isinstance(item, Path)], root, known, gone.keys(), each)
+            done = len(found) - sum(len(group.paths) for group, _ in groups)
+            read = _read if workers == 1 else _read_whole
+            answers = each(partial(read, root=root), [group for group, _ in groups])
+            for (group, stamps), items in zip(groups, answers, strict=True):
+                writer.take(items, stamps, group.place(root))
+                done += len(group.paths)
+                if progress:
+                    progress(done, len(found), group.paths[0].name)
+    except CohortError:
+        raise
+    except BaseException:  # Ctrl-C, or a library that is not there: what was read is kept
+        writer.flush()
+        raise
+    writer.flush()
+    if progress and not groups:
+        progress(len(found), len(found), "nothing new")
+    if not cohort.ids():
+        reasons = sorted({r.found for r in cohort.rejected()})
         raise EmptyCohortError(
-            f"{len(todo)} files in {root}, none of which could be taken ({'; '.join(sorted(reasons)[:3])})",
+            f"{len(found)} files in {root}, none of which could be taken ({'; '.join(reasons[:3])})",
             "at least one readable record",
             f"see the reasons: polyclinic cohort query {into} 'select * from rejected'",
         )
     return cohort
 
 
-def _add(cohort: Cohort, root: Path, found: Sequence[Record], aside: Sequence[Rejected]) -> None:
-    for start in range(0, max(len(found), 1), _PART):
-        cohort.add(root, found[start : start + _PART], aside if start == 0 else ())
+class _Writer:
+    """Collects rows and writes a part now and then."""
+
+    def __init__(self, cohort: Cohort, root: Path) -> None:
+        self.cohort, self.root = cohort, root
+        self.rows, self.last = Rows(root), time.monotonic()
+
+    def take(self, items: Iterable[Record | Rejected], stamps: Mapping[str, str], unit: str) -> None:
+        """What a group of files (place → stamp) holds; it counts once all of it was read."""
+        version = hashlib.blake2b(json.dumps(stamps, sort_keys=True).encode(), digest_size=8).hexdigest()
+        for item in items:
+            self.rows.take([item], unit, version)
+            self._flush_now_and_then()
+        self.rows.finish(stamps, unit, version)
+        self._flush_now_and_then()
+
+    def _flush_now_and_then(self) -> None:
+        if len(self.rows) >= PART_ROWS or time.monotonic() - self.last >= PART_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what there is."""
+        if len(self.rows):
+            self.cohort.commit(self.rows)
+        self.rows, self.last = Rows(self.root), time.monotonic()
 
 
-def _read_all(todo: Sequence[Path], root: Path, workers: int) -> Iterator[list[Record | Rejected]]:
-    """One list a file, in order; the slices of a CT, MR or PET series come together, with the last of them."""
-    series: dict[str, list[Path]] = {}
+def _read(group: records.Group, root: Path) -> Iterable[Record | Rejected]:
+    return records.read_together(group, root)
+
+
+def _read_whole(group: records.Group, root: Path) -> Iterable[Record | Rejected]:
+    return list(records.read_together(group, root))  # a generator does not travel between processes
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Any]:
+    """`map`, or that of a pool of processes."""
     if workers == 1:
-        answers: Iterable[tuple[list[Record | Rejected], str | None]] = (_read_one(p, root) for p in todo)
-        yield from _gather(todo, answers, root, series)
+        yield map
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        answers = pool.map(_read_one, todo, [root] * len(todo), chunksize=16)
-        yield from _gather(todo, answers, root, series)
-
-
-def _gather(
-    todo: Sequence[Path],
-    answers: Iterable[tuple[list[Record | Rejected], str | None]],
-    root: Path,
-    series: dict[str, list[Path]],
-) -> Iterator[list[Record | Rejected]]:
-    held: list[Record | Rejected] = []
-    for path, (items, uid) in zip(todo, answers, strict=True):
-        if uid is not None:
-            series.setdefault(f"{path.parent}#{uid}", []).append(path)
-        yield held + items
-        held = []
-    for paths in series.values():
-        place = lambda uri: (
-            Path(uri).relative_to(root).as_posix() if Path(uri).is_absolute() == root.is_absolute() else uri
-        )
-        yield [replace(item, uri=place(item.uri)) for item in records.read_series(paths)]
-
-
-def _read_one(path: Path, root: Path) -> tuple[list[Record | Rejected], str | None]:
-    """The records of one file, or, for a slice, the series it belongs to."""
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head.startswith(raster._MAGIC) and dicom.recognises(path, head):
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(
+        workers, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+    ) as pool:
         try:
-            uid = dicom.series_of(path)
-        except records.RecordError:
-            uid = None
-        if uid is not None:
-            return [], uid
-    elif waveform.belongs_to_header(path):
-        return [], None
-    return list(records.read(path, root)), None
+            yield partial(pool.map, chunksize=8)
+        except BrokenProcessPool as error:
+            raise CohortError(
+                "a reading process that was killed, perhaps for want of memory", "room for each worker's largest file",
+                "run the same command again with fewer workers: what was read is kept",
+            ) from error  # fmt: skip
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
-def link_masks(found: Sequence[Record]) -> tuple[list[Record], list[Rejected]]:
-    """Give each mask the id and the patient of its image; a mask without one is set aside.
+def _stamp(path: Path) -> str:
+    """What a file looks like from outside; another look is another content."""
+    try:
+        about = path.stat()
+    except OSError:
+        return GONE
+    return f"{about.st_size}-{about.st_mtime_ns}"
 
-    An image is the mask's when they share the stem of their name (or, for DICOM, the accession number).
+
+def _missing(uri: str) -> Rejected:
+    return Rejected(
+        uri,
+        "a file that is no longer there",
+        "the file as ingested",
+        "put it back and ingest again, if it should count",
+    )
+
+
+def _changed(
+    found: Sequence[Path], root: Path, known: Mapping[str, Source], gone: Collection[str], each: Any
+) -> list[tuple[records.Group, dict[str, str]]]:
+    """The groups of which a file is new, another than it was or gone, and what their files look like (place → stamp).
+
+    A slice or a signal that comes late belongs to files beside it that are known: all of that folder are looked at.
     """
-    images: dict[tuple[Modality, str], Record] = {}
-    for record in found:
-        if record.attributes.get("mask"):
-            continue
-        for key in ("stem", "accession"):
-            if record.attributes.get(key) and record.modality in (Modality.IMAGE, Modality.VOLUME):
-                images[(record.modality, str(record.attributes[key]))] = record
-    kept, aside = [], []
-    for record in found:
-        if not record.attributes.get("mask"):
-            kept.append(record)
-            continue
-        image = images.get((record.modality, str(record.attributes["stem"])))
-        if image is None:
-            aside.append(
-                Rejected(record.uri, "a mask with no image", "an image whose name is the mask's", "give the image too")
-            )
-        else:
-            kept.append(replace(record, patient=image.patient, attributes={**record.attributes, "mask_of": image.id}))
-    return kept, aside
-
-
-def _structured_patients(cohort: Cohort) -> set[str]:
-    return set(cohort.query("select distinct patient from records where modality <> 'text'")["patient"].to_pylist())
-
-
-def notes_of_known_patients(found: Sequence[Record], before: set[str]) -> tuple[list[Record], list[Rejected]]:
-    """Set aside a note whose patient no table, image or signal knows, unless there is nothing but notes."""
-    known = before | {r.patient for r in found if r.modality is not Modality.TEXT}
-    if not known:
-        return list(found), []
-    lost = [r for r in found if r.modality is Modality.TEXT and r.patient not in known]
-    gone = {r.id for r in lost}
-    aside = [
-        Rejected(
-            r.uri,
-            "a note for an unknown patient",
-            "a patient that a table, an image or a signal names",
-            "check the note's patient",
-        )
-        for r in lost
+    stamps = {place_of(path, root): _stamp(path) for path in found}
+    fresh = {place for place, stamp in stamps.items() if known.get(place, _NEW).stamp != stamp}
+    touched = {known[place].unit for place in (*fresh, *gone) if place in known}
+    folders = {(root / place).parent for place in (*fresh, *gone)}
+    groups = records.together([p for p in found if p.parent in folders], each)
+    looks = [
+        (group, {place: stamps[place] for path in group.paths if (place := place_of(path, root))}) for group in groups
     ]
-    return [r for r in found if r.id not in gone], aside
+    return [(group, look) for group, look in looks if group.place(root) in touched or not fresh.isdisjoint(look)]

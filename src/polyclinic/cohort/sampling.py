@@ -34,8 +34,8 @@ class Sampler:
             room = np.array([len(self.members[n]) for n in self.names]) - wanted
             wanted[random.choice(len(self.names), p=room / room.sum())] += 1
         drawn = [
-            patient
+            self.members[name][i]
             for name, count in zip(self.names, wanted, strict=True)
-            for patient in random.choice(self.members[name], size=int(count), replace=False).tolist()
+            for i in random.choice(len(self.members[name]), size=int(count), replace=False).tolist()
         ]
         return sorted(drawn)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +52,29 @@ class Split:
         return cls(*sides, hashlib.blake2b(json.dumps(sides).encode(), digest_size=16).hexdigest())
 
 
+def groups(found: Sequence[Record], by: str, tied: Iterable[tuple[str, str]] = ()) -> dict[str, list[str]]:
+    """The patients that stay together, under the least of their names: those tied, and by site all who were ever there."""
+    parent = {patient: patient for patient in signatures(found)}
+
+    def top(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    at: dict[str, str] = {}
+    pairs = [
+        (r.patient, at.setdefault(r.site, r.patient)) for r in found if by == "site" and r.site and r.patient in parent
+    ]
+    for one, other in (*pairs, *tied):
+        first, second = sorted((top(one), top(other)))
+        parent[second] = first
+    members: dict[str, list[str]] = {}
+    for patient in sorted(parent):
+        members.setdefault(top(patient), []).append(patient)
+    return members
+
+
 def split(
     found: Sequence[Record],
     spec: SplitSpec,
@@ -63,57 +87,61 @@ def split(
     hash of their names and dealt within each stratum (modalities, and the label's class), so that adding a patient moves
     no other across strata, and the order of records does not matter.
 
+    Args:
+        found: the records; only patients with something that a model may read are dealt.
+        spec: how.
+        load: record → payload, to find near-duplicates.
+        labels: patient → class (a number or a word); other labels do not count.
     Raises:
         SplitError: one side would be empty, or have one class of a label that has two.
     """
     signature = signatures(found)
-    group = dict.fromkeys(signature, "")
-    tied = ties(inputs(found), load) if load is not None else {}
-    site = {r.patient: r.site for r in found if r.site} if spec.by == "site" else {}
-    for patient in group:
-        group[patient] = f"site {site[patient]}" if patient in site else tied.get(patient, patient)
-    members: dict[str, list[str]] = {}
-    for patient, name in group.items():
-        members.setdefault(name, []).append(patient)
-    labels = labels or {}
+    members = groups(found, spec.by, ties(inputs(found), load) if load is not None else ())
+    classes = {p: str(v) for p, v in (labels or {}).items() if isinstance(v, int | str) and p in signature}
     strata: dict[str, list[str]] = {}
     for name, patients in members.items():
-        known = sorted(str(labels[p]) for p in patients if isinstance(labels.get(p), int))
+        known = sorted(classes[p] for p in patients if p in classes)
         words = min(signature[p] for p in patients) if spec.by == "patient" else ""
         strata.setdefault(f"{words} {known[0] if known else '-'}", []).append(name)
-    train, test = [], []
-    for number, names in enumerate(strata[k] for k in sorted(strata)):
-        names.sort(key=lambda n: hashlib.blake2b(f"{spec.seed}\x00{n}".encode(), digest_size=8).digest())
-        size = sum(len(members[n]) for n in names)
-        # A stratum of one or two gives its share to a side in turn, or small strata would never test.
-        wanted = size * spec.test + (0.5 if number % 2 else 0.49)
-        taken = 0
-        for name in names:
-            side = test if taken + len(members[name]) <= wanted else train
-            taken += len(members[name]) if side is test else 0
-            side.extend(members[name])
+    train, test = _deal(members, [strata[k] for k in sorted(strata)], spec)
+    if not train or not test:  # strata too small to have a share each
+        train, test = _deal(members, [list(members)], spec)
     if not train or not test:
         raise SplitError(
             f"a split of {len(signature)} patients in {len(members)} groups with an empty side",
             "patients on both sides",
             "change `split.test`, or give more patients or sites",
         )
-    _both_classes(labels, train, test, spec)
+    _both_classes(classes, train, test, spec)
     return Split.of(train, test)
 
 
-def _both_classes(labels: Mapping[str, object], train: Sequence[str], test: Sequence[str], spec: SplitSpec) -> None:
-    whole = {v for v in labels.values() if isinstance(v, int)}
-    if not whole:
+def _deal(
+    members: Mapping[str, list[str]], strata: Sequence[list[str]], spec: SplitSpec
+) -> tuple[list[str], list[str]]:
+    train, test = [], []
+    for number, names in enumerate(strata):
+        names = sorted(names, key=lambda n: hashlib.blake2b(f"{spec.seed}\x00{n}".encode(), digest_size=8).digest())
+        size = sum(len(members[n]) for n in names)
+        wanted = size * spec.test + (0.5 if number % 2 else 0.49)  # halves go to a side in turn
+        taken = 0
+        for name in names:
+            side = test if taken + len(members[name]) <= wanted else train
+            taken += len(members[name]) if side is test else 0
+            side.extend(members[name])
+    return train, test
+
+
+def _both_classes(classes: Mapping[str, str], train: Sequence[str], test: Sequence[str], spec: SplitSpec) -> None:
+    if not classes:
         return
     for name, side in (("train", train), ("test", test)):
-        classes = {labels[p] for p in side if p in labels}
-        if len(classes) < 2:
-            counts = ", ".join(
-                f"{sum(v == c for v in labels.values())} patients of class {c}" for c in sorted(whole, key=str)
-            )
+        has = sorted({classes[p] for p in side if p in classes})
+        if len(has) < 2:
+            counts = ", ".join(f"{n} of {word}" for word, n in sorted(Counter(classes.values()).items()))
             raise SplitError(
-                f"a {name} side with one class of {spec.stratify or 'the label'} ({counts} in all)",
-                "both classes on both sides",
+                f"a {name} side with {f'no class but {has[0]}' if has else 'no class'} of {spec.stratify or 'the label'} "
+                f"(patients in all: {counts})",
+                "two classes on both sides",
                 "change `split.test` or `split.seed`, or label more patients of the rare class",
             )

@@ -34,6 +34,6 @@ class LateFusion(Fusion):
         """Tokens (n d) → the same tokens, and (b d)."""
         means, there = by_modality(tokens)
         scores = self.gate(means).squeeze(2) if self.gate is not None else means.new_zeros(there.shape)
+        # Not -inf: of a patient without anything nine zeros are weighed alike, and nothing is divided by nothing.
         weights = torch.softmax(scores.masked_fill(~there, torch.finfo(scores.dtype).min), dim=1)
-        weights = torch.where(there, weights, 0.0)  # a patient without anything has weighed nine nothings
         return Fused(tokens, (weights[:, :, None] * means).sum(1), tokens.lengths > 0)

@@ -13,13 +13,13 @@ from ..schema import Payload, Record
 from . import image, omics, signal, table, text, volume
 from .cache import Cache
 from .fingerprint import Fingerprint, fit
-from .geometry import points_back, points_forth, way_back
+from .geometry import GridError, points_back, points_forth, way_back
 from .image import ImageStandard
 from .omics import OmicsStandard
 from .signal import LEADS, SignalStandard
 from .table import TableStandard
 from .text import TextStandard
-from .volume import GridError, VolumeStandard
+from .volume import VolumeStandard
 
 Standard = Annotated[
     ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard,

@@ -8,6 +8,7 @@ import shutil
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel
@@ -15,13 +16,15 @@ from pydantic import BaseModel
 from ..schema import Payload, Step
 
 _ON_DISK = {"image", "volume", "signal"}
+_VERSION = "1"
+"""Goes up whenever a standard's code makes other numbers of the same record."""
 
 
 class Cache:
     """Harmonised payloads, kept.
 
     Two processes may share the folder: an array is written beside its place and renamed into it, and whoever comes second
-    keeps the first's.
+    keeps the first's. What cannot be read back is made again; what cannot be written (a full disk) is kept in memory.
 
     Args:
         folder: on the disk; None keeps them in memory only.
@@ -42,7 +45,8 @@ class Cache:
             extra: whatever else decides the result (the fingerprint's hash where it does).
             make: harmonises it.
         """
-        what = hashlib.blake2b((standard.model_dump_json() + extra).encode(), digest_size=12).hexdigest()
+        told = "\x00".join((_VERSION, standard.model_dump_json(), extra))
+        what = hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
         key = (record_id, what)
         if key in self._kept:
             self._kept.move_to_end(key)
@@ -65,18 +69,30 @@ def _write(place: Path, payload: Payload) -> None:
     import zarr
 
     beside = place.with_name(f".{place.name}.{os.getpid()}")
-    array = zarr.create_array(beside, shape=payload.array.shape, dtype=payload.array.dtype, chunks=payload.array.shape)
-    array[...] = payload.array
     steps = [
         {"name": s.name, "shape": list(s.shape), "to_world": s.to_world, "parameters": dict(s.parameters)}
         for s in payload.history
     ]
     world = None if payload.to_world is None else payload.to_world.tolist()
-    array.attrs.update({"to_world": world, "nominal": payload.nominal, "names": list(payload.names), "history": steps})
+    about: dict[str, Any] = {
+        "to_world": world,
+        "nominal": payload.nominal,
+        "names": list(payload.names),
+        "history": steps,
+        "digest": _digest(payload.array),
+    }
     try:
-        os.rename(beside, place)
-    except OSError:  # another process was first
         shutil.rmtree(beside, ignore_errors=True)
+        shape = payload.array.shape
+        array = zarr.create_array(beside, shape=shape, dtype=payload.array.dtype, chunks=shape, attributes=about)
+        array[...] = payload.array
+        os.rename(beside, place)
+    except OSError:  # another process was first, or the disk is full: a cache is nobody's only copy
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
 
 
 def _read(place: Path) -> Payload | None:
@@ -84,11 +100,18 @@ def _read(place: Path) -> Payload | None:
 
     if not place.exists():
         return None
-    array = zarr.open_array(place, mode="r")
-    about: dict = dict(array.attrs)
-    history = tuple(
-        Step(s["name"], tuple(s["shape"]), s["to_world"] and tuple(map(tuple, s["to_world"])), s["parameters"])
-        for s in about["history"]
-    )
-    world = None if about["to_world"] is None else np.array(about["to_world"])
-    return Payload(np.asarray(array[...]), world, history, bool(about["nominal"]), tuple(about["names"]))
+    try:
+        array = zarr.open_array(place, mode="r")
+        about: dict = dict(array.attrs)
+        history = tuple(
+            Step(s["name"], tuple(s["shape"]), s["to_world"] and tuple(map(tuple, s["to_world"])), s["parameters"])
+            for s in about["history"]
+        )
+        world = None if about["to_world"] is None else np.array(about["to_world"])
+        values = np.asarray(array[...])
+        if _digest(values) != about["digest"]:  # Zarr reads a chunk that is gone as zeros
+            raise ValueError
+        return Payload(values, world, history, bool(about["nominal"]), tuple(about["names"]))
+    except Exception:  # whatever a damaged file makes Zarr or a codec say
+        shutil.rmtree(place, ignore_errors=True)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,13 +34,18 @@ class Fingerprint:
         tokenizer: the word pieces, as the JSON of `tokenizers`; None without notes.
         codes: table and EHR codes.
         genes: genes in their order.
-        spacing_mm: median (z y x) of the volumes.
+        spacing_mm: median (z y x) of the volumes, where the standard asks for it.
     """
 
     tokenizer: str | None = None
     codes: Mapping[str, Scale] = field(default_factory=dict)
     genes: Mapping[str, Scale] = field(default_factory=dict)
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    @cached_property
+    def hash(self) -> str:
+        """What tells two fingerprints apart, as hex."""
+        return hashlib.blake2b(self._json().encode(), digest_size=12).hexdigest()
 
     @cached_property
     def _gene_scale(self) -> tuple[np.ndarray, np.ndarray]:
@@ -57,6 +63,9 @@ class Fingerprint:
 
     def save(self, path: Path) -> None:
         """Write it as JSON."""
+        path.write_text(self._json())
+
+    def _json(self) -> str:
         rows = lambda scales: {k: [v.number, v.mean, v.sd, v.n] for k, v in scales.items()}
         data = {
             "tokenizer": self.tokenizer,
@@ -64,7 +73,7 @@ class Fingerprint:
             "genes": rows(self.genes),
             "spacing_mm": self.spacing_mm,
         }
-        path.write_text(json.dumps(data))
+        return json.dumps(data)
 
     @classmethod
     def open(cls, path: Path) -> Fingerprint:
@@ -85,6 +94,9 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     from .text import train_tokenizer
 
     by = {m: [r for r in records if r.modality is m] for m in standards}
+    spacing = (1.0, 1.0, 1.0)
+    if by.get(Modality.VOLUME) and standards[Modality.VOLUME].spacing_mm is None:
+        spacing = _spacing(load(r) for r in by[Modality.VOLUME])
     tokenizer = None
     if by.get(Modality.TEXT):
         tokenizer = train_tokenizer(
@@ -96,10 +108,16 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     genes: dict[str, Scale] = {}
     if by.get(Modality.OMICS):
         genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
-    spacings = [[r.attributes.get(f"spacing_{a}_mm") for a in "zyx"] for r in by.get(Modality.VOLUME, [])]
-    known = [s for s in spacings if all(isinstance(v, int | float) for v in s)]
-    z, y, x = (float(v) for v in np.median(np.array(known, float), axis=0)) if known else (1.0, 1.0, 1.0)
-    return Fingerprint(tokenizer, codes, genes, (z, y, x))
+    return Fingerprint(tokenizer, codes, genes, spacing)
+
+
+def _spacing(payloads: Iterable[Payload]) -> tuple[float, float, float]:
+    """Median mm (z y x) along the axes nearest to S, P and L, which is where the standard grid's axes lie."""
+    from .geometry import nearest_axes, spacing_of
+
+    known = [spacing_of(p.to_world)[list(nearest_axes(p.to_world)[0])] for p in payloads if p.to_world is not None]
+    x, y, z = np.median(known, axis=0).tolist() if known else (1.0, 1.0, 1.0)
+    return z, y, x
 
 
 def _labels(standards: Mapping[Modality, Any]) -> Iterable[str]:
@@ -110,14 +128,14 @@ def _codes(
     records: Sequence[Record], load: Callable[[Record], Payload], exclude: Sequence[str], fewest: int
 ) -> dict[str, Scale]:
     """Codes that at least `fewest` patients have, in the order of their names."""
-    from .table import column_of
+    from .table import is_of
 
     excluded, who, values = set(exclude), Counter[str](), dict[str, list[float]]()
     seen: set[tuple[str, str]] = set()
     for record in records:
         payload = load(record)
         for name, (value, _) in zip(payload.names, payload.array.reshape(-1, 2), strict=True):
-            if column_of(name) in excluded:
+            if is_of(name, excluded):
                 continue
             values.setdefault(name, []).append(float(value))
             if (record.patient, name) not in seen:

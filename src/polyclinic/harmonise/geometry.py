@@ -12,7 +12,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..schema import Payload, Step
+from ..schema import Payload, PolyclinicError, Step
+
+
+class GridError(PolyclinicError):
+    """A mask that does not lie on its image."""
+
+
+def finite(array: np.ndarray) -> np.ndarray:
+    """The array with its least number where it has none: background that a program marked by NaN."""
+    known = np.isfinite(array)
+    return array if known.all() else np.where(known, array, array[known].min() if known.any() else 0.0)
 
 
 def spacing_of(to_world: np.ndarray) -> np.ndarray:
@@ -33,6 +43,20 @@ def nearest_axes(to_world: np.ndarray) -> tuple[tuple[int, int, int], tuple[int,
         left.discard(axis)
         order[world], sign[world] = axis, 1 if cosines[world, axis] >= 0 else -1
     return (order[0], order[1], order[2]), (sign[0], sign[1], sign[2])
+
+
+def parallel(matrix: np.ndarray) -> bool:
+    """Whether a 4x4 from one grid's index to another's only permutes, flips and scales the axes (within half a degree)."""
+    cosines = np.abs(matrix[:3, :3] / spacing_of(matrix))
+    return bool((cosines.max(axis=0) > 0.99996).all() and len(set(cosines.argmax(axis=0))) == 3)
+
+
+def fills(matrix: np.ndarray, shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two parallel grids (z y x) fill the same box, to within a voxel: `matrix` takes an index of one to the other's."""
+    far = np.array(shape[::-1], float)
+    corners = np.array([matrix[:3] @ np.array([*corner, 1.0]) for corner in (np.full(3, -0.5), far - 0.5)])
+    expected = np.stack([np.full(3, -0.5), np.array(other[::-1], float) - 0.5])
+    return bool((np.abs(np.sort(corners, axis=0) - expected) < 1.0).all())
 
 
 def plan(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..schema import Payload, Record
 from .fingerprint import Fingerprint
-from .geometry import apply, plan, resample_labels, spacing_of
+from .geometry import GridError, apply, finite, plan, resample_labels, spacing_of
 
 NOMINAL_MM = {"chest": 350.0, "": 200.0}
 """The longest side of an image without a scale, by a word of its kind."""
@@ -38,8 +38,9 @@ def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerp
         if payload.to_world is not None
         else np.diag([nominal_side_mm(record) / max(rows, columns)] * 2 + [1.0, 1.0])
     )
-    low, high = np.percentile(payload.array, [1, 99])
-    grey = np.clip((payload.array.mean(axis=0, keepdims=True) - low) / max(float(high - low), 1e-6), 0, 1)
+    grey = finite(payload.array).mean(axis=0, keepdims=True)
+    low, high = np.percentile(grey, [1, 99])
+    grey = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)
     inside = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
     own = spacing_of(to_world)
     side = max(rows * own[1], columns * own[0]) / standard.size
@@ -58,10 +59,20 @@ def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerp
 
 
 def harmonise_mask(payload: Payload, image: Payload, standard: ImageStandard) -> np.ndarray:
-    """A mask (1 y x) of the image's source, on the image's standard grid: (size size) int64."""
+    """A mask (1 y x) of the image's source, on the image's standard grid: (size size) int64.
+
+    Raises:
+        GridError: it has another aspect than the image: it is not of this picture.
+    """
     step = image.history[-1]
     labels = payload.array[0]
     if labels.shape != step.shape:  # the same picture at another resolution
+        tall, wide = labels.shape[0] / step.shape[0], labels.shape[1] / step.shape[1]
+        if abs(tall / wide - 1) > 0.02:
+            raise GridError(
+                f"a mask of {labels.shape[0]} × {labels.shape[1]} on an image of {step.shape[0]} × {step.shape[1]}",
+                "the same aspect", "give the mask that was drawn on this image",
+            )  # fmt: skip
         rows = np.arange(step.shape[0]) * labels.shape[0] // step.shape[0]
         columns = np.arange(step.shape[1]) * labels.shape[1] // step.shape[1]
         labels = labels[rows][:, columns]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..cohort.catalogue import inputs, signatures
 from ..cohort.labels import Label, labels_of
 from ..cohort.sampling import Sampler
 from ..schema import Batch, Modality, Payload, Ragged, Record, Target
-from . import harmonise, image, volume
+from . import GridError, harmonise, image, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 
@@ -53,11 +54,11 @@ class Loader:
         chosen = set(patients)
         mine = [r for r in inputs(records) if r.modality in self.standards and r.patient in chosen]
         self.by_patient: dict[str, dict[Modality, list[Record]]] = {}
-        start: dict[str, float] = {}
-        for record in sorted(mine, key=lambda r: (r.patient, r.time.timestamp() if r.time else 0.0, r.id)):
+        start: dict[str, datetime] = {}
+        for record in sorted(mine, key=lambda r: (r.patient, r.time or datetime.min, r.id)):
             self.by_patient.setdefault(record.patient, {}).setdefault(record.modality, []).append(record)
             if record.time:
-                start.setdefault(record.patient, record.time.timestamp())
+                start.setdefault(record.patient, record.time)
         self.start = start
         self.patients = [p for p in patients if p in self.by_patient]
         self.labels = list(labels)
@@ -112,7 +113,13 @@ class Loader:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]
         make = lambda: harmonise(self.load(record), record, standard, self.fingerprint)
-        return self.cache.get(record.id, standard, record.kind, make)
+        return self.cache.get(record.id, standard, record.kind + self._decided(standard), make)
+
+    def _decided(self, standard: Any) -> str:
+        """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""
+        if standard.kind in ("image", "signal") or (standard.kind == "volume" and standard.spacing_mm is not None):
+            return ""
+        return self.fingerprint.hash
 
     def _assemble(
         self, patients: list[str], modalities: Sequence[Modality] | None, random: np.random.Generator | None
@@ -140,7 +147,8 @@ class Loader:
     def _ragged(self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int) -> Ragged:
         arrays = [torch.from_numpy(np.ascontiguousarray(p.array)) for _, _, p in pairs]
         same = modality not in (Modality.TEXT, Modality.TABLE) and len({a.shape for a in arrays}) == 1
-        hours = [(r.time.timestamp() - self.start[r.patient]) / 3600 if r.time else 0.0 for _, r, _ in pairs]
+        # By difference, not by the machine's own clock, which knows summers and a zone.
+        hours = [(r.time - self.start[r.patient]).total_seconds() / 3600 if r.time else 0.0 for _, r, _ in pairs]
         return Ragged(
             values=torch.stack(arrays) if same else arrays,
             patient=torch.tensor([n for n, _, _ in pairs]),
@@ -175,8 +183,14 @@ class Loader:
             return torch.zeros(payload.array.shape[1:], dtype=torch.int64)
         standard = self.standards[record.modality]
         how = image.harmonise_mask if record.modality is Modality.IMAGE else volume.harmonise_mask
-        make = lambda: Payload(how(self.load(mask), payload, standard).astype(np.int8))
-        kept = self.cache.get(mask.id, standard, "mask of " + record.id, make)
+
+        def make() -> Payload:
+            try:
+                return Payload(how(self.load(mask), payload, standard).astype(np.int16))
+            except GridError as error:
+                raise GridError(f"{mask.uri}: {error.found}", error.expected, error.remedy) from error
+
+        kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(standard)}", make)
         return torch.from_numpy(kept.array.astype(np.int64))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -12,24 +13,8 @@ from ..schema import Payload, Record, Step
 from .fingerprint import Fingerprint
 
 LEADS = (
-    "i",
-    "ii",
-    "iii",
-    "avr",
-    "avl",
-    "avf",
-    "v1",
-    "v2",
-    "v3",
-    "v4",
-    "v5",
-    "v6",
-    "abp",
-    "resp",
-    "ppg",
-    "eeg",
-    "other",
-)
+    "i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6", "abp", "resp", "ppg", "eeg", "other",
+)  # fmt: skip
 _ALSO = {"mlii": "ii", "mliii": "iii", "ml ii": "ii", "art": "abp", "bp": "abp", "pleth": "ppg", "respiration": "resp"}
 
 
@@ -56,14 +41,15 @@ def harmonise(payload: Payload, record: Record, standard: SignalStandard, finger
     assert payload.to_world is not None
     rate = 1.0 / float(payload.to_world[0, 0])
     length = round(standard.seconds * standard.rate_hz)
-    ratio = Fraction(standard.rate_hz / rate).limit_denominator(2000)
+    ratio = Fraction(standard.rate_hz / rate).limit_denominator(max(2000, ceil(2 * rate / standard.rate_hz)))
     out = np.full((len(LEADS), length), np.nan, dtype=np.float32)
     for row, name in zip(payload.array, payload.names, strict=True):
         number = lead_number(name)
-        if not np.isnan(out[number]).all():
-            continue  # the first of two leads of one name
-        known = row[: int((standard.seconds + 1) * rate)]
-        known = np.where(np.isfinite(known), known, np.nanmedian(known) if np.isfinite(known).any() else 0.0)
+        samples = row[: int((standard.seconds + 1) * rate)]
+        measured = np.isfinite(samples)
+        if not measured.any() or not np.isnan(out[number]).all():
+            continue  # nothing was recorded, or it is the second lead of a name
+        known = np.where(measured, samples, np.median(samples[measured]))
         at_rate = np.asarray(resample_poly(known, ratio.numerator, ratio.denominator, padtype="line"))[:length]
         at_rate = at_rate - np.median(at_rate)
         out[number] = 0.0

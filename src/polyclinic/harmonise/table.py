@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 import numpy as np
@@ -32,13 +33,20 @@ def column_of(name: str) -> str:
     return name.split("=", 1)[0]
 
 
+def is_of(name: str, columns: Collection[str]) -> bool:
+    """Whether an event is of one of the columns, whose own names may hold a `=`."""
+    return any(name == column or name.startswith(column + "=") for column in columns)
+
+
 def harmonise(payload: Payload, record: Record, standard: TableStandard, fingerprint: Fingerprint) -> Payload:
     """(e 3) float32: code number, standardised value (0 for a category), hours from the record's first event."""
     excluded = set(standard.exclude)
-    rows = []
+    rows, names = [], []
     for name, (value, hours) in zip(payload.names, payload.array.reshape(-1, 2), strict=True):
         code = fingerprint.codes.get(name)
-        if code is None or column_of(name) in excluded:
+        if code is None or is_of(name, excluded):
             continue
         rows.append((code.number, np.clip((value - code.mean) / code.sd, -8, 8) if code.sd > 0 else 0.0, hours))
-    return Payload(np.array(rows[-standard.most :], dtype=np.float32).reshape(-1, 3), names=payload.names)
+        names.append(name)
+    array = np.array(rows[-standard.most :], dtype=np.float32).reshape(-1, 3)
+    return Payload(array, names=tuple(names[-standard.most :]))

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..schema import Payload, PolyclinicError, Record
+from ..schema import Payload, Record
 from .fingerprint import Fingerprint
-from .geometry import apply, plan, resample_labels
+from .geometry import GridError, apply, fills, finite, parallel, plan, resample_labels
 
 HU_CENTRE, HU_WIDTH = 0.0, 500.0
 
@@ -23,12 +23,9 @@ class VolumeStandard(BaseModel):
     size: tuple[int, int, int] = Field(default=(40, 56, 40))
 
 
-class GridError(PolyclinicError):
-    """A mask that does not lie on its image."""
-
-
 def standardise(array: np.ndarray, kind: str) -> np.ndarray:
     """CT by its units: HU / 500, within ±2; anything else by its own voxels: zero mean, unit variance of what is not background."""
+    array = finite(array)
     if kind.startswith("CT"):
         return np.clip((array - HU_CENTRE) / HU_WIDTH, -2, 2)
     body = array[array > array.min()]
@@ -51,16 +48,22 @@ def harmonise(payload: Payload, record: Record, standard: VolumeStandard, finger
 def harmonise_mask(payload: Payload, image: Payload, standard: VolumeStandard) -> np.ndarray:
     """A mask (1 z y x) of the image's source, on the image's standard grid: (z y x) int64.
 
-    The mask lands by the image's grid: files of one study often carry a mask header that was not kept up.
+    It lands by geometry where it fills the image's box (its axes may be turned) or has another shape; a mask of the image's
+    shape that claims to lie elsewhere lands index by index: its header was not kept up.
 
     Raises:
-        GridError: mask and image have different shapes.
+        GridError: neither can be.
     """
     step = image.history[-1]
-    if tuple(payload.array.shape[1:]) != step.shape:
+    labels, shape = np.rint(payload.array[0]), tuple(payload.array.shape[1:])
+    to_source = np.array(step.parameters["to_source"], float)
+    if step.to_world is not None and payload.to_world is not None:
+        to_mask = np.linalg.inv(payload.to_world) @ np.array(step.to_world)
+        if parallel(to_mask) and (fills(to_mask, step.shape, shape) or shape != step.shape):
+            return resample_labels(labels, to_mask @ to_source, standard.size)
+    if shape != step.shape:
         raise GridError(
-            f"a mask of {payload.array.shape[1:]} on an image of {step.shape}",
-            "the same grid",
+            f"a mask of {shape} on an image of {step.shape} (z y x), turned against it", "the same grid",
             "resample the mask to its image",
-        )
-    return resample_labels(np.rint(payload.array[0]), np.array(step.parameters["to_source"], float), standard.size)
+        )  # fmt: skip
+    return resample_labels(labels, to_source, standard.size)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Write weights whole or not at all.
 
-    The header holds only the format and the configuration's hash, so that equal weights give equal bytes.
+    Equal weights give equal bytes: the header holds the configuration's hash and nothing else, for safetensors writes the entries
+    of a header in an order that changes from one time to the next.
 
     Raises:
         WeightsError: the disk is full, or the place cannot be written.
@@ -40,7 +42,7 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, A
     own = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(own, beside, {"format": "pt", "config": config_hash(config)})
+        save_file(own, beside, {"config": config_hash(config)})
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise WeightsError(
@@ -49,7 +51,8 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, A
             "free some space, or choose another folder",
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink()
 
 
 def load_weights(path: Path, module: torch.nn.Module, config: Mapping[str, Any] | None = None) -> None:

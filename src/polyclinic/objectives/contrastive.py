@@ -26,9 +26,8 @@ def clip_loss(one: Tensor, other: Tensor, scale: Tensor) -> Tensor:
         one, other: (p e) unit vectors; row i of both is one patient.
         scale: () the inverse of the temperature.
     """
-    with torch.autocast(
-        one.device.type, enabled=False
-    ):  # bfloat16 has two digits, which the scale multiplies by up to 100
+    # bfloat16 has two digits, whose error the scale would multiply by up to 100.
+    with torch.autocast(one.device.type, enabled=False):
         logits = scale * one @ other.T
     same = torch.arange(len(one), device=one.device)
     return (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2

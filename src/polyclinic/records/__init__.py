@@ -1,28 +1,105 @@
 """Files of the outside world → `Record` and arrays. One reader a format; imports `schema` only.
 
-Each reader is a module with `recognises(path, head)`, `read(path)` and `load(record)`. `read` here finds out what a file
-is, by its content first and its name second, and never raises for a bad file: what cannot be taken comes back as
+Each reader is a module with `recognises(path, head)`, `read(path, root)` and `load(record)`. `read` here finds out what a
+file is, by its content first and its name second, and never raises for a bad file: what cannot be taken comes back as
 `Rejected` with its reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from types import ModuleType
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
 from . import dicom, fhir, nifti, omics, raster, tables, text, waveform
-from .source import RecordError, content_id, split_uri
+from .source import RecordError, content_id, place_of, split_uri
 
-__all__ = ["READERS", "RecordError", "content_id", "load", "read", "read_patient", "read_series", "split_uri"]
+__all__ = [
+    "READERS",
+    "RecordError",
+    "content_id",
+    "load",
+    "read",
+    "read_patient",
+    "read_together",
+    "split_uri",
+    "together",
+]
 
 # By content first: a table or a text can be anything, so they come last.
 READERS = (dicom, nifti, raster, waveform, fhir, omics, tables, text)
 
-read_series = dicom.read_series
+Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Files that are read together: one, a header with its signals, or the slices of one series in one folder.
+
+    Args:
+        paths: the header in front.
+        series: the series' UID.
+    """
+
+    paths: tuple[Path, ...]
+    series: str | None = None
+
+    def place(self, root: Path) -> str:
+        """The group's name: stays when a slice or a signal comes late."""
+        return dicom.series_uri(self.paths[0], self.series, root) if self.series else place_of(self.paths[0], root)
+
+
+def together(paths: Sequence[Path], each: Each = map) -> list[Group]:
+    """The files in groups that are read together, in the order of the first of each.
+
+    Args:
+        paths: all of them.
+        each: `map`, or that of a pool of processes.
+    """
+    found: dict[tuple[Path, str | None], list[Path]] = {}
+    for path, series in zip(paths, each(_series, paths), strict=True):
+        key = (path.parent, series) if series else (waveform.header_of(path) or path, None)
+        found.setdefault(key, []).append(path)
+    return [Group(tuple(sorted(group, key=lambda p: (p != key[0], p))), key[1]) for key, group in found.items()]
+
+
+def read_together(group: Group, root: Path | None = None) -> Iterator[Record | Rejected]:
+    """The records of a group; a file that cannot be taken comes back as `Rejected`.
+
+    Args:
+        group: as `together` gives it.
+        root: the ingested folder; the records' `uri` is relative to it.
+    """
+    first = group.paths[0]
+    root = root or first.parent
+    try:
+        if group.series and len(group.paths) > 1:
+            yield from dicom.read_series(group.paths, root)
+        else:
+            yield from _reader(first).read(first, root)
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        yield Rejected(group.place(root), reason.found, reason.expected, reason.remedy)
+
+
+def _reason(error: Exception) -> RecordError:
+    """Why a file cannot be taken: a reader's library may raise anything on a hostile one."""
+    if isinstance(error, RecordError):
+        return error
+    if isinstance(error, FileNotFoundError):
+        return RecordError("a file that is no longer there", "a file", "ingest again when nothing writes there")
+    if isinstance(error, PermissionError):
+        return RecordError("a file that may not be read", "the right to read it", "change its rights")
+    return RecordError(
+        f"a file that its reader could not take ({type(error).__name__})", "a whole, valid file",
+        "check it with the system that wrote it, and export it again",
+    )  # fmt: skip
 
 
 def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
@@ -34,31 +111,7 @@ def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
     Yields:
         Record, or Rejected with what was found, what was expected and what to do.
     """
-    root = root or path.parent
-    place = path.relative_to(root).as_posix()
-    try:
-        if path.stat().st_size == 0:
-            raise RecordError("an empty file", "a file with content", "export it again")
-        reader = _reader(path, path.stat().st_mtime_ns)
-        if reader is None:
-            raise RecordError(
-                f"a file of unknown format ({path.suffix or 'no ending'})",
-                "one of " + ", ".join(r.__name__.rsplit(".", 1)[1] for r in READERS),
-                "convert it, or leave it out",
-            )
-        for item in reader.read(path):
-            yield replace(item, uri=place + item.uri[len(str(path)) :] if item.uri.startswith(str(path)) else place)
-    except MissingExtraError:
-        raise
-    except RecordError as error:
-        yield Rejected(place, error.found, error.expected, error.remedy)
-    except Exception as error:  # a reader's library may raise anything on a hostile file
-        yield Rejected(
-            place,
-            f"a file that its reader could not take ({type(error).__name__})",
-            "a whole, valid file",
-            "check it with the system that wrote it, and export it again",
-        )
+    return read_together(Group((path,)), root)
 
 
 def read_patient(paths: Sequence[Path]) -> Iterator[tuple[Path, Record | Rejected]]:
@@ -67,32 +120,42 @@ def read_patient(paths: Sequence[Path]) -> Iterator[tuple[Path, Record | Rejecte
     Args:
         paths: absolute.
     Yields:
-        the file (of a series, its first) and what it holds.
+        the file (of a series, its first) and what it holds; the records' `uri` is relative to the file's folder.
     """
-    series: dict[tuple[Path, str], list[Path]] = {}
-    for path in paths:
-        if waveform.belongs_to_header(path):
-            continue
-        uid = _series(path)
-        if uid is not None:
-            series.setdefault((path.parent, uid), []).append(path)
-            continue
-        for item in read(path):
-            yield path, item
-    for slices in series.values():
-        for item in read_series(slices):
-            yield slices[0], item
+    for group in together(paths):
+        for item in read_together(group):
+            yield group.paths[0], item
+
+
+def _reader(path: Path) -> ModuleType:
+    """The module that reads a file.
+
+    Raises:
+        RecordError: none does.
+    """
+    about = path.stat()
+    if not S_ISREG(about.st_mode):
+        raise RecordError("neither a file nor a folder", "a file", "leave it out")
+    if about.st_size == 0:
+        raise RecordError("an empty file", "a file with content", "export it again")
+    reader = _recognised(path, about.st_mtime_ns)
+    if reader is None:
+        raise RecordError(
+            f"a file of unknown format ({path.suffix or 'no ending'})",
+            "one of " + ", ".join(r.__name__.rsplit(".", 1)[1] for r in READERS),
+            "convert it, or leave it out",
+        )
+    return reader
 
 
 def _series(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if raster.recognises(path, head) or not dicom.recognises(path, head):
-        return None
+    """The series that a file is a slice of. What is wrong with a file is for its reader to say."""
     try:
-        return dicom.series_of(path)
-    except RecordError:
-        return None  # `read` says what is wrong with it
+        return dicom.series_of(path) if _reader(path) is dicom else None
+    except MissingExtraError:
+        raise
+    except Exception:
+        return None
 
 
 def load(record: Record, root: Path | None = None) -> Payload:
@@ -105,14 +168,18 @@ def load(record: Record, root: Path | None = None) -> Payload:
     path = (root / place) if root is not None else Path(place)
     if not path.exists():
         raise RecordError(f"no file at {place}", "the source where it was ingested", "put it back or ingest it again")
-    reader = dicom if path.is_dir() else _reader(path, path.stat().st_mtime_ns)
-    if reader is None:
-        raise RecordError(f"{place} has another format now", "the file as ingested", "ingest it again")
-    return reader.load(replace(record, uri=str(path) + (f"#{fragment}" if fragment else "")))
+    try:
+        reader = dicom if path.is_dir() else _reader(path)
+        return reader.load(replace(record, uri=str(path) + (f"#{fragment}" if fragment else "")))
+    except MissingExtraError:
+        raise
+    except Exception as error:
+        reason = _reason(error)
+        raise RecordError(f"{reason.found} at {record.uri}", reason.expected, reason.remedy) from error
 
 
 @lru_cache(maxsize=4096)
-def _reader(path: Path, changed: int) -> ModuleType | None:
+def _recognised(path: Path, changed: int) -> ModuleType | None:
     """The module that reads a file; kept, because the rows of one table ask for it one after the other."""
     with path.open("rb") as file:
         head = file.read(4096)

@@ -4,108 +4,100 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
-from .source import RecordError, check_size, content_id
+from .naming import is_mask, patient_of, telling, without_mask
+from .source import RecordError, check_size, content_id, place_of, quiet
 
-_MASK_FOLDERS = {"labels", "masks", "segmentations", "label", "mask", "seg", "labelstr", "labelsts"}
-_MASK_SUFFIX = re.compile(r"_(seg|mask|label|segmentation)$", re.IGNORECASE)
-_PLAIN_FOLDERS = {"images", "image", "data", "nifti", "volumes", "imagestr", "imagests", "mri", "mr", "ct"}
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether it is named .nii or .nii.gz (a gzip does not show what it holds), or has the NIfTI-1 magic."""
-    return path.name.lower().endswith((".nii", ".nii.gz")) or head[344:348] in (b"n+1\x00", b"n+2\x00")
+    """Whether it is named .nii or .nii.gz (a gzip does not show what it holds), or has the magic of NIfTI-1 or -2."""
+    return bool(_ENDING.search(path.name)) or head[344:348] == b"n+1\x00" or head[4:8] == b"n+2\x00"
 
 
-def stem(path: Path) -> str:
-    """The name without .nii(.gz) and without a mask's suffix: what an image and its mask share."""
-    return _MASK_SUFFIX.sub("", re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE))
-
-
-def is_mask(path: Path) -> bool:
-    """Whether the folder or the name says that it is a mask."""
-    name = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
-    return path.parent.name.lower() in _MASK_FOLDERS or bool(_MASK_SUFFIX.search(name))
-
-
+@quiet("nibabel.global")
 def _open(path: Path) -> Any:
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtraError("nibabel", "volumes") from error
     try:
-        image: Any = nibabel.load(path)
+        if _ENDING.search(path.name):
+            image: Any = nibabel.load(path)
+        else:  # nibabel goes by the name
+            with path.open("rb") as file:
+                kind = nibabel.Nifti2Image if file.read(8)[4:] == b"n+2\x00" else nibabel.Nifti1Image
+            image = kind.from_file_map({"image": nibabel.FileHolder(filename=str(path))})
     except Exception as error:
         raise RecordError(
             f"a NIfTI file that does not open ({type(error).__name__})", "a whole NIfTI-1 or -2 file", "copy it again"
         ) from error
     shape = tuple(int(n) for n in image.shape)
-    if len(shape) == 4 and shape[3] == 1:
-        shape = shape[:3]
     if len(shape) not in (3, 4):
         raise RecordError(f"an array of {len(shape)} dimensions", "a volume (x y z) or (x y z c)", "convert it")
+    if image.get_data_dtype().kind not in "iuf":
+        raise RecordError(f"voxels of type {image.get_data_dtype()}", "whole or real numbers", "convert it")
     check_size(shape, 4)
     if not np.isfinite(image.affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-9:
         raise RecordError("an affine that cannot be inverted", "a valid qform or sform", "repair the header")
     return image
 
 
-def _body(path: Path, kind: str) -> str:
-    folder = next((p for p in reversed(path.parent.parts) if p.lower() not in _MASK_FOLDERS | _PLAIN_FOLDERS), "")
-    word = re.sub(r"[^a-z ]", " ", folder.lower()).strip()
-    return f"{kind} {word}".strip()
+def _kind(place: str, mask: bool) -> str:
+    """`MR hippocampus`: what the folders say, nearest first."""
+    words = {p.lower() for p in PurePosixPath(place).parent.parts}
+    kind = "MASK" if mask else "CT" if "ct" in words else "MR" if words & {"mr", "mri", "neurology"} else "volume"
+    folder = next((f for f in reversed(telling(place)) if not re.search(r"\d", f)), "")  # one with a digit names a case
+    return f"{kind} {' '.join(re.findall('[a-z]+', folder.lower()))}".strip()
 
 
-def read(path: Path) -> Iterator[Record | Rejected]:
-    """One record a file; `attributes["mask"]` tells a mask, which ingest links to its image by the stem."""
+def _patient(place: str, stem: str) -> str:
+    bids = re.match(r"sub-[A-Za-z0-9]+", stem)  # BIDS 1.10, entities: the first is the subject
+    return bids[0] if bids else patient_of(place, stem) or stem
+
+
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
+    """One record a file; `attributes["mask"]` tells a mask, which the catalogue links to its image by the stem."""
     image = _open(path)
-    image.dataobj[
-        tuple(slice(0, 1) for _ in image.shape)
-    ]  # a truncated file shows itself here, or when its end is read
-    _check_end(path, image)
-    mask, name = is_mask(path), stem(path)
+    _voxels(image, tuple(slice(n - 1, n) for n in image.shape))  # a file that was cut short has no last voxel
+    place = place_of(path, root)
+    mask, stem = is_mask(place), without_mask(_ENDING.sub("", path.name))
     spacing = [float(v) for v in np.linalg.norm(image.affine[:3, :3], axis=0)]
-    words = {p.lower() for p in path.parent.parts}
     yield Record(
         id=content_id(path),
-        patient=name,
+        patient=_patient(place, stem),
         time=None,
         modality=Modality.VOLUME,
-        kind=_body(path, "MASK" if mask else "CT" if "ct" in words else "MR" if words & {"mr", "mri", "neurology"} else "volume"),
-        uri=str(path),
+        kind=_kind(place, mask),
+        uri=place,
         attributes={
-            "mask": mask, "stem": name,
+            "mask": mask, "stem": stem,
             "spacing_x_mm": spacing[0], "spacing_y_mm": spacing[1], "spacing_z_mm": spacing[2],
             "columns": int(image.shape[0]), "rows": int(image.shape[1]), "slices": int(image.shape[2]),
         },
     )  # fmt: skip
 
 
-def _check_end(path: Path, image: Any) -> None:
-    """Read the last voxel: a file that was cut short has none."""
+def _voxels(image: Any, part: tuple[slice, ...]) -> np.ndarray:
     try:
-        np.asarray(image.dataobj[tuple(slice(n - 1, n) for n in image.shape)])
+        return np.asarray(image.dataobj[part], dtype=np.float32)
     except Exception as error:
         raise RecordError(
-            "a NIfTI file that was cut short", "as many voxels as the header says", "copy it again"
-        ) from error
+            f"a NIfTI file that was cut short ({type(error).__name__})", "as many voxels as the header says", "copy it again"
+        ) from error  # fmt: skip
 
 
 def load(record: Record) -> Payload:
     """array (c z y x) float32, to_world (x y z 1) → mm in LPS (NIfTI's RAS with x and y turned)."""
     image = _open(Path(record.uri))
-    try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
-    except Exception as error:
-        raise RecordError(
-            "a NIfTI file that was cut short", "as many voxels as the header says", "copy it again"
-        ) from error
+    data = _voxels(image, tuple(slice(None) for _ in image.shape))
     data = data[..., None] if data.ndim == 3 else data
     return Payload(
         np.ascontiguousarray(data.transpose(3, 2, 1, 0)), to_world=LPS_FROM_RAS @ np.asarray(image.affine, float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -11,10 +12,11 @@ import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
 from . import tables
-from .source import RecordError, content_id, open_text, place_id, split_uri
+from .source import RecordError, content_id, place_id, place_of, split_uri
 
 FEWEST_GENES = 200
 _GENE = re.compile(r"^[A-Z][A-Za-z0-9.\-]{0,20}_(rnaseq|cnv|mut|meth|protein)$")
+_SYMBOL = re.compile(r"^[A-Z][A-Z0-9.\-]{1,20}$")
 _NAMED = re.compile(r"express|rna.?seq|copy.?number|cnv|omics|transcript|protein", re.IGNORECASE)
 _KIND = {"rnaseq": "RNA-seq", "cnv": "copy number", "mut": "mutation", "meth": "methylation", "protein": "protein"}
 
@@ -23,7 +25,7 @@ def gene_columns(header: Sequence[str], name: str) -> list[str]:
     """The columns that are genes: spelt `GENE_assay`, or, in a file named for an assay, every upper-case symbol."""
     genes = [c for c in header if _GENE.match(c)]
     if not genes and _NAMED.search(name):
-        genes = [c for c in header if re.match(r"^[A-Z][A-Z0-9.\-]{1,20}$", c)]
+        genes = [c for c in header if _SYMBOL.match(c)]
     return genes
 
 
@@ -32,62 +34,61 @@ def recognises(path: Path, head: bytes) -> bool:
     if not tables.recognises(path, head):
         return False
     try:
-        return len(gene_columns(_header(path), path.name)) > FEWEST_GENES
-    except (RecordError, OSError, ValueError):
-        return False
+        with tables.table(path) as (names, _):
+            return len(gene_columns(names, path.name)) > FEWEST_GENES
+    except (RecordError, OSError, ValueError, csv.Error):
+        return False  # the reader of tables says what is wrong with it
 
 
-def _header(path: Path) -> list[str]:
-    with open_text(path) as stream:
-        line = stream.readline(1 << 22)
-    return [c.strip().strip('"') for c in line.split("\t" if ".tsv" in path.name.lower() else ",")]
-
-
-def read(path: Path) -> Iterator[Record | Rejected]:
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a row (kind "RNA-seq", "copy number" …); a second row of a patient with the same genes is set aside."""
-    source = content_id(path)
-    header = _header(path)
-    genes = gene_columns(header, path.name)
-    assays = sorted({g.rsplit("_", 1)[-1] for g in genes if "_" in g})
-    kind = " + ".join(_KIND.get(a, "omics") for a in assays) or "omics"
-    patient_column = tables.find(header, tables.PATIENT_COLUMNS)
-    if patient_column is None:
-        raise RecordError("a gene table without a patient column", "one such as case_id", "rename that column")
-    known = set(genes)
-    others, seen = [c for c in header if c and c not in known], set()
-    for number, row in tables.rows(path):
-        patient, uri = tables.patient_name(row.get(patient_column, "")), f"{path}#row={number}"
-        if not patient:
-            yield Rejected(uri, f"row {number} without a patient", f"a value in {patient_column!r}", "fill it in")
-            continue
-        values = place_id(patient, ",".join(row.get(g, "") for g in genes))
-        if values in seen:
-            yield Rejected(
-                uri, f"row {number} repeats another row's genes", "one row a sample", "nothing: it is kept once"
+    source, place = content_id(path), place_of(path, root)
+    with tables.table(path) as (names, rows):
+        genes = set(gene_columns(names, path.name))
+        columns = [i for i, name in enumerate(names) if name in genes]
+        assays = sorted({g.rsplit("_", 1)[-1] for g in genes if "_" in g})
+        kind = " + ".join(_KIND.get(a, "omics") for a in assays) or "omics"
+        patient = tables.patient_column(names)
+        others = {i: name for i, name in enumerate(names) if name and name not in genes and i != patient}
+        site = tables.find(list(others.values()), tables.SITE_COLUMNS)
+        seen: set[str] = set()
+        for number, cells in rows:
+            uri = f"{place}#row={number}"
+            if reason := tables.wrong(cells, names, patient, uri, number):
+                yield reason
+                continue
+            who = tables.identifier(cells[patient])
+            values = place_id(who, ",".join(cells[i] for i in columns if i < len(cells)))
+            if values in seen:
+                yield Rejected(
+                    uri, f"row {number} repeats another row's genes", "one row a sample", "nothing: it is kept once"
+                )
+                continue
+            seen.add(values)
+            about = {name: tables.typed(cells[i]) for i, name in others.items() if i < len(cells)}
+            yield Record(
+                id=place_id(source, f"row={number}"),
+                patient=who,
+                time=None,
+                modality=Modality.OMICS,
+                kind=kind,
+                uri=uri,
+                site=tables.identifier(str(about[site])) if site and about.get(site) is not None else None,
+                attributes=about | {"genes": len(columns)},
             )
-            continue
-        seen.add(values)
-        yield Record(
-            id=place_id(source, f"row={number}"),
-            patient=patient,
-            time=None,
-            modality=Modality.OMICS,
-            kind=kind,
-            uri=uri,
-            site=str(row["site"]) if row.get("site") else None,
-            attributes={c: tables.typed(row.get(c, "")) for c in others if c != patient_column} | {"genes": len(genes)},
-        )
 
 
 @lru_cache(maxsize=4)
 def _matrix(path: Path, changed: float) -> tuple[tuple[str, ...], dict[int, np.ndarray]]:
     """Every row's genes as float32; kept, because rows of one file are loaded one after the other."""
-    genes = tuple(gene_columns(_header(path), path.name))
-    matrix = {}
-    for number, row in tables.rows(path):
-        cells = [tables.typed(row.get(g, "")) for g in genes]
-        matrix[number] = np.array([c if isinstance(c, float) else np.nan for c in cells], dtype=np.float32)
-    return genes, matrix
+    with tables.table(path) as (names, rows):
+        genes = set(gene_columns(names, path.name))
+        columns = [i for i, name in enumerate(names) if name in genes]
+        matrix = {}
+        for number, cells in rows:
+            known = (tables.typed(cells[i]) if i < len(cells) else None for i in columns)
+            matrix[number] = np.array([c if isinstance(c, float) else np.nan for c in known], dtype=np.float32)
+        return tuple(names[i] for i in columns), matrix
 
 
 def load(record: Record) -> Payload:

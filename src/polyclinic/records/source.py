@@ -2,22 +2,58 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import hashlib
+import io
+import logging
+import re
+import warnings
 import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from io import BytesIO, TextIOWrapper
+from functools import wraps
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
 from ..schema import PolyclinicError
 
 LARGEST_BYTES = 2**31
 """No payload may unpack to more than this: it is checked from the header, before anything is allocated."""
+MOST_EXPANDED, EXPANDED_FREELY = 200, 2**24
+"""A packed table may unpack to so many times its size, or to so many bytes: what is more was made to do harm."""
+LONGEST_ROW = 2**24
+"""Characters of one row of a table; sixty thousand genes need a tenth of it."""
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class RecordError(PolyclinicError):
     """A source that cannot be taken as a record."""
+
+
+def quiet(library: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Without a library's warnings and log, which quote what they are about: patient data."""
+    log = logging.getLogger(library)
+
+    def silenced(function: Callable[P, T]) -> Callable[P, T]:
+        @wraps(function)
+        def silent(*args: P.args, **options: P.kwargs) -> T:
+            level = log.level
+            log.setLevel(logging.CRITICAL + 1)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    return function(*args, **options)
+            finally:
+                log.setLevel(level)
+
+        return silent
+
+    return silenced
 
 
 def content_id(source: bytes | Path, place: str = "") -> str:
@@ -43,10 +79,15 @@ def place_id(source: str, place: str) -> str:
     return hashlib.blake2b(f"{source}\x00{place}".encode(), digest_size=16).hexdigest()
 
 
+def place_of(path: Path, root: Path) -> str:
+    """Where a file lies below the ingested folder: what its record's uri begins with."""
+    return path.relative_to(root).as_posix()
+
+
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`)."""
-    head, mark, tail = uri.rpartition("#")
-    return (head, tail) if mark and "=" in tail else (uri, "")
+    found = re.fullmatch(r"(.*)#(row=\d+|series=[\w.]+)", uri, re.DOTALL)
+    return (found[1], found[2]) if found else (uri, "")
 
 
 def check_size(shape: tuple[int, ...], bytes_each: int) -> None:
@@ -68,60 +109,130 @@ def check_size(shape: tuple[int, ...], bytes_each: int) -> None:
         )
 
 
-def gunzip(path: Path) -> bytes:
-    """The unpacked bytes of a gzip file, at most `LARGEST_BYTES` of them.
+class _Counted(io.RawIOBase):
+    """A packed file's bytes as they unpack, refused beyond bound; nothing but a buffer of them is held."""
 
-    Raises:
-        RecordError: it unpacks to more, or is cut short.
-    """
-    out = BytesIO()
+    def __init__(self, packed: IO[bytes], kind: str, size: int) -> None:
+        self.packed, self.kind, self.count = packed, kind, 0
+        self.most = min(LARGEST_BYTES, max(EXPANDED_FREELY, MOST_EXPANDED * size))
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        try:
+            block = self.packed.read(len(buffer))
+        except (EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+            name = type(error).__name__
+            raise RecordError(f"a broken {self.kind} file ({name})", "a whole file", "copy it again") from error
+        self.count += len(block)
+        if self.count > self.most:
+            raise RecordError(
+                f"a {self.kind} file that unpacks to more than {self.most >> 20} MiB", "less", "check where it comes from"
+            )  # fmt: skip
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        self.packed.close()
+        super().close()
+
+
+def _zipped(path: Path) -> IO[bytes]:
     try:
-        with gzip.open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                out.write(block)
-                if out.tell() > LARGEST_BYTES:
-                    raise RecordError(
-                        "a gzip file that unpacks beyond bound", "at most 2 GiB", "check where it comes from"
-                    )
-    except (EOFError, OSError, gzip.BadGzipFile) as error:
-        raise RecordError(f"a broken gzip file ({type(error).__name__})", "a whole file", "copy it again") from error
-    return out.getvalue()
+        archive = zipfile.ZipFile(path)
+        members = [m for m in archive.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
+        if len(members) != 1:
+            raise RecordError(f"a zip with {len(members)} files", "one table in a zip", "unpack it into the folder")
+        return archive.open(members[0])
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise RecordError(f"a broken zip file ({type(error).__name__})", "a whole file", "copy it again") from error
+
+
+def encoding_of(head: bytes) -> str:
+    """The encoding that a text's first bytes speak for: a byte order mark's, UTF-8, or else the older Windows exports'."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8-sig"
 
 
 def open_text(path: Path) -> IO[str]:
     """A text stream of a plain, gzipped or zipped (one member) file.
 
     Raises:
-        RecordError: a zip with no or several tables, or one that unpacks beyond bound.
+        RecordError: a zip with no or several tables; while it is read, one that is broken or unpacks beyond bound.
     """
     name = path.name.lower()
     if name.endswith(".gz"):
-        return TextIOWrapper(BytesIO(gunzip(path)), encoding="utf-8", errors="replace", newline="")
-    if name.endswith(".zip"):
-        with zipfile.ZipFile(path) as archive:
-            members = [m for m in archive.infolist() if not m.is_dir() and "__MACOSX" not in m.filename]
-            if len(members) != 1:
-                raise RecordError(f"a zip with {len(members)} files", "one table in a zip", "unpack it into the folder")
-            if members[0].file_size > LARGEST_BYTES or members[0].file_size > 2000 * max(members[0].compress_size, 1):
-                raise RecordError("a zip that unpacks beyond bound", "at most 2 GiB", "check where it comes from")
-            data = archive.read(members[0])
-        return TextIOWrapper(BytesIO(data), encoding="utf-8", errors="replace", newline="")
-    return path.open(encoding="utf-8", errors="replace", newline="")
+        raw: IO[bytes] = io.BufferedReader(_Counted(gzip.GzipFile(path), "gzip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]
+    elif name.endswith(".zip"):
+        raw = io.BufferedReader(_Counted(_zipped(path), "zip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]
+    else:
+        raw = path.open("rb", buffering=1 << 16)
+    return io.TextIOWrapper(raw, encoding=encoding_of(raw.peek(1 << 16)), errors="replace", newline="")  # type: ignore[attr-defined]
+
+
+class Lines:
+    """The lines of a stream, none of them read beyond bound.
+
+    `fed` counts characters; whoever puts several lines together sets it to 0 after each whole.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream, self.fed = stream, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self.stream.readline(LONGEST_ROW + 1)
+        if not line:
+            raise StopIteration
+        self.fed += len(line)
+        if self.fed > LONGEST_ROW:
+            raise RecordError(
+                f"a row of over {LONGEST_ROW / 1e6:.0f} million characters", "a table", "check it for an unclosed quote"
+            )
+        return line
+
+
+_COMPACT = re.compile(r"(\d{8})(?:[ T]?(\d{4}|\d{6})(?:\.\d+)?)?")
+_NUMBERS = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4})(?:[ T](.+))?")
 
 
 def parse_time(value: str) -> datetime | None:
     """A point in time from the spellings that exports use; naive, None where it is not one.
 
-    A year alone, or a month, is not a time: nothing pretends to know the day.
+    A year alone, or a month, is not a time, nor is 3/4/2020, which is March in one country and April in another: nothing
+    pretends to know the day. A time with a zone keeps its own clock's hour.
     """
-    text = value.strip().replace("Z", "+00:00")
-    for spelling in ("%Y%m%d%H%M%S.%f", "%Y%m%d%H%M%S", "%Y%m%d", "%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%m/%d/%Y"):
+    text = value.strip()
+    if found := _COMPACT.fullmatch(text):
+        day, hour = found[1], (found[2] or "").ljust(6, "0")
+        return _strptime(day + hour, "%Y%m%d%H%M%S")
+    if found := _NUMBERS.fullmatch(text):
+        first, second = int(found[1]), int(found[3])
+        if found[2] == "/" and first <= 12 and second <= 12 and first != second:
+            return None
+        day, month = (first, second) if found[2] == "." or first > 12 else (second, first)
+        text = f"{found[4]}-{month:02d}-{day:02d}" + (f" {found[5]}" if found[5] else "")
+    elif re.match(r"\d{4}/\d{2}/\d{2}", text):
+        text = text.replace("/", "-")
+    if text[:4].isdecimal():
         try:
-            return datetime.strptime(text, spelling)
+            return datetime.fromisoformat(text).replace(tzinfo=None) if len(text) >= 10 else None
         except ValueError:
-            continue
+            return None
+    spellings = ("%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%d %b %Y", "%d-%b-%Y")
+    return next((moment for spelling in spellings if (moment := _strptime(text, spelling))), None)
+
+
+def _strptime(text: str, spelling: str) -> datetime | None:
     try:
-        moment = datetime.fromisoformat(text) if len(text) >= 10 else None
+        return datetime.strptime(text, spelling)
     except ValueError:
         return None
-    return moment.replace(tzinfo=None) if moment else None

@@ -5,22 +5,32 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
-from .source import RecordError, content_id, open_text, parse_time, place_id
+from .source import Lines, RecordError, content_id, encoding_of, open_text, parse_time, place_id, place_of
 
 PATIENT_COLUMNS = (
-    "patientid", "patient", "subjectid", "subject", "caseid", "mrn", "personid", "patientunitstayid", "participantid",
+    "patientid", "patient", "subjectid", "subject", "caseid", "mrn", "personid", "patientunitstayid", "participantid", "usubjid",
 )  # fmt: skip
 TIME_COLUMNS = ("time", "datetime", "date", "studydate", "admittime", "charttime", "visitdate")
-UNKNOWN = frozenset({"", "?", "na", "n/a", "nan", "null", "none", "unknown", "todo", "would have been stated"})
+SITE_COLUMNS = ("site", "hospital", "location")
+UNKNOWN = frozenset(
+    {
+        "", "?", "-", "--", "na", "n/a", "nan", "null", "none", "unknown", "not known", "not available", "not stated",
+        "would have been stated", "todo", "tbd", "unlabelled", "unlabeled",
+    }
+)  # fmt: skip
 """Spellings of not knowing: the cell is absent, which is neither zero nor no."""
 
-_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".csv.zip")
+_DECIMAL_COMMA = re.compile(r"^\s*([+-]?\d+),(\d+)\s*$")
+_SUFFIXES = tuple(f".{kind}{packed}" for kind in ("csv", "tsv") for packed in ("", ".gz", ".zip"))
 
 
 def plain(name: str) -> str:
@@ -30,32 +40,48 @@ def plain(name: str) -> str:
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether the name says CSV or TSV (also packed)."""
-    return path.name.lower().endswith(_SUFFIXES) and (b"\x00" not in head or path.suffix.lower() in {".gz", ".zip"})
+    return path.name.lower().endswith(_SUFFIXES) and (
+        b"\x00" not in head or path.suffix.lower() in {".gz", ".zip"} or encoding_of(head) == "utf-16"
+    )
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The row's number (the first below the header is 1) and its cells.
+@contextmanager
+def table(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """A table's column names, and its rows as (number, cells): the first below the header is 1, and empty rows are passed over.
+
+    Columns are parted by tabs in a TSV, else by commas, or, as some countries' spreadsheets export, by semicolons with a
+    comma in the numbers.
 
     Raises:
-        RecordError: no header, or a name stands twice in it.
+        RecordError: no header, or a name stands twice in it; while it is read, a row that is not one.
     """
-    csv.field_size_limit(1 << 24)
     with open_text(path) as stream:
-        delimiter = "\t" if ".tsv" in path.name.lower() else ","
-        lines = (line for line in stream if not line.startswith("##"))
-        reader = csv.reader(lines, delimiter=delimiter)
-        header = next(reader, None)
-        if not header or len(header) < 2:
-            if header and ";" in header[0]:
-                raise RecordError("a header separated by ';'", "a comma or a tab", "export the table with commas")
+        lines = Lines(stream)
+        first = next((line for line in lines if not line.startswith("##")), "")
+        delimiter = "\t" if ".tsv" in path.name.lower() else ";" if first.count(";") > first.count(",") else ","
+        reader = csv.reader(chain([first], lines), delimiter=delimiter)
+        names = [name.strip() for name in next(reader, [])]
+        if len(names) < 2:
             raise RecordError("a table without a header", "a first row of column names", "add it")
-        names = [name.strip().lstrip("\ufeff") for name in header]
-        twice = {n for n in names if n and names.count(n) > 1} if len(names) < 500 else set()
+        twice = sorted(name for name, n in Counter(filter(None, names)).items() if n > 1)
         if twice:
-            raise RecordError(f"the column name {sorted(twice)[0]!r} twice", "every name once", "rename one of them")
-        for number, cells in enumerate(reader, start=1):
-            if cells:
-                yield number, dict(zip(names, cells, strict=False))
+            raise RecordError(f"the column name {twice[0]!r} twice", "every name once", "rename one of them")
+        yield names, _rows(reader, lines, delimiter == ";")
+
+
+def _rows(reader: Iterator[list[str]], lines: Lines, decimal_comma: bool) -> Iterator[tuple[int, list[str]]]:
+    for number in count(1):
+        lines.fed = 0
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise RecordError(
+                f"row {number}, which is no CSV ({error})", "a table", "check it for an unclosed quote"
+            ) from error
+        if cells is None:
+            return
+        if cells:
+            yield number, [_DECIMAL_COMMA.sub(r"\1.\2", cell) for cell in cells] if decimal_comma else cells
 
 
 def find(columns: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -73,50 +99,67 @@ def typed(cell: str) -> Scalar:
         number = float(text)
     except ValueError:
         return text
+    if "_" in text:  # Python's own digit separator, not a number of a table
+        return text
     return number if math.isfinite(number) else None
 
 
-def patient_name(cell: str) -> str:
-    """A patient's identifier as text; what a spreadsheet made a float of loses its `.0`."""
+def identifier(cell: str) -> str:
+    """A name of a patient or a site as text; what a spreadsheet made a float of loses its `.0`."""
     text = cell.strip()
     return text[:-2] if re.fullmatch(r"\d+\.0", text) else text
 
 
-def read(path: Path) -> Iterator[Record | Rejected]:
-    """One record a row; a row without a patient is set aside with its number."""
-    source, stem = content_id(path), path.name.split(".")[0]
-    patient_column = time_column = None
-    first = True
-    for number, row in rows(path):
-        if first:
-            patient_column, time_column = find(list(row), PATIENT_COLUMNS), find(list(row), TIME_COLUMNS)
-            first = False
-            if patient_column is None:
-                raise RecordError(
-                    f"a table with the columns {', '.join(list(row)[:12])}",
-                    "one that names the patient: " + ", ".join(PATIENT_COLUMNS),
-                    "rename that column",
-                )
-        assert patient_column is not None
-        patient = patient_name(row.get(patient_column, ""))
-        uri = f"{path}#row={number}"
-        if not patient:
-            yield Rejected(uri, f"row {number} without a patient", f"a value in {patient_column!r}", "fill it in")
-            continue
-        values = {c: typed(v) for c, v in row.items() if c and c != patient_column}
-        site = next(
-            (str(values[c]) for c in values if plain(c) in {"site", "hospital", "location"} and values[c]), None
-        )
-        yield Record(
-            id=place_id(source, f"row={number}"),
-            patient=patient,
-            time=parse_time(row.get(time_column, "")) if time_column else None,
-            modality=Modality.TABLE,
-            kind=f"table {stem}",
-            uri=uri,
-            site=site,
-            attributes=values,
-        )
+def patient_column(names: Sequence[str]) -> int:
+    """Which column names the patient.
+
+    Raises:
+        RecordError: none does.
+    """
+    found = find(names, PATIENT_COLUMNS)
+    if found is None:
+        raise RecordError(
+            f"a table with the columns {', '.join(names[:12])}", "one that names the patient: " + ", ".join(PATIENT_COLUMNS),
+            "rename that column",
+        )  # fmt: skip
+    return names.index(found)
+
+
+def wrong(cells: Sequence[str], names: Sequence[str], patient: int, uri: str, number: int) -> Rejected | None:
+    """Why a row cannot be taken; None where it can."""
+    if any(cell.strip() for cell in cells[len(names) :]):
+        return Rejected(
+            uri, f"row {number} of {len(cells)} cells", f"{len(names)} cells, as the header has", "quote the cells that hold a comma"
+        )  # fmt: skip
+    if len(cells) <= patient or not identifier(cells[patient]):
+        return Rejected(uri, f"row {number} without a patient", f"a value in {names[patient]!r}", "fill it in")
+    return None
+
+
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
+    """One record a row; a row without a patient, or with more cells than columns, is set aside with its number."""
+    source, stem, place = content_id(path), path.name.split(".")[0], place_of(path, root)
+    with table(path) as (names, rows):
+        patient = patient_column(names)
+        when = find(names, TIME_COLUMNS)
+        where = find(names, SITE_COLUMNS)
+        for number, cells in rows:
+            uri = f"{place}#row={number}"
+            if reason := wrong(cells, names, patient, uri, number):
+                yield reason
+                continue
+            row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+            values = {name: typed(cell) for name, cell in row.items() if name != names[patient]}
+            yield Record(
+                id=place_id(source, f"row={number}"),
+                patient=identifier(cells[patient]),
+                time=parse_time(row.get(when, "")) if when else None,
+                modality=Modality.TABLE,
+                kind=f"table {stem}",
+                uri=uri,
+                site=identifier(row[where]) if where and values.get(where) is not None else None,
+                attributes=values,
+            )
 
 
 def events(cells: Mapping[str, Scalar]) -> tuple[list[str], list[float]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from .source import RecordError, content_id, parse_time
+from .source import RecordError, content_id, encoding_of, parse_time, place_of
 
 _HEAD = re.compile(r"^(patient|patient id|date|time|type|site|language)\s*:\s*(.*)$", re.IGNORECASE)
 _LARGEST = 8 * 2**20
@@ -17,7 +17,7 @@ _LARGEST = 8 * 2**20
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether the name ends in .txt or .text and the content is text."""
-    return path.suffix.lower() in {".txt", ".text"} and b"\x00" not in head
+    return path.suffix.lower() in {".txt", ".text"} and (b"\x00" not in head or encoding_of(head) == "utf-16")
 
 
 def split_head(text: str) -> tuple[dict[str, str], str]:
@@ -37,26 +37,23 @@ def _words(path: Path) -> str:
     if path.stat().st_size > _LARGEST:
         raise RecordError("a note of over 8 MiB", "a note", "split it, or give it as a table")
     data = path.read_bytes()
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")  # the older export's encoding; every byte is a character of it
+    return data.decode(encoding_of(data), errors="replace")
 
 
-def read(path: Path) -> Iterator[Record | Rejected]:
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a note; the patient from its head, else from the name up to the first `_`."""
     fields, body = split_head(_words(path))
     if not body:
         raise RecordError("a note without words", "text under the head", "export it again")
-    patient = fields.get("patient") or path.stem.split("_")[0]
     kind = fields.get("type") or "note"
+    date, hour = fields.get("date", ""), fields.get("time", "")
     yield Record(
         id=content_id(path),
-        patient=patient,
-        time=parse_time(fields["date"]) if "date" in fields else None,
+        patient=fields.get("patient") or path.stem.split("_")[0],
+        time=parse_time(f"{date} {hour}".strip()) or parse_time(date),
         modality=Modality.TEXT,
         kind=kind if re.search("note|report|letter|summary", kind, re.IGNORECASE) else f"note {kind}",
-        uri=str(path),
+        uri=place_of(path, root),
         site=fields.get("site"),
         attributes={"words": len(body.split()), "language": fields.get("language")},
     )

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
-from .source import RecordError, check_size, content_id
+from .source import RecordError, check_size, content_id, place_of
 
-_HEAD = re.compile(rb"^[\w/\-]+(/\d+)? +\d+( +[\d.]+)?", re.MULTILINE)
-LIMB = ("i", "ii", "iii", "avr", "avl", "avf", "v1", "v2", "v3", "v4", "v5", "v6")
+_LEADS = (
+    "i",
+    "ii",
+    "iii",
+    "avr",
+    "avl",
+    "avf",
+    "v",
+    "v1",
+    "v2",
+    "v3",
+    "v4",
+    "v5",
+    "v6",
+    "mli",
+    "mlii",
+    "mliii",
+    "mcl1",
+)
+_OWN_READERS = {
+    ".hea",
+    ".txt",
+    ".text",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".dcm",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".nii",
+    ".gz",
+    ".zip",
+}
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -21,11 +56,34 @@ def recognises(path: Path, head: bytes) -> bool:
     return path.suffix.lower() == ".hea" and b"\x00" not in head
 
 
-def belongs_to_header(path: Path) -> bool:
-    """Whether a .dat, .mat or annotation file lies beside a header that speaks of it."""
-    return path.suffix.lower() != ".hea" and any(
-        h.stem == path.stem or path.name in h.read_text(errors="replace") for h in path.parent.glob("*.hea")
-    )
+def header_of(path: Path) -> Path | None:
+    """The header beside a file that names it as its signal, or whose annotations it holds; None for any other file.
+
+    Annotations have the header's name and whatever ending (WFDB Applications Guide, `annot(5)`), so a file of a kind that
+    has a reader of its own (a note, a table) is not taken for them.
+    """
+    if path.suffix.lower() in _OWN_READERS or not path.suffix:
+        return None
+    signals, stems = _folder(path.parent, path.parent.stat().st_mtime_ns)
+    named = signals.get(path.name) or stems.get(path.stem)
+    return path.parent / named if named else None
+
+
+@lru_cache(maxsize=64)
+def _folder(folder: Path, changed: int) -> tuple[dict[str, str], dict[str, str]]:
+    """Signal file → header, and stem → header, of all headers in a folder."""
+    signals: dict[str, str] = {}
+    stems: dict[str, str] = {}
+    for header in sorted(folder.glob("*.hea")):
+        try:
+            with header.open("rb") as file:
+                lines = file.read(1 << 16).decode("latin-1").splitlines()
+        except OSError:
+            continue
+        stems[header.stem] = header.name
+        spoken = [line for line in lines if line.strip() and not line.startswith("#")]
+        signals |= {line.split()[0]: header.name for line in spoken[1:]}
+    return signals, stems
 
 
 def _header(path: Path) -> Any:
@@ -33,67 +91,66 @@ def _header(path: Path) -> Any:
         import wfdb
     except ImportError as error:
         raise MissingExtraError("wfdb", "signals") from error
+    if path.stat().st_size > 1 << 20:
+        raise RecordError("a WFDB header of over a megabyte", "a few lines", "check where it comes from")
     try:
         header: Any = wfdb.rdheader(str(path.with_suffix("")))
     except Exception as error:
         raise RecordError(
             f"a WFDB header that does not parse ({type(error).__name__})", "a valid .hea", "copy it again"
         ) from error
-    if not getattr(header, "n_sig", 0) or not getattr(header, "file_name", None):
+    if isinstance(header, wfdb.MultiRecord):
+        raise RecordError("a WFDB record of several segments", "one segment a header", "give the segments' own headers")
+    if not header.n_sig or not header.file_name:
         raise RecordError("a WFDB header without a signal", "at least one signal file", "export the signal with it")
     missing = sorted({n for n in header.file_name if not (path.parent / n).is_file()})
     if missing:
         raise RecordError(
             f"a WFDB header whose signal file {missing[0]} is not there", "the file beside it", "copy it too"
         )
-    if not header.fs or header.fs <= 0:
+    if not header.fs or not np.isfinite(header.fs) or header.fs <= 0:
         raise RecordError("a WFDB header without a rate", "samples a second in the first line", "add it")
-    check_size((int(header.sig_len or 1), int(header.n_sig)), 8)
+    if not header.sig_len:
+        raise RecordError("a WFDB header without a length", "samples a signal in the first line", "add it")
+    check_size((int(header.sig_len), int(header.n_sig)), 8)
     return header
 
 
-def read(path: Path) -> Iterator[Record | Rejected]:
+def _kind(names: list[str]) -> str:
+    leads = [n for n in names if n in _LEADS or "ecg" in n]
+    return f"ECG {len(leads)}-lead" if leads else "signal " + " ".join(names[:3])
+
+
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a header; kind "ECG 12-lead" where the leads say so."""
     header = _header(path)
-    names = [str(n).strip().lower() for n in header.sig_name]
-    leads = len(set(names) & set(LIMB))
-    kind = (
-        f"ECG {leads}-lead"
-        if leads >= 2 or any("ecg" in n or "mlii" in n for n in names)
-        else "signal " + " ".join(names[:3])
-    )
     comments = " ".join(header.comments or [])
-    patient = re.search(r"patient\s*[:=]?\s*(\S+)", comments, re.IGNORECASE)
-    age, sex = (
-        re.search(r"\bage\s*:?\s*(\d+)", comments, re.IGNORECASE),
-        re.search(r"\bsex\s*:?\s*(\w)", comments, re.IGNORECASE),
+    said = lambda pattern: re.search(pattern, comments, re.IGNORECASE)
+    patient, age, sex = (
+        said(r"\bpatient(?: ?id)?\s*[:=]\s*(\S+)"),
+        said(r"\bage>?\s*[:=]?\s*(\d+)"),
+        said(r"\bsex>?\s*[:=]?\s*([fm])"),
     )
-    _check_end(path, header)
+    load_part(path, max(0, header.sig_len - 16), header.sig_len)  # a file that was cut short has no end
     yield Record(
         id=content_id(path, "+".join(content_id(path.parent / n) for n in sorted(set(header.file_name)))),
         patient=patient[1] if patient else path.stem,
         time=header.base_datetime,
         modality=Modality.SIGNAL,
-        kind=kind.strip(),
-        uri=str(path),
+        kind=_kind([str(n).strip().lower() for n in header.sig_name]),
+        uri=place_of(path, root),
         attributes={
-            "rate_hz": float(header.fs), "channels": int(header.n_sig), "seconds": float((header.sig_len or 0) / header.fs),
+            "rate_hz": float(header.fs), "channels": int(header.n_sig), "seconds": float(header.sig_len / header.fs),
             "age": float(age[1]) if age else None, "sex": sex[1].upper() if sex else None,
         },
     )  # fmt: skip
-
-
-def _check_end(path: Path, header: Any) -> None:
-    if not header.sig_len:
-        raise RecordError("a WFDB header without a length", "samples a signal in the first line", "add it")
-    load_part(path, max(0, header.sig_len - 16), header.sig_len)
 
 
 def load_part(path: Path, start: int, stop: int | None) -> Any:
     """The samples start..stop of every signal.
 
     Raises:
-        RecordError: the signal file is shorter than its header says.
+        RecordError: the signal file is shorter than its header says, or packed in a way that wfdb does not know.
     """
     import wfdb
 
@@ -101,8 +158,8 @@ def load_part(path: Path, start: int, stop: int | None) -> Any:
         return wfdb.rdrecord(str(path.with_suffix("")), sampfrom=start, sampto=stop)
     except Exception as error:
         raise RecordError(
-            "a WFDB signal that was cut short", "as many samples as the header says", "copy it again"
-        ) from error
+            f"a WFDB signal that was cut short ({type(error).__name__})", "as many samples as the header says", "copy it again"
+        ) from error  # fmt: skip
 
 
 def load(record: Record) -> Payload:

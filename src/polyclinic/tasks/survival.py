@@ -94,9 +94,9 @@ class SurvivalTask(LinearTask):
 
     def present(self, log_hazard: float, used: tuple[Modality, ...]) -> Answer:
         """Where the patient stands among the training patients."""
-        # Hazards that are alike lie in the middle of their places: a model that tells nobody apart puts all in the middle.
-        below, upto = (self.reference < log_hazard).float().mean(), (self.reference <= log_hazard).float().mean()
-        rank = float(below + upto) / 2
+        # Between two quantiles, or in the middle of those that are alike: a model that tells nobody apart puts all in the middle.
+        below, upto = int((self.reference < log_hazard).sum()), int((self.reference <= log_hazard).sum())
+        rank = min(max(((below + upto) / 2 - 0.5) / (len(self.reference) - 1), 0.0), 1.0)
         group = "higher" if rank >= 2 / 3 else "lower" if rank <= 1 / 3 else "middle"
         return Answer(
             f"{group} third of risk among the training patients (percentile {100 * rank:.0f})",

@@ -88,8 +88,9 @@ def repeatable() -> Iterator[None]:
 
     Without it the gradient of an indexed tensor is summed by several threads in whatever order they come.
     """
-    from torch.utils import deterministic
+    import torch.utils.deterministic
 
+    deterministic: Any = torch.utils.deterministic
     before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
     filled = deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
@@ -243,7 +244,7 @@ def _loader(run: Run, cohort: Cohort, stage: Stage, cache: Cache) -> Loader:
 def _trainee(model: Model, recipe: Recipe, number: int) -> Trainee:
     """The model with a stage's objective, whose first weights depend on the seed and the stage."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator(recipe.seed, number, "objective").initial_seed() % 2**31)
+        torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
         return Trainee(model, recipe.stages[number].objective.build(model, recipe.classes()))
 
 

@@ -1,12 +1,14 @@
 """Strong simple baselines, each trained on exactly the labelled training patients that a model's arm was.
 
 X-ray pixels, words of notes and cells of tables go to logistic regression; a patient's modalities are averaged as
-logits, so that a baseline too answers for any subset. Survival is Cox's model; segmentation is a mean atlas.
+logits, so that a baseline too answers for any subset. Survival is Cox's model; segmentation is a mean atlas. Every penalty is
+chosen within the training labels, by the rule and from as many candidates as the probe's (`adaptation.probe`).
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +27,10 @@ from .discrimination import EvidenceError
 
 Load = Callable[[Record], Payload]
 PIXELS = 32
+PENALTIES = (0.01, 0.1, 1.0, 10.0)
+"""Of logistic regression (scikit-learn's C, the strongest first) and of Cox's model (lifelines' `penalizer`, the weakest first)."""
+FOLDS, FEWEST = 3, 6
+"""Cross-validation needs so many patients of the rarer class (or events)."""
 READABLE = (Modality.IMAGE, Modality.TEXT, Modality.TABLE, Modality.OMICS)
 """What the classification baseline reads."""
 
@@ -119,14 +125,19 @@ def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
                 if column_of(code) not in study.exclude and np.isfinite(value):
                     mine.setdefault(code, []).append(float(value))
     known = [table[p] for p in study.train if p in table]
-    # A code of one patient would name them; a code that all have alike says nothing.
-    codes = sorted({c for row in known for c in row if sum(c in other for other in known) >= 2}) if modality is not Modality.OMICS else (
-        sorted(set.intersection(*(set(row) for row in known))) if known else []
-    )  # fmt: skip
-    values = np.array(
-        [[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()]
-    ).reshape(-1, len(codes))
+    having = Counter(code for row in known for code in row)
+    # A code of one patient would name them; a gene counts where all were measured for it.
+    fewest = len(known) if modality is Modality.OMICS else 2
+    codes = sorted(code for code, patients in having.items() if patients >= fewest)
+    values = np.array([[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()])
+    values = values.reshape(len(table), len(codes))
     return Rows(values, list(table))
+
+
+def _among(patients: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
+    """(n,) bool, which of the patients are chosen."""
+    wanted = set(chosen)
+    return np.array([p in wanted for p in patients], dtype=bool)
 
 
 def _impute(values: np.ndarray, training: np.ndarray, categorical: np.ndarray) -> np.ndarray:
@@ -154,37 +165,39 @@ def _reduce(values: np.ndarray, training: np.ndarray, most: int) -> np.ndarray:
 
 
 def _fit_logistic(values: np.ndarray, truth: np.ndarray, weight: np.ndarray, groups: Sequence[str]) -> Any:
-    """Logistic regression; its penalty by cross-validation over patients where there are enough of both classes."""
+    """Logistic regression, both classes alike; its penalty by cross-validation over patients where there are enough of both."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
     from sklearn.model_selection import StratifiedGroupKFold
 
-    make = lambda c: LogisticRegression(C=c, class_weight="balanced", max_iter=2000)
+    make = lambda c: LogisticRegression(C=c, max_iter=2000)
+    share = np.array([weight[truth == k].sum() for k in (0, 1)])
+    even = weight / share[truth.astype(int)] * weight.sum() / 2
     rarer = min(len({g for g, y in zip(groups, truth, strict=True) if y == k}) for k in (0, 1))
-    best = 0.1
-    if rarer >= 6:
-        folds = list(StratifiedGroupKFold(3, shuffle=True, random_state=0).split(values, truth, groups))
+    best = PENALTIES[1]
+    if rarer >= FEWEST:
+        folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(values, truth, groups))
 
         def error(c: float) -> float:
-            fits = [
-                (make(c).fit(values[a], truth[a], weight[a]).predict_proba(values[b])[:, 1], truth[b], weight[b])
-                for a, b in folds
+            told = [make(c).fit(values[a], truth[a], even[a]).predict_proba(values[b])[:, 1] for a, b in folds]
+            losses = [
+                log_loss(truth[b], p, sample_weight=even[b], labels=[0, 1])
+                for (_, b), p in zip(folds, told, strict=True)
             ]
-            return float(np.mean([log_loss(y, p, sample_weight=w, labels=[0, 1]) for p, y, w in fits]))
+            return float(np.mean(losses))
 
-        best = min((0.01, 0.1, 1.0, 10.0), key=error)
-    return make(best).fit(values, truth, weight)
+        best = min(PENALTIES, key=error)
+    return make(best).fit(values, truth, even)
 
 
 def _logits(rows: Rows, study: Study, most: int | None) -> dict[str, float]:
     """Patient → logit by one modality; several rows are averaged. Empty where it cannot be trained."""
-    training_patients = set(study.train)
-    training = np.array([p in training_patients for p in rows.patient], dtype=bool)
-    truth = np.array([study.answers.get(p, 0) for p in rows.patient])
+    training = _among(rows.patient, study.train)
+    truth = np.array([study.answers[p] if t else 0 for p, t in zip(rows.patient, training, strict=True)])
     if len(set(truth[training])) < 2 or not rows.values.shape[1]:
         return {}
     values = _reduce(rows.values, training, most) if most else rows.values
-    count = {p: rows.patient.count(p) for p in set(rows.patient)}
+    count = Counter(rows.patient)
     weight = np.array([1 / count[p] for p in rows.patient])
     names = [p for p, t in zip(rows.patient, training, strict=True) if t]
     model = _fit_logistic(values[training], truth[training], weight[training], names)
@@ -228,11 +241,11 @@ def _features(study: Study, modality: Modality) -> tuple[Rows, int | None]:
     rows = cells(study, modality)
     if not len(rows.patient) or not rows.values.shape[1]:
         return rows, None
-    training = np.array([p in set(study.train) for p in rows.patient], dtype=bool)
+    training = _among(rows.patient, study.train)
     if not training.any():
         return Rows(np.zeros((0, 1))), None
-    categorical = np.nanmax(np.where(np.isnan(rows.values), 0, rows.values), axis=0) == 1.0
-    categorical &= np.nanmin(np.where(np.isnan(rows.values), 1, rows.values), axis=0) == 1.0
+    seen = rows.values[training]
+    categorical = ((seen == 1.0) | np.isnan(seen)).all(axis=0)  # a word is 1 where it stands and absent elsewhere
     return Rows(_impute(rows.values, training, categorical), rows.patient), 30 if modality is Modality.OMICS else None
 
 
@@ -243,61 +256,91 @@ def _predictions(task: str, study: Study, output: np.ndarray, width: int) -> Pre
     return Predictions(task, study.test, output, targets, mask)
 
 
-def cox(study: Study, task: str, penalty: float = 0.1, components: int = 10) -> Predictions:
+def cox(study: Study, task: str, components: int = 10) -> Predictions:
     """Cox's model, with a ridge penalty, on clinical columns and on the leading components of omics.
 
     Args:
         study: `answers` are (time, event).
         task: its name.
-        penalty: lifelines' `penalizer`.
         components: of omics; at most a fifth of the training patients.
     Returns:
         log partial hazards of the test patients; the training mean for a patient who has nothing.
     Raises:
         MissingExtraError: lifelines is not installed.
-        EvidenceError: no training patient's event was seen, or there is nothing to read.
+        EvidenceError: no training patient's event was seen, there is nothing to read, or the fit does not converge.
     """
     try:
-        import pandas as pd
-        from lifelines import CoxPHFitter
+        from lifelines.exceptions import ConvergenceError
     except ImportError as error:
         raise MissingExtraError("lifelines", "survival") from error
-
-    wanted = [m for m in (Modality.TABLE, Modality.OMICS) if study.modalities is None or m in study.modalities]
     patients = [*study.train, *(p for p in study.test if p not in set(study.train))]
-    training = np.array([p in set(study.train) for p in patients], dtype=bool)
-    blocks = []
-    for modality in wanted:
+    training = _among(patients, study.train)
+    values = _survival_features(study, patients, training, components)
+    answers = np.array([study.answers[p] for p in study.train], dtype=float).reshape(-1, 2)
+    events = answers[:, 1].sum()
+    if not values.shape[1] or events < 1:
+        raise EvidenceError(
+            f"a Cox baseline for {task!r} with {events:.0f} events and {values.shape[1]} features",
+            "at least one of each",
+            "label more patients, or read more modalities",
+        )
+    try:
+        hazards = _cox_hazards(values, training, answers)
+    except ConvergenceError as error:
+        raise EvidenceError(
+            f"a Cox baseline for {task!r} that does not converge",
+            "features that are not copies of each other",
+            "read others",
+        ) from error
+    hazard = dict(zip(patients, hazards, strict=True))
+    return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
+
+
+def _survival_features(study: Study, patients: Sequence[str], training: np.ndarray, components: int) -> np.ndarray:
+    """(p f) clinical columns and leading components of omics; 0, the training mean, where a patient has none."""
+    blocks = [np.zeros((len(patients), 0))]
+    for modality in (m for m in (Modality.TABLE, Modality.OMICS) if study.modalities is None or m in study.modalities):
         rows, _ = _features(study, modality)
         if not len(rows.patient) or not rows.values.shape[1]:
             continue
-        block = np.full((len(patients), rows.values.shape[1]), np.nan)
         place = {p: i for i, p in enumerate(rows.patient)}
-        for i, p in enumerate(patients):
-            if p in place:
-                block[i] = rows.values[place[p]]
-        block = np.nan_to_num(block)  # standardised: 0 is the training mean
-        blocks.append(
-            _reduce(block, training, min(components, max(1, len(study.train) // 5)))
-            if modality is Modality.OMICS
-            else block
-        )
-    events = sum(study.answers[p][1] for p in study.train)
-    if not blocks or events < 1:
-        raise EvidenceError(
-            f"a Cox baseline for {task!r} with {events:.0f} events and {len(blocks)} kinds of input",
-            "at least one of each",
-            "label more patients",
-        )
+        nothing = np.zeros(rows.values.shape[1])
+        block = np.array([rows.values[place[p]] if p in place else nothing for p in patients])
+        most = min(components, max(1, int(training.sum()) // 5))
+        blocks.append(_reduce(block, training, most) if modality is Modality.OMICS else block)
     values = np.concatenate(blocks, axis=1)
-    values = values[:, values[training].std(0) > 1e-9]
+    return values[:, values[training].std(0) > 1e-9]
+
+
+def _cox_hazards(values: np.ndarray, training: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    """(p,) log partial hazards; the penalty by the partial likelihood of the patients left out, where there are enough events.
+
+    Args:
+        values: (p f).
+        training: (p,) bool, the first of them.
+        answers: time and event of those.
+    """
+    import pandas as pd
+    from lifelines import CoxPHFitter
+    from sklearn.model_selection import StratifiedKFold
+
     frame = pd.DataFrame(values, columns=pd.Index([f"x{i}" for i in range(values.shape[1])]))
-    fitting = frame[training].assign(
-        time=[max(study.answers[p][0], 1e-3) for p in study.train], event=[study.answers[p][1] for p in study.train]
-    )
-    model = CoxPHFitter(penalizer=penalty).fit(fitting, "time", "event")
-    hazard = dict(zip(patients, np.asarray(model.predict_log_partial_hazard(frame), dtype=float), strict=True))
-    return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
+    known = frame[training].assign(time=np.maximum(answers[:, 0], 1e-3), event=answers[:, 1])
+    fit = lambda penalty, rows: CoxPHFitter(penalizer=penalty).fit(rows, "time", "event")
+    best = PENALTIES[1]
+    if answers[:, 1].sum() >= FEWEST and (answers[:, 1] == 0).sum() >= FOLDS:
+        folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(values[training], answers[:, 1]))
+        # A column that is constant where it is fitted says nothing and cannot be fitted.
+        varies = [[c for c in known if c in ("time", "event") or known[c].iloc[a].std() > 1e-9] for a, _ in folds]
+
+        def likelihood(penalty: float) -> float:
+            return sum(
+                fit(penalty, known.iloc[a][columns]).score(known.iloc[b][columns])
+                for (a, b), columns in zip(folds, varies, strict=True)
+            )
+
+        best = max(PENALTIES, key=likelihood)
+    return np.asarray(fit(best, known).predict_log_partial_hazard(frame), dtype=float)
 
 
 def atlas(

@@ -8,7 +8,10 @@ import numpy as np
 
 from ..schema import Figure
 from ..tasks import Predictions
-from .discrimination import DRAWS, bootstrap, brier, usable
+from .discrimination import DRAWS, bootstrap, figure, rarer_of, usable
+
+FEWEST, REFITS = 5, 300
+"""Patients of the rarer class below which a recalibration is not fitted; resamples on which it is fitted anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +79,11 @@ def recalibration(probabilities: np.ndarray, targets: np.ndarray) -> tuple[float
 
     Returns:
         slope (1 is ideal; below 1 the answers are too extreme), intercept (0 is ideal; below 0 they are too high);
-        NaN where a class is missing or the classes are separated.
+        NaN where a class is missing, the classes are separated, or (the slope) all answers are alike.
     """
     logits = np.log(np.clip(probabilities, 1e-6, 1 - 1e-6) / np.clip(1 - probabilities, 1e-6, 1))
-    _, slope = _newton(np.stack([np.ones_like(logits), logits], 1), targets, np.zeros_like(logits))
+    both = np.stack([np.ones_like(logits), logits], 1)
+    slope = _newton(both, targets, np.zeros_like(logits))[1] if np.ptp(logits) > 1e-9 else float("nan")
     (intercept,) = _newton(np.ones((len(logits), 1)), targets, logits)
     return float(slope), float(intercept)
 
@@ -126,12 +130,13 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
         mine = numbers == k
         hits = int(y[mine].sum())
         bins.append(Bin(float(p[mine].mean()), hits / int(mine.sum()), *wilson(hits, int(mine.sum())), int(mine.sum())))
+    statistic = lambda w: ece(p, y, numbers, w)
     whole = np.zeros(n, dtype=int)
-    make = lambda name, statistic: bootstrap(
-        statistic, whole, name=name, split=split, draws=draws, seed=seed, method="percentile"
-    )
-    found = [make("ece", lambda w: ece(p, y, numbers, w)), make("brier", lambda w: brier(p, y, w))]
-    found += _recalibration_figures(p, y, split, draws, seed)
+    found = [
+        bootstrap(statistic, whole, name="ece", split=split, draws=draws, seed=seed, method="percentile"),
+        figure("brier", known, split, draws=draws, seed=seed),
+        *_recalibration_figures(p, y, split, draws, seed),
+    ]
     rarer = int(min(y.sum(), n - y.sum()))
     note = "ECE is biased upwards in small samples." + (
         f" With {rarer} patients in the rarer class a calibration curve is an impression, not a measurement."
@@ -142,29 +147,22 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
 
 
 def _recalibration_figures(p: np.ndarray, y: np.ndarray, split: str, draws: int, seed: int) -> list[Figure]:
-    n, rarer, nan = len(p), int(min(y.sum(), len(y) - y.sum())), float("nan")
-    if rarer < 5:
-        why = f"not estimated: {rarer} patients in the rarer class, 5 wanted"
-        return [Figure(name, nan, nan, nan, n, split, why) for name in ("slope", "intercept")]
+    """Slope and intercept, each with its interval; NaN with the reason where there is too little to fit."""
+    n, rarer = len(p), rarer_of("auroc", y)
+    nothing = lambda name, why: Figure(name, float("nan"), float("nan"), float("nan"), n, split, f"not defined: {why}")
+    if rarer[0] < FEWEST:
+        return [nothing(name, f"{rarer[0]} {rarer[1]}, {FEWEST} wanted") for name in ("slope", "intercept")]
+    if not np.isfinite(recalibration(p, y)).all():
+        why = "the classes are separated" if np.ptp(p) > 1e-9 else "all answers are alike"
+        return [nothing(name, why) for name in ("slope", "intercept")]
 
     def fit(weights: np.ndarray) -> np.ndarray:
         return np.array([recalibration(np.repeat(p, w), np.repeat(y, w)) for w in weights.astype(int)])
 
-    out = []
-    for place, name in enumerate(("slope", "intercept")):
-        statistic = lambda w, place=place: fit(w)[:, place]
-        made = bootstrap(
-            statistic,
-            y.astype(int),
-            name=name,
-            split=split,
-            draws=min(draws, 300),
-            seed=seed,
-            method="percentile",
-            bounded=False,
+    return [
+        bootstrap(
+            lambda w, place=place: fit(w)[:, place], y.astype(int), name=name, split=split, draws=min(draws, REFITS), seed=seed,
+            method="percentile", bounded=False, rarer=rarer,
         )
-        separated = not np.isfinite(made.value)
-        out.append(
-            Figure(name, nan, nan, nan, n, split, "not estimated: the classes are separated") if separated else made
-        )
-    return out
+        for place, name in enumerate(("slope", "intercept"))
+    ]  # fmt: skip

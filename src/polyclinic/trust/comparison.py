@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ..adaptation import adapt, predict
+from ..adaptation.adapt import labelled
 from ..cohort import Cohort, labels_of, subset
 from ..records import content_id
 from ..schema import Figure, Modality, Payload, PolyclinicError, Record
@@ -24,7 +25,7 @@ from ..training import Run
 from ..training.recipe import parts
 from ..training.run import write_json
 from . import baselines
-from .discrimination import DRAWS, PRIMARY, difference, figure, shown, usable
+from .discrimination import DRAWS, PRIMARY, EvidenceError, difference, figure, shown, usable
 
 Arm = Literal["probe", "lora", "full", "scratch", "baseline"]
 ARMS: tuple[Arm, ...] = ("probe", "lora", "scratch", "baseline")
@@ -38,6 +39,12 @@ DISEASE_WORDS = (
     "swab", "wuhan", "hiv", "immunocompromised", "acute respiratory distress",
 )  # fmt: skip
 """Words by which a note of a chest X-ray gives its diagnosis away."""
+
+
+FEW_LABELS: dict[str, tuple[int | None, ...]] = {
+    "classification": (None, 8), "segmentation": (12, 4), "survival": (None, 24),
+}  # fmt: skip
+"""How many labels a task of each kind is compared at; None for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +105,7 @@ class Comparison:
 
     def write(self, path: Path) -> Path:
         """Write it as JSON; NaN as null."""
-        write_json(path, _plain(asdict(self)))
+        write_json(path, plain(asdict(self)))
         return path
 
     @classmethod
@@ -138,11 +145,12 @@ def interval(figure: Figure) -> str:
     return f"{figure.value:.2f} ({figure.low:.2f}–{figure.high:.2f})".replace("-", "−")
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """As JSON knows it: tuples are lists, NaN is null."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return value if np.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
@@ -191,17 +199,12 @@ def cells_of(
         tasks: which; by default all that can be compared.
         counts: task → numbers of labels, None for all; by default few and all, by kind.
     """
-    few: dict[str, tuple[int | None, ...]] = {
-        "classification": (None, 8),
-        "segmentation": (12, 4),
-        "survival": (None, 24),
-    }
     ranked: list[tuple[int, Cell]] = []
     for name, spec in run.recipe.tasks.items():
-        if spec.kind not in few or (tasks is not None and name not in tasks):
+        if spec.kind not in FEW_LABELS or (tasks is not None and name not in tasks):
             continue
         reads = tuple(m for m in Modality if m in (spec.inputs or tuple(run.recipe.encoders)))
-        for place, count in enumerate((counts or {}).get(name, few[spec.kind])):
+        for place, count in enumerate((counts or {}).get(name, FEW_LABELS[spec.kind])):
             ranked.append((place * 10, Cell(name, reads, count)))
             if spec.kind == "classification" and len(reads) > 1 and Modality.IMAGE in reads:
                 ranked.append((place * 10 + 1, Cell(name, (Modality.IMAGE,), count)))
@@ -238,8 +241,14 @@ def compare(
         budget_s: no new cell is begun after it; what is left is listed in `skipped`.
         draws: resamples.
         progress: called with done, all, what.
+    Raises:
+        EvidenceError: no such task or arm.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
+    there = [n for n, spec in run.recipe.tasks.items() if spec.kind in FEW_LABELS]
+    asked = [*(tasks or ()), *(counts or ()), *(cell.task for cell in cells or ())]
+    _known("task", asked, there)
+    _known("arm", arms, get_args(Arm))
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     todo = list(cells) if cells is not None else cells_of(run, tasks, counts)
     began, rows, skipped = time.monotonic(), list[Row](), list[Skipped]()
@@ -263,6 +272,12 @@ def compare(
     return done
 
 
+def _known(what: str, asked: Iterable[str], there: Sequence[str]) -> None:
+    for name in asked:
+        if name not in there:
+            raise EvidenceError(f"no {what} {name!r} to compare", "one of " + ", ".join(there), "correct the name")
+
+
 def describe_cell(cell: Cell) -> str:
     """A cell in words."""
     count = "all labels" if cell.labels is None else f"{cell.labels} labels"
@@ -283,68 +298,51 @@ def _cell(
     metric = PRIMARY[spec.kind]
     seen = Struck(cohort, DISEASE_WORDS) if cell.struck else cohort
     answers, seconds, missing = dict[str, Predictions](), dict[str, float](), list[Skipped]()
-    labelled: tuple[str, ...] = ()
-    place = (
-        run.path
-        / "comparison"
-        / "-".join((cell.task, "+".join(cell.inputs), str(cell.labels), "struck" * cell.struck)).strip("-")
-    )
+    place = run.path / "comparison" / _folder(cell)
+    learned: tuple[str, ...] = ()
     for arm in sorted(arms, key=lambda a: a == "baseline"):  # a baseline learns from whom the others learned
         tell(arm)
         start = time.monotonic()
         try:
             if arm == "baseline":
-                labelled = labelled or _labelled(run, seen, cell, seed)
-                answers[arm] = _baseline(run, seen, cell, labelled, _asked(run, seen, cell, answers))
+                learned = learned or _labelled(run, seen, cell, seed)
+                answers[arm] = usable(_baseline(run, seen, cell, learned, _asked(run, seen, cell, answers)))
             else:
                 made = adapt(
-                    run,
-                    cell.task,
-                    arm,
-                    cell.labels,
-                    cohort=seen,
-                    seed=seed,
-                    steps=steps,
-                    inputs=cell.inputs,
-                    into=place / arm,
-                )
-                labelled = tuple(made.adapter["labelled"])
+                    run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
+                )  # fmt: skip
+                learned = tuple(made.adapter["labelled"])
                 answers[arm] = usable(predict(made, seen))
             seconds[arm] = round(time.monotonic() - start, 2)
         except PolyclinicError as error:
             missing.append(Skipped(cell.task, f"{describe_cell(cell)}, {arm}", error.found))
-    note = _note(run, cell, labelled)
-    rows = []
+    note, rows = _note(run, cohort, cell, learned), list[Row]()
     for arm in (a for a in arms if a in answers):
-        against = lambda other, arm=arm: (
-            difference(metric, answers[arm], answers[other], run.split.hash, draws=draws)
-            if arm in PRETRAINED and other in answers
-            else None
-        )
-        value = figure(metric, answers[arm], run.split.hash, draws=draws)
-        names = tuple(m.value for m in cell.inputs)
+        over = dict[str, Figure]()
+        for other in ("scratch", "baseline"):
+            if arm in PRETRAINED and other in answers:
+                try:
+                    over[other] = difference(metric, answers[arm], answers[other], run.split.hash, draws=draws)
+                except EvidenceError as error:
+                    missing.append(Skipped(cell.task, f"{describe_cell(cell)}, {arm} over {other}", error.found))
         rows.append(
             Row(
-                cell.task,
-                arm,
-                names,
-                len(labelled),
-                cell.struck,
-                value,
-                against("scratch"),
-                against("baseline"),
-                seconds[arm],
-                note,
+                cell.task, arm, tuple(m.value for m in cell.inputs), len(learned), cell.struck,
+                figure(metric, answers[arm], run.split.hash, draws=draws), over.get("scratch"), over.get("baseline"),
+                seconds[arm], note,
             )
-        )
+        )  # fmt: skip
     return rows, missing
+
+
+def _folder(cell: Cell) -> str:
+    return "-".join((cell.task, "+".join(cell.inputs), str(cell.labels), *(["struck"] if cell.struck else [])))
 
 
 def _labelled(run: Run, cohort: Cohort, cell: Cell, seed: int | None) -> tuple[str, ...]:
     """Whom `adapt` would learn from, where no arm but the baseline runs."""
     loader = run.loader(cohort, run.split.train, (cell.task,))
-    known = {p: v for p, v in loader.labelled(cell.task).items() if set(cell.inputs) & set(loader.by_patient[p])}
-    return tuple(sorted(subset(known, cell.labels, run.recipe.seed if seed is None else seed)))
+    return tuple(labelled(loader, cell.task, cell.labels, run.recipe.seed if seed is None else seed, cell.inputs))
 
 
 def _asked(run: Run, cohort: Cohort, cell: Cell, answers: Mapping[str, Predictions]) -> tuple[str, ...]:
@@ -371,19 +369,18 @@ def _baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test
     return baselines.classify(study, cell.task) if isinstance(spec, Classification) else baselines.cox(study, cell.task)
 
 
-def _note(run: Run, cell: Cell, labelled: Sequence[str]) -> str:
+def _note(run: Run, cohort: Cohort, cell: Cell, learned: Sequence[str]) -> str:
     """Where pretraining saw masks that this cell does not count as labels, the reader must know."""
-    for stage in run.recipe.stages:
-        for part in parts(stage.objective):
-            if part.kind == "segmentation" and part.task == cell.task:
-                loader = run.loader(run.cohort(), run.split.train, (cell.task,))
-                saw = set(subset(loader.labelled(cell.task), part.labels, run.recipe.seed))
-                more = len(saw - set(labelled))
-                return (
-                    f"pretraining saw {more} masks that are not among these labels: not a fair comparison"
-                    if more
-                    else f"pretraining already saw {len(saw)} of these masks"
-                )
+    for part in (p for stage in run.recipe.stages for p in parts(stage.objective)):
+        if part.kind == "segmentation" and part.task == cell.task:
+            loader = run.loader(cohort, run.split.train, (cell.task,))
+            saw = set(subset(loader.labelled(cell.task), part.labels, run.recipe.seed))
+            more = len(saw - set(learned))
+            return (
+                f"pretraining saw {more} masks that are not among these labels: not a fair comparison"
+                if more
+                else f"pretraining already saw {len(saw)} of these masks"
+            )
     return ""
 
 

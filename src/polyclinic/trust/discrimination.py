@@ -6,7 +6,7 @@ matrix operation, and two models are compared on the very same resamples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,10 @@ from ..schema import Figure, PolyclinicError
 from ..tasks import Predictions
 
 DRAWS = 2000
+AT_ONCE = 1 << 24
+"""Weights of resamples held at a time, that the memory does not grow with the cohort."""
+MOST_LEFT_OUT = 4000
+"""Patients up to whom each is left out in turn for the BCa interval; beyond, the percentile interval is as good."""
 FEW = 10
 """Below so many patients in the rarer class an interval by bootstrap is known to be too narrow; the note says so."""
 
@@ -105,6 +109,8 @@ CHANCE = {"auroc": 0.5, "concordance": 0.5}
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
     """(n,) what a resample must keep the share of: the class, or whether the event was seen."""
+    if not len(targets):
+        return np.zeros(0, dtype=int)
     if metric in ("auroc", "average_precision"):
         return targets.astype(int)
     if metric == "concordance":
@@ -112,14 +118,29 @@ def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
     return np.zeros(len(targets), dtype=int)
 
 
-def resamples(strata: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """(draws n) weights: each stratum is drawn with replacement among its own, so that every resample has every class."""
-    random = np.random.default_rng([seed, len(strata)])
-    weights = np.zeros((draws, len(strata)))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        weights[:, members] = random.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
-    return weights
+def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
+    """How many patients (or events) an interval rests on, and what they are."""
+    if metric in ("auroc", "average_precision"):
+        return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
+    if metric == "concordance" and len(targets):
+        return int((targets[:, 1] > 0).sum()), "events"
+    return len(targets), "patients"
+
+
+def resamples(strata: np.ndarray, draws: int, seed: int) -> Iterator[np.ndarray]:
+    """Weights (r n), draws in all, as many at a time as fit: each stratum is drawn with replacement among its own.
+
+    Every resample then has every class. The same strata, draws and seed give the same resamples.
+    """
+    n, random = len(strata), np.random.default_rng([seed, len(strata)])
+    members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+    at_once = max(1, AT_ONCE // n)
+    for start in range(0, draws, at_once):
+        rows = min(at_once, draws - start)
+        weights = np.zeros((rows, n))
+        for mine in members:
+            weights[:, mine] = random.multinomial(len(mine), np.full(len(mine), 1 / len(mine)), size=rows)
+        yield weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +152,13 @@ class Interval:
     note: str
 
 
-def percentile(drawn: np.ndarray) -> Interval:
-    """The 2.5th and 97.5th percentile of the resamples (Efron 1979)."""
+def percentile(value: float, drawn: np.ndarray) -> Interval:
+    """The 2.5th and 97.5th percentile of the resamples (Efron 1979), widened to hold the estimate.
+
+    A statistic that grows with noise, as a calibration error does, is larger in nearly every resample than in the sample.
+    """
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(low), float(high), "95% interval, percentile bootstrap over patients")
+    return Interval(min(float(low), value), max(float(high), value), "95% interval, percentile bootstrap over patients")
 
 
 def bca(value: float, drawn: np.ndarray, left_out: np.ndarray, strata: np.ndarray) -> Interval | None:
@@ -173,18 +197,14 @@ def bca(value: float, drawn: np.ndarray, left_out: np.ndarray, strata: np.ndarra
     return Interval(float(low), float(high), "95% interval, BCa bootstrap over patients")
 
 
-def exact(value: float, rarer: int) -> Interval:
+def exact(value: float, trials: int, what: str) -> Interval:
     """The exact binomial bound of a perfect or a wholly failed score, of which every resample is the same.
 
     Source: Clopper & Pearson 1934, with the rarer class as the trials (conservative: a trial is a patient, not a pair).
     """
-    bound = 0.025 ** (1 / max(rarer, 1))
-    low, high = (bound, 1.0) if value >= 1 else (0.0, 1 - bound)
-    return Interval(
-        low,
-        high,
-        f"95% interval, exact binomial over the {rarer} patients of the rarer class (every resample is the same)",
-    )
+    bound = 0.025 ** (1 / max(trials, 1))
+    low, high = (bound, 1.0) if value > 0.5 else (0.0, 1 - bound)
+    return Interval(low, high, f"95% interval, exact binomial over the {trials} {what} (every resample is the same)")
 
 
 def bootstrap(
@@ -197,7 +217,7 @@ def bootstrap(
     seed: int = 0,
     method: Literal["bca", "percentile"] = "bca",
     bounded: bool = True,
-    rarer: int | None = None,
+    rarer: tuple[int, str] | None = None,
 ) -> Figure:
     """A figure with its interval.
 
@@ -210,52 +230,43 @@ def bootstrap(
         seed: of them: the same patients and seed give the same resamples.
         method: of the interval.
         bounded: the statistic lies in 0..1, so that 0 and 1 get an exact bound.
-        rarer: patients of the rarer class; by default the smallest stratum.
+        rarer: how many patients (or events) the interval rests on, and what they are; by default all.
     Returns:
         NaN with the reason in `note` where the statistic is not defined.
     """
     n = len(strata)
     if n == 0:
-        return Figure(name, float("nan"), float("nan"), float("nan"), 0, split, "not defined: no labelled patient")
+        return _without(name, n, split, "not defined: no labelled patient")
     value = float(statistic(np.ones((1, n)))[0])
     if not np.isfinite(value):
-        return Figure(name, float("nan"), float("nan"), float("nan"), n, split, _reason(strata))
+        return _without(name, n, split, _reason(strata))
     if n == 1:
-        return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: one patient")
-    drawn = statistic(resamples(strata, draws, seed))
+        return _without(name, n, split, "no interval: one patient", value)
+    drawn = np.concatenate([statistic(weights) for weights in resamples(strata, draws, seed)])
     lost = int((~np.isfinite(drawn)).sum())
     drawn = drawn[np.isfinite(drawn)]
-    smallest = rarer if rarer is not None else int(np.unique(strata, return_counts=True)[1].min())
     if len(drawn) < draws / 2:
-        return Figure(
-            name, value, float("nan"), float("nan"), n, split, "no interval: most resamples have no pair to compare"
-        )
-    if np.ptp(drawn) < 1e-12 and bounded and (value >= 1 or value <= 0):
-        interval = exact(value, smallest)
-    elif np.ptp(drawn) < 1e-12:
-        return Figure(
-            name,
-            value,
-            float("nan"),
-            float("nan"),
-            n,
-            split,
-            "no interval: every resample of these few patients is the same",
-        )
+        return _without(name, n, split, "no interval: most resamples have no pair to compare", value)
+    few, what = rarer or (n, "patients")
+    if few < 2:
+        return _without(name, n, split, f"no interval: {few} of the {what}", value)
+    if np.ptp(drawn) < 1e-12:
+        if not bounded or 1e-12 < value < 1 - 1e-12:
+            return _without(name, n, split, "no interval: every resample of these few patients is the same", value)
+        interval = exact(value, few, what)
     else:
-        corrected = (
-            bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata) if method == "bca" and n <= 4000 else None
-        )
-        interval = corrected or percentile(drawn)
-    note = interval.note
-    if smallest < FEW:
-        note += (
-            f"; too narrow at {smallest} patients in the rarer class"
-            if len(np.unique(strata)) > 1
-            else f"; {n} patients are few"
-        )
+        corrected = None
+        if method == "bca" and n <= MOST_LEFT_OUT:
+            corrected = bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata)
+        interval = corrected or percentile(value, drawn)
+    note = interval.note + (f"; too narrow at {few} {what}" if few < FEW else "")
     note += f"; {lost} resamples without a value" if lost else ""
     return Figure(name, value, interval.low, interval.high, n, split, note)
+
+
+def _without(name: str, n: int, split: str, note: str, value: float = float("nan")) -> Figure:
+    """A figure without an interval, and why."""
+    return Figure(name, value, float("nan"), float("nan"), n, split, note)
 
 
 def _reason(strata: np.ndarray) -> str:
@@ -286,7 +297,15 @@ def figure(
     targets = each[0].targets
     of = METRICS[metric]
     statistic = lambda w: np.mean([of(p.outputs, targets, w) for p in each], axis=0)
-    return bootstrap(statistic, strata_of(metric, targets), name=metric, split=split, draws=draws, seed=seed)
+    return bootstrap(
+        statistic,
+        strata_of(metric, targets),
+        name=metric,
+        split=split,
+        draws=draws,
+        seed=seed,
+        rarer=rarer_of(metric, targets),
+    )
 
 
 def figures(
@@ -343,12 +362,14 @@ def difference(
         draws=draws,
         seed=seed,
         bounded=False,
+        rarer=rarer_of(metric, targets),
     )
 
 
 def _same_patients(each: Sequence[Predictions]) -> None:
     for other in each[1:]:
-        if other.patients != each[0].patients or not np.array_equal(other.targets, each[0].targets):
+        # A model's truth went through float32, a baseline's did not.
+        if other.patients != each[0].patients or not np.allclose(other.targets, each[0].targets, rtol=1e-6, atol=0):
             raise EvidenceError(
                 f"predictions about {len(each[0].patients)} and about {len(other.patients)} patients, who are not the same",
                 "the same labelled patients in the same order, with the same truth",

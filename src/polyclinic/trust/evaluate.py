@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..adaptation import open_adapted, predict
@@ -14,7 +14,7 @@ from ..tasks import Retrieval, Segmentation
 from ..training import Run
 from ..training.run import file_hash, write_json
 from .calibration import Bin, Calibration, calibration
-from .comparison import _plain, figure_of, interval
+from .comparison import figure_of, interval, plain
 from .discrimination import DRAWS, EvidenceError, figures
 from .retrieval import retrieval_figures
 from .subsets import Subset
@@ -70,7 +70,7 @@ class Evidence:
     def write(self, folder: Path) -> Path:
         """Write `evidence.json` into a folder; NaN as null."""
         place = folder / "evidence.json"
-        write_json(place, _plain(asdict(self)))
+        write_json(place, plain(asdict(self)))
         return place
 
     def figure(self, name: str) -> Figure:
@@ -149,16 +149,9 @@ def _pretrained(run: Run, cohort: Cohort, draws: int) -> Evidence:
             "a run adapted to a task, or a retrieval task",
             "adapt it first",
         )
-    name, spec = next(iter(asked.items()))
-    found = retrieval_figures(run, cohort, spec, draws=draws)
-    return Evidence(
-        run.path.name,
-        name,
-        "retrieval",
-        "pretrained",
-        (spec.query.value, spec.answer.value),
-        0,
-        run.split.hash,
-        file_hash(run.weights),
-        found,
-    )
+    (name, spec), *others = asked.items()
+    found = [*retrieval_figures(run, cohort, spec, draws=draws)]
+    for other, further in others:  # the first one's figures keep their names
+        found += [replace(f, name=f"{other}: {f.name}") for f in retrieval_figures(run, cohort, further, draws=draws)]
+    inputs, split, weights = (spec.query.value, spec.answer.value), run.split.hash, file_hash(run.weights)
+    return Evidence(run.path.name, name, "retrieval", "pretrained", inputs, 0, split, weights, tuple(found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -62,12 +62,11 @@ class RetrievalExample:
 def paired(run: Run, cohort: Cohort, query: Modality, answer: Modality) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The test patients who have both, and their vectors (p e) of each."""
     found = embed(run, cohort)
-    if query not in found or answer not in found:
-        return [], np.zeros((0, 1)), np.zeros((0, 1))
-    one, other = (dict(zip(*found[m], strict=True)) for m in (query, answer))
+    one, other = (dict(zip(*found.get(m, ([], ())), strict=True)) for m in (query, answer))
     both = sorted(set(one) & set(other))
-    stack = lambda vectors: np.array([vectors[p] for p in both]).reshape(len(both), -1)
-    return both, stack(one), stack(other)
+    if not both:
+        return [], np.zeros((0, 1)), np.zeros((0, 1))
+    return both, np.stack([one[p] for p in both]), np.stack([other[p] for p in both])
 
 
 def retrieval_figures(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int = DRAWS) -> tuple[Figure, ...]:
@@ -103,15 +102,7 @@ def retrieval_figures(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int =
 
 
 def _with_chance(figure: Figure, chance: float) -> Figure:
-    return Figure(
-        figure.name,
-        figure.value,
-        figure.low,
-        figure.high,
-        figure.n,
-        figure.split,
-        f"{figure.note}; chance {chance:.2f}",
-    )
+    return replace(figure, note=f"{figure.note}; chance {chance:.2f}") if figure.n else figure
 
 
 def retrieval_examples(

@@ -1,0 +1,152 @@
+"""How the catalogue lies on the disk.
+
+    cohort.json                       format version
+    parts/000000/records.parquet      id, patient, time, modality, kind, uri, root, site, device, attributes (JSON) ...
+    parts/000000/rejected.parquet     uri, root, found, expected, remedy ...
+    parts/000000/sources.parquet      which files were read whole, and what they looked like then
+
+Parts are only ever added, each written whole and then renamed into place: a killed process leaves nothing half done.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..records.naming import telling
+from ..records.tables import plain
+from ..schema import Modality, PolyclinicError, Record, Rejected
+
+RECORDS = ("id", "patient", "time", "modality", "kind", "uri", "root", "site", "device", "attributes")
+REJECTED = ("uri", "root", "found", "expected", "remedy")
+_FILE_COLUMNS = {"filename", "file", "filepath", "image", "imagefile", "imagename", "imagepath"}
+"""Columns of a table that say which file a row is about."""
+
+_TEXT = pa.string()
+_READ = [("root", _TEXT), ("unit", _TEXT), ("version", _TEXT), ("turn", pa.int64())]
+_TYPES = {"time": pa.timestamp("us")}
+_LINKING = [("mask", pa.bool_()), ("stem", _TEXT), ("accession", _TEXT), ("file", _TEXT), ("telling", pa.list_(_TEXT))]
+_typed = lambda names: [(name, _TYPES.get(name, _TEXT)) for name in names if name != "root"]
+PARTS = {
+    "records": pa.schema([*_typed(RECORDS), *_READ, *_LINKING]),
+    "rejected": pa.schema([*_typed(REJECTED), *_READ]),
+    "sources": pa.schema([("uri", _TEXT), ("stamp", _TEXT), *_READ]),
+}  # fmt: skip
+
+
+class CohortError(PolyclinicError):
+    """A catalogue that is not one, or a query that it does not understand."""
+
+
+def no_room(error: OSError, what: str) -> Exception:
+    """A full disk in the project's words; any other error as it is."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    if not (full or "No space" in str(error) or "too large" in str(error)):
+        return error
+    return CohortError(
+        f"no room on the disk for {what}", "space; what was already finished is intact", "free some and run the same command again"
+    )  # fmt: skip
+
+
+def write_whole(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file beside its place and rename it there; on a full disk nothing of it remains.
+
+    Raises:
+        CohortError: the disk is full.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pq.write_table(table, beside, compression="zstd")
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise no_room(error, f"{path.parent.name}/{path.name}") from error
+
+
+def place_name(root: Path) -> str:
+    """A folder as it stands in the catalogue."""
+    return str(root.resolve())
+
+
+@dataclass(slots=True)
+class Rows:
+    """What is to become a part."""
+
+    root: Path
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in PARTS})
+
+    def __len__(self) -> int:
+        return sum(map(len, self.tables.values()))
+
+    def take(self, items: Iterable[Record | Rejected], unit: str, version: str) -> None:
+        """Items of a unit: a file, or files that are read together. They count once `finish` says that it was read whole."""
+        read = {"root": place_name(self.root), "unit": unit, "version": version}
+        for item in items:
+            if isinstance(item, Rejected):
+                row = {"uri": item.uri, "found": item.found, "expected": item.expected, "remedy": item.remedy}
+                self.tables["rejected"].append(row | read)
+            else:
+                self.tables["records"].append(_row(item) | read)
+
+    def finish(self, stamps: Mapping[str, str], unit: str, version: str) -> None:
+        """The unit was read whole: its files (place → what it looks like)."""
+        read = {"root": place_name(self.root), "unit": unit, "version": version}
+        self.tables["sources"] += [{"uri": uri, "stamp": stamp} | read for uri, stamp in stamps.items()]
+
+
+def _row(record: Record) -> dict[str, Any]:
+    cells = record.attributes
+    named = record.modality is Modality.TABLE and next(
+        (v for k, v in cells.items() if plain(k) in _FILE_COLUMNS and v), None
+    )
+    return {
+        "id": record.id, "patient": record.patient, "time": record.time, "modality": record.modality.value, "kind": record.kind,
+        "uri": record.uri, "site": record.site, "device": record.device, "attributes": json.dumps(dict(cells), sort_keys=True),
+        "mask": bool(cells.get("mask")), "stem": cells.get("stem"), "accession": cells.get("accession"),
+        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None, "telling": telling(record.uri),
+    }  # fmt: skip
+
+
+def commit(folder: Path, rows: Rows) -> None:
+    """Add one part to the catalogue in `folder`, whole or not at all.
+
+    Raises:
+        CohortError: the disk is full.
+    """
+    parts = folder / "parts"
+    beside = parts / f".{os.getpid()}"
+    try:
+        _sweep(parts)
+        turn = 1 + max((int(p.name) for p in parts.glob("[0-9]*")), default=-1)
+        beside.mkdir(exist_ok=True)
+        for name, schema in PARTS.items():
+            table = pa.Table.from_pylist([row | {"turn": turn} for row in rows.tables[name]], schema=schema)
+            pq.write_table(table, beside / f"{name}.parquet", compression="zstd")
+        while True:
+            try:
+                os.rename(beside, parts / f"{turn:06d}")
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                turn += 1  # another process was first
+    except OSError as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise no_room(error, f"the catalogue {folder}") from error
+
+
+def _sweep(parts: Path) -> None:
+    """Remove what killed processes had begun: after a day it is nobody's."""
+    for left in parts.glob(".[0-9]*"):
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)

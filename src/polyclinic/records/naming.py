@@ -1,0 +1,52 @@
+"""What a file's name and folders say of an image that says nothing itself: whose it is, and whether it is a mask.
+
+Only the place below the ingested folder counts, so that the answer does not depend on where that folder lies.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+MASK_FOLDERS = frozenset(
+    {"labels", "masks", "segmentations", "label", "mask", "seg", "labelstr", "labelsts", "lung_masks"}
+)
+PLAIN_FOLDERS = frozenset(
+    {"images", "image", "data", "nifti", "volumes", "imagestr", "imagests", "anat", "mri", "mr", "ct"}
+)
+_MASK_ENDING = re.compile(r"[_-](seg|mask|label|segmentation)$", re.IGNORECASE)
+_PERSON = re.compile(r"^(sub|subject|patient|pat|person|case)([-_ ]\w*)?\d\w*$", re.IGNORECASE)
+
+
+def without_mask(stem: str) -> str:
+    """The stem that an image and its mask share: without `_seg`, `_mask` and the like."""
+    return _MASK_ENDING.sub("", stem)
+
+
+def is_mask(place: str) -> bool:
+    """Whether a folder or the name says that it is a mask."""
+    path = PurePosixPath(place)
+    return any(f.lower() in MASK_FOLDERS for f in path.parent.parts) or bool(
+        _MASK_ENDING.search(path.name.split(".")[0])
+    )
+
+
+def telling(place: str) -> list[str]:
+    """The folders that tell one case from another: an image and its mask share them (`labels/P1/ct.nii`, `images/P1/ct.nii`)."""
+    return [f for f in PurePosixPath(place).parent.parts if f.lower() not in MASK_FOLDERS | PLAIN_FOLDERS]
+
+
+def patient_of(place: str, stem: str) -> str | None:
+    """Whose an image is, by its folders; None where they do not say. A table's column of file names overrules it.
+
+    In this order: a folder that says so (`patient0012`, `sub-07`, `case_3`), a folder that the name begins with, the nearest
+    folder with a digit if the name has none (`0012/ct.nii.gz`).
+    """
+    folders = PurePosixPath(place).parent.parts
+    for folder in folders:
+        if _PERSON.match(folder):
+            return folder
+    for folder in reversed(folders):
+        if re.search(r"\d", folder) and (stem.startswith(folder) or not re.search(r"\d", stem)):
+            return folder
+    return None

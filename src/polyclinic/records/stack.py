@@ -1,0 +1,127 @@
+"""Slices → a volume, by where they lie in the patient (DICOM PS3.3 C.7.6.2.1.1); their names say nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .source import RecordError
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One slice's header and its plane.
+
+    Args:
+        path: the file.
+        dataset: its header.
+        shape: rows and columns.
+        spacing: mm between rows and between columns.
+        position: (3,) mm, LPS, of the first pixel.
+        cosines: (2 3) the directions of a row and of a column.
+    """
+
+    path: Path
+    dataset: Any
+    shape: tuple[int, int]
+    spacing: tuple[float, float]
+    position: np.ndarray
+    cosines: np.ndarray
+
+    @property
+    def along(self) -> float:
+        """mm along the normal."""
+        return float(np.cross(*self.cosines) @ self.position)
+
+
+def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Path, RecordError]]]:
+    """The slices that make up the volume in the order of the normal, and those that do not, with the reason.
+
+    Raises:
+        RecordError: they make up none: several images at each place, a gap, uneven distances, a tilted gantry.
+    """
+    aside: list[tuple[Path, RecordError]] = []
+    kept: list[Slice] = []
+    for one, usual in zip(slices, _usual(slices), strict=True):
+        if usual:
+            kept.append(one)
+            continue
+        found = "a slice of another size, spacing or orientation than most of its series"
+        aside.append((one.path, RecordError(found, "one geometry a series", "export it apart")))
+    if len(kept) < 2:
+        raise RecordError(
+            f"a series of {len(slices)} slices, no two of them parallel", "parallel slices", "leave it out"
+        )
+    kept.sort(key=lambda s: (s.along, s.path.name))
+    single = [kept[0]]
+    for one in kept[1:]:
+        if one.along - single[-1].along < 1e-3:
+            aside.append(
+                (one.path, RecordError("a slice at the place of another", "one slice a place", "leave one of them out"))
+            )
+        else:
+            single.append(one)
+    if 2 * len(single) <= len(kept):
+        raise RecordError(
+            f"a series with {len(kept) / len(single):.2g} images at each place: phases, echoes or b-values",
+            "one image a place", "export each as a series of its own",
+        )  # fmt: skip
+    _check_line(single)
+    return single, aside
+
+
+def _usual(slices: Sequence[Slice]) -> np.ndarray:
+    """(n,) bool: which have the geometry that most have, or, of two that are as frequent, the first's along the normal."""
+    geometry = np.array([(*s.shape, *s.spacing, *s.cosines.reshape(-1)) for s in slices])
+    alike = np.ones((len(slices), len(slices)), dtype=bool)
+    for column in geometry.T:
+        alike &= np.abs(column[:, None] - column[None]) < 1e-3
+    counts = alike.sum(axis=1)
+    first = min(range(len(slices)), key=lambda i: (-counts[i], tuple(geometry[i]), slices[i].along))
+    return alike[first]
+
+
+def _check_line(slices: Sequence[Slice]) -> None:
+    distances = np.diff([s.along for s in slices])
+    if distances.max() > 1.5 * np.median(distances):
+        raise RecordError("a series with missing slices", "slices at even distances", "send the whole series again")
+    step_mm = step(slices)
+    normal = np.cross(*slices[0].cosines)
+    if abs(step_mm @ normal) < 0.9998 * np.linalg.norm(step_mm):  # one degree
+        raise RecordError(
+            "a series with a tilted gantry", "slices stacked along their normal", "straighten it before export"
+        )
+    expected = slices[0].position + np.arange(len(slices))[:, None] * step_mm
+    astray = np.linalg.norm(np.stack([s.position for s in slices]) - expected, axis=1).max()
+    if astray > max(0.1 * np.linalg.norm(step_mm), 0.02):
+        raise RecordError(
+            f"slices up to {astray:.2g} mm off an even stack",
+            "slices at even distances",
+            "resample the series before export",
+        )
+
+
+def step(slices: Sequence[Slice]) -> np.ndarray:
+    """(3,) mm from one slice to the next."""
+    return (slices[-1].position - slices[0].position) / (len(slices) - 1)
+
+
+def plane(spacing: tuple[float, float], position: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+    """4x4 (x y z 1) → mm of one plane, equation C.7.6.2.1-1; z goes 1 mm along the normal."""
+    matrix = np.eye(4)
+    matrix[:3, 0] = cosines[0] * spacing[1]
+    matrix[:3, 1] = cosines[1] * spacing[0]
+    matrix[:3, 2] = np.cross(*cosines)
+    matrix[:3, 3] = position
+    return matrix
+
+
+def to_world(slices: Sequence[Slice]) -> np.ndarray:
+    """4x4 (x y z 1) → mm in LPS of the volume."""
+    matrix = plane(slices[0].spacing, slices[0].position, slices[0].cosines)
+    matrix[:3, 2] = step(slices)
+    return matrix

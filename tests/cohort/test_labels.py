@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyclinic.cohort import Cohort, Label, LabelError, ingest, labels_of, subset
+from polyclinic.schema import Modality, Record
+
+FINDING = Label("finding", "class", "finding", ("COVID-19",))
+
+
+def rows(tmp_path: Path, text: str) -> list[Record]:
+    (tmp_path / "in").mkdir(exist_ok=True)
+    (tmp_path / "in/a.csv").write_text(text)
+    return ingest(tmp_path / "in", tmp_path / "c").records()
+
+
+def test_unlabelled_is_not_negative(tmp_path: Path) -> None:
+    found = rows(
+        tmp_path,
+        "patient_id,finding\nP1,COVID-19\nP2,covid-19 \nP3,No Finding\nP4,?\nP5,\nP6,Would have been stated\nP7,todo\nP8,NA\n",
+    )
+    assert labels_of(found, FINDING) == {"P1": 1, "P2": 1, "P3": 0}
+
+
+def test_any_positive_row_makes_a_patient_positive_and_a_named_negative_excludes_the_rest(tmp_path: Path) -> None:
+    found = rows(tmp_path, "patient_id,finding\nP1,No Finding\nP1,COVID-19\nP2,No Finding\nP2,ARDS\nP3,ARDS\n")
+    assert labels_of(found, FINDING) == {"P1": 1, "P2": 0, "P3": 0}
+    strict = Label("finding", "class", "finding", ("COVID-19",), negative=("No Finding",))
+    assert labels_of(found, strict) == {"P1": 1, "P2": 0}
+    assert labels_of(list(reversed(found)), strict) == labels_of(found, strict)
+
+
+@pytest.mark.parametrize(("cell", "positive"), [("1", "1"), ("1.0", "1"), ("1", "1.0"), ("Y", "y"), (" y ", "Y")])
+def test_cells_are_compared_as_a_person_would(tmp_path: Path, cell: str, positive: str) -> None:
+    found = rows(tmp_path, f"patient_id,x\nP1,{cell}\nP2,0\n")
+    assert labels_of(found, Label("x", "class", "x", (positive,))) == {"P1": 1, "P2": 0}
+
+
+def test_survival_is_a_time_and_whether_it_was_seen(tmp_path: Path) -> None:
+    found = rows(tmp_path, "patient_id,months,censorship\nP1,12.5,0\nP2,30,1\nP3,,0\nP4,7,?\n")
+    label = Label("survival", "survival", "months", event="censorship", event_value=0)
+    assert labels_of(found, label) == {"P1": (12.5, 1.0), "P2": (30.0, 0.0)}
+
+
+def test_masks_are_found_by_their_image(tiny_cohort: Cohort) -> None:
+    found = tiny_cohort.records()
+    masks = labels_of(found, Label("h", "mask", modality=Modality.VOLUME, kind_like="hippocampus"))
+    assert len(masks) == 6
+    volumes = {r.id for r in found if r.modality is Modality.VOLUME and not r.attributes.get("mask")}
+    assert set(masks) == volumes
+    assert labels_of(found, Label("h", "mask", modality=Modality.VOLUME, kind_like="liver")) == {}
+
+
+@pytest.mark.parametrize(
+    ("label", "found", "remedy"),
+    [
+        (
+            Label("t", "class", "findings", ("COVID-19",)),
+            "asks for the column 'findings', which no table has",
+            "did you mean 'finding'?",
+        ),
+        (Label("t", "class", "zzz", ("COVID-19",)), "asks for the column 'zzz'", "correct the task's column"),
+        (Label("t", "class", "finding", ("Covid",)), "no cell of 'finding' is Covid", "correct `positive`"),
+        (
+            Label("t", "survival", "survival_months", event="censorshp", event_value=0),
+            "the column 'censorshp'",
+            "did you mean 'censorship'?",
+        ),
+        (
+            Label("t", "survival", "survival_month", event="censorship", event_value=0),
+            "the column 'survival_month'",
+            "did you mean 'survival_months'?",
+        ),
+    ],
+)
+def test_a_wrong_label_names_the_closest(tiny_cohort: Cohort, label: Label, found: str, remedy: str) -> None:
+    with pytest.raises(LabelError) as told:
+        labels_of(tiny_cohort.records(), label)
+    assert found in told.value.found
+    assert remedy in told.value.remedy
+    assert "finding" in told.value.expected or "COVID-19" in told.value.expected
+
+
+labelled = st.dictionaries(
+    st.text(min_size=1, max_size=6),
+    st.one_of(st.integers(0, 1), st.tuples(st.floats(0, 9), st.sampled_from([0.0, 1.0]))),
+    min_size=1,
+    max_size=40,
+)
+
+
+@given(labels=labelled, seed=st.integers(0, 99), shuffle=st.randoms(use_true_random=False))
+def test_a_smaller_subset_lies_in_every_larger_one(labels: dict[str, Any], seed: int, shuffle: random.Random) -> None:
+    names = list(labels)
+    shuffle.shuffle(names)
+    for n in range(len(labels) + 1):
+        few = subset(labels, n, seed)
+        assert len(few) == n
+        assert few == subset(labels, n + 1, seed)[:n]
+        assert few == subset({name: labels[name] for name in names}, n, seed)  # the order of the labels does not matter
+    assert sorted(subset(labels, None, seed)) == sorted(labels)
+
+
+@given(positive=st.integers(1, 20), negative=st.integers(1, 20), seed=st.integers(0, 9))
+def test_two_labels_have_both_classes_and_every_prefix_its_share(positive: int, negative: int, seed: int) -> None:
+    labels = {f"P{i}": int(i < positive) for i in range(positive + negative)}
+    assert {labels[name] for name in subset(labels, 2, seed)} == {0, 1}
+    for n in range(2, len(labels) + 1):
+        ones = sum(labels[name] for name in subset(labels, n, seed))
+        assert abs(ones - n * positive / len(labels)) <= 1

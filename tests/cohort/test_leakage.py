@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import zoom
+
+from polyclinic.cohort import Cohort, LeakageError, guard, ingest, leakage
+from polyclinic.cohort.leakage import near_duplicates
+from polyclinic.schema import Modality, Payload, Record
+
+
+@pytest.fixture(scope="module")
+def chest(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Record], dict[str, np.ndarray]]:
+    """The embedded hospital's X-rays."""
+    cohort: Cohort = ingest(hospital / "radiology", tmp_path_factory.mktemp("c"))
+    images = [r for r in cohort.records() if r.modality is Modality.IMAGE and not r.attributes.get("mask")]
+    return images, {r.id: cohort.load(r).array for r in images}
+
+
+def copied(array: np.ndarray, how: str) -> np.ndarray:
+    grey = array[0]
+    eight = np.interp(grey, (grey.min(), grey.max()), (0, 255)).astype(np.uint8)
+    match how:
+        case "saved as JPEG":
+            import io
+
+            out = io.BytesIO()
+            Image.fromarray(eight).save(out, "JPEG", quality=40)
+            return np.asarray(Image.open(out), dtype=np.float32)[None]
+        case "half the size" | "larger":
+            return np.asarray(zoom(grey, 0.5 if how == "half the size" else 1.3, order=1))[None]
+        case "brighter":
+            return np.clip(grey * 0.8 + 0.15 * np.ptp(grey), grey.min(), grey.max())[None]
+        case "inside of a pixel's border":
+            return grey[2:-2, 2:-2][None]
+        case _:
+            raise ValueError(how)
+
+
+@pytest.mark.parametrize("how", ["saved as JPEG", "half the size", "larger", "brighter", "inside of a pixel's border"])
+def test_a_planted_copy_is_found_and_refused(chest: tuple[list[Record], dict[str, np.ndarray]], how: str) -> None:
+    images, arrays = chest
+    for record in images[::30]:
+        planted = Record("planted", "SOMEBODY ELSE", None, Modality.IMAGE, "CR", "x")
+        with_copy = {**arrays, "planted": copied(arrays[record.id], how)}
+        load = lambda r, of=with_copy: Payload(of[r.id])
+        assert {(a.id, b.id) for a, b in near_duplicates([*images, planted], load)} >= {(record.id, "planted")}
+        train = sorted({r.patient for r in images})
+        with pytest.raises(LeakageError, match="near-duplicates on two sides") as told:
+            guard(train, ["SOMEBODY ELSE"], [*images, planted], load)
+        assert record.patient not in str(told.value)  # it names images, not people
+        guard([*train, "SOMEBODY ELSE"], [], [*images, planted], load)
+
+
+def test_x_rays_of_different_people_are_not_taken_for_copies(chest: tuple[list[Record], dict[str, np.ndarray]]) -> None:
+    images, arrays = chest
+    assert len({r.patient for r in images}) > 40
+    assert near_duplicates(images, lambda r: Payload(arrays[r.id])) == []
+
+
+def test_of_the_whole_public_set_only_true_copies_are_found(shared_data: Path, tmp_path: Path) -> None:
+    cohort = ingest(shared_data / "covid-chestxray/images", tmp_path / "c")
+    images = cohort.records()
+    pairs = near_duplicates(images, cohort.load)
+    assert len(pairs) < len(images) / 20
+    for one, other in pairs:  # what it calls a copy correlates pixel by pixel at full size
+        a, b = (
+            np.asarray(Image.fromarray(cohort.load(r).array[0]).resize((256, 256))).reshape(-1) for r in (one, other)
+        )
+        assert np.corrcoef(a, b)[0, 1] > 0.97
+
+
+def test_blocks_find_what_one_piece_finds(
+    chest: tuple[list[Record], dict[str, np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, arrays = chest
+    planted = [Record(f"p{i}", f"Q{i}", None, Modality.IMAGE, "CR", "x") for i in range(3)]
+    of = {**arrays, **{p.id: arrays[images[20 * i].id] for i, p in enumerate(planted)}}
+    load = lambda r: Payload(of[r.id])
+    expected = near_duplicates([*planted, *images], load)
+    assert len(expected) == 3
+    monkeypatch.setattr(leakage, "BLOCK", 7)
+    assert sorted(near_duplicates([*planted, *images], load), key=str) == sorted(expected, key=str)
+
+
+def test_a_patient_on_both_sides_is_refused() -> None:
+    found = [Record("a", "P1", None, Modality.TABLE, "t", "x")]
+    with pytest.raises(LeakageError, match="1 patients on both sides"):
+        guard(["P1", "P2"], ["P1"], found, lambda r: Payload(np.zeros(1)))
+
+
+def test_several_images_of_one_patient_are_no_leak_and_masks_are_no_images() -> None:
+    image = lambda name, patient, **more: Record(name, patient, None, Modality.IMAGE, "CR", "x", attributes=more)
+    load = lambda r: Payload(np.random.default_rng(0).normal(size=(1, 40, 40)))
+    guard(["P1"], ["P2"], [image("a", "P1"), image("b", "P1"), image("c", "P2", mask=True)], load)
+
+
+def test_blank_and_tiny_images_do_not_break_it() -> None:
+    found = [Record(str(i), f"P{i}", None, Modality.IMAGE, "CR", "x") for i in range(3)]
+    arrays = {"0": np.zeros((1, 40, 40)), "1": np.zeros((1, 3, 3)), "2": np.full((1, 40, 2), 7.0)}
+    assert near_duplicates(found, lambda r: Payload(arrays[r.id])) == []

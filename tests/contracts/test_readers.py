@@ -1,0 +1,183 @@
+"""What every reader promises. One that joins `records.READERS` is tested by it, on files of the embedded hospital."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from polyclinic import records
+from polyclinic.records import READERS, RecordError
+from polyclinic.schema import Modality, Payload, Record, Rejected
+
+HOSPITAL = Path(__file__).parents[2] / "examples/hospital/data"
+NAME = lambda reader: reader.__name__.rsplit(".", 1)[1]
+AXES = {
+    Modality.IMAGE: 3,
+    Modality.VOLUME: 4,
+    Modality.SIGNAL: 2,
+    Modality.OMICS: 1,
+    Modality.TABLE: 2,
+    Modality.TEXT: 1,
+}
+every_reader = pytest.mark.parametrize("reader", READERS, ids=NAME)
+quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def examples(reader: ModuleType, most: int = 3) -> list[Path]:
+    """Files of the hospital that are this reader's, the smallest ones."""
+    found = [
+        p for p in sorted(HOSPITAL.rglob("*"), key=lambda p: (p.stat().st_size, p)) if p.is_file() and mine(reader, p)
+    ]
+    assert found, f"give the embedded hospital a file that {NAME(reader)} reads"
+    return found[:most]
+
+
+def mine(reader: ModuleType, path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    return next((r for r in READERS if r.recognises(path, head)), None) is reader
+
+
+@pytest.fixture(scope="module")
+def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A whole file, in a folder of its own with what it needs beside it."""
+    reader: ModuleType = request.param
+    for path in examples(reader, most=50):
+        if any(isinstance(item, Record) for item in records.read(path)):
+            folder = tmp_path_factory.mktemp(NAME(reader))
+            for sibling in path.parent.glob(path.name.split(".")[0] + ".*"):
+                shutil.copy(sibling, folder)
+            yield folder / path.name
+            return
+    pytest.fail(f"no file of the embedded hospital gives {NAME(reader)} a record")
+
+
+each_example = pytest.mark.parametrize("example", READERS, ids=NAME, indirect=True)
+
+
+def check(record: Record, path: Path) -> None:
+    """The record's form, whatever the format."""
+    assert len(record.id) == 32
+    int(record.id, 16)
+    assert record.patient == record.patient.strip() != ""
+    assert records.split_uri(record.uri)[0] == path.name
+    assert record.kind
+    assert all(isinstance(v, str | int | float | bool | None) for v in record.attributes.values())
+    assert not any(isinstance(v, float) and not np.isfinite(v) for v in record.attributes.values())
+
+
+def check_payload(payload: Payload, record: Record) -> None:
+    assert payload.array.ndim == AXES[record.modality]
+    if record.modality is Modality.TEXT:
+        assert payload.text
+    elif record.modality in (Modality.TABLE, Modality.OMICS, Modality.SIGNAL):
+        assert len(payload.names) == len(payload.array)
+    else:
+        assert payload.array.dtype == np.float32
+        assert payload.array.size
+    if payload.to_world is not None:
+        assert payload.to_world.shape == (4, 4)
+        assert abs(np.linalg.det(payload.to_world)) > 0
+
+
+@every_reader
+def test_the_hospital_has_files_of_every_format_and_none_raises(reader: ModuleType) -> None:
+    for path in examples(reader):
+        for item in records.read(path):
+            assert isinstance(item, Record | Rejected)
+            if isinstance(item, Rejected):
+                assert item.found
+                assert item.expected
+                assert item.remedy
+
+
+@each_example
+def test_a_record_has_its_form_and_its_payload_loads(example: Path) -> None:
+    found = list(records.read(example))
+    taken = [item for item in found if isinstance(item, Record)]
+    assert len({r.id for r in taken}) == len(taken)
+    for record in taken[:20]:
+        check(record, example)
+        check_payload(records.load(record, example.parent), record)
+
+
+@each_example
+def test_reading_again_or_elsewhere_gives_the_same_and_leaves_the_source_as_it_was(
+    example: Path, tmp_path: Path
+) -> None:
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in example.parent.iterdir()}
+    first = list(records.read(example))
+    elsewhere = tmp_path / "mri" / "labels" / "patient9"  # names above the ingested folder must not count
+    shutil.copytree(example.parent, elsewhere)
+    assert list(records.read(example)) == first
+    assert list(records.read(elsewhere / example.name)) == first
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in example.parent.iterdir()} == before
+
+
+@each_example
+def test_another_byte_is_another_record(example: Path, tmp_path: Path) -> None:
+    copy = tmp_path / example.name
+    shutil.copytree(example.parent, tmp_path, dirs_exist_ok=True)
+    ids = {r.id for r in records.read(copy) if isinstance(r, Record)}
+    shutil.copyfile(example, copy)
+    with copy.open("ab") as file:
+        file.write(b"\n")
+    assert ids.isdisjoint(r.id for r in records.read(copy) if isinstance(r, Record))
+
+
+@each_example
+def test_an_empty_file_is_set_aside(example: Path, tmp_path: Path) -> None:
+    (tmp_path / example.name).touch()
+    (item,) = records.read(tmp_path / example.name)
+    assert isinstance(item, Rejected)
+    assert item.found == "an empty file"
+
+
+def survives(path: Path) -> None:
+    """Reading never raises; what was taken loads, or says why it does not."""
+    for item in list(records.read(path))[:3]:
+        assert isinstance(item, Record | Rejected)
+        if isinstance(item, Record):
+            with suppress(RecordError):
+                check_payload(records.load(item, path.parent), item)
+
+
+@each_example
+@quick
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_truncated_file_never_crashes(example: Path, tmp_path: Path, share: float) -> None:
+    data = example.read_bytes()
+    shutil.copytree(example.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / example.name).write_bytes(data[: int(share * len(data))])
+    survives(tmp_path / example.name)
+
+
+@each_example
+@quick
+@given(data=st.binary(min_size=1, max_size=2000))
+def test_random_bytes_never_crash(example: Path, tmp_path: Path, data: bytes) -> None:
+    shutil.copytree(example.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / example.name).write_bytes(data)
+    survives(tmp_path / example.name)
+
+
+@each_example
+@quick
+@given(seed=st.integers(0, 2**32))
+def test_damaged_bytes_never_crash(example: Path, tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    data = bytearray(example.read_bytes())
+    for _ in range(draw.randint(1, 8)):
+        data[int(len(data) * draw.random() ** 3)] = draw.randrange(256)  # mostly in the header
+    shutil.copytree(example.parent, tmp_path, dirs_exist_ok=True)
+    (tmp_path / example.name).write_bytes(data)
+    survives(tmp_path / example.name)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from polyclinic.fusion import Early, Intermediate, Late
+from polyclinic.models import Model, TwoTower, Unified, build_model
+from polyclinic.models.model import seeded
+from polyclinic.schema import Modality
+from polyclinic.tokens import phantom
+
+ENCODERS = phantom.encoders()
+STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
+IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
+SMALL = Intermediate(depth=1, heads=2)
+
+
+def model_of(spec: TwoTower | Unified, *some: Modality, seed: int = 0) -> Model:
+    return build_model(spec, {m: ENCODERS[m] for m in some or ENCODERS}, phantom.fingerprint(), seed).eval()
+
+
+def two_tower(fusion: Early | Intermediate | Late = SMALL) -> TwoTower:
+    return TwoTower(width=16, embedding=8, fusion=fusion)
+
+
+def test_a_parts_weights_depend_on_the_seed_and_its_own_name() -> None:
+    """And not on which other parts there are, in what order they are named, or what the fusion is."""
+    whole = model_of(two_tower()).state_dict()
+    for some in ((TEXT,), (TEXT, IMAGE), (Modality.OMICS, Modality.VOLUME)):
+        fewer = model_of(two_tower(), *some).state_dict()
+        assert all(torch.equal(whole[name], value) for name, value in fewer.items())
+    other = model_of(two_tower(fusion=Late())).state_dict()
+    assert all(torch.equal(whole[name], value) for name, value in other.items())
+    assert not torch.equal(whole["bridge.image.weight"], whole["bridge.text.weight"])
+
+
+def test_seeded_puts_the_worlds_state_back() -> None:
+    before = torch.get_rng_state()
+    with seeded(3, "a"):
+        one = torch.rand(4)
+    with pytest.raises(RuntimeError), seeded(3, "a"):
+        raise RuntimeError
+    assert torch.equal(torch.get_rng_state(), before)
+    for seed, name, same in ((3, "a", True), (4, "a", False), (3, "b", False)):
+        with seeded(seed, name):
+            assert torch.equal(torch.rand(4), one) is same
+
+
+def test_modalities_come_in_their_own_order() -> None:
+    model = build_model(two_tower(), dict(reversed(ENCODERS.items())), phantom.fingerprint(), 0)
+    assert model.modalities == list(ENCODERS)
+
+
+def test_what_the_model_does_not_know_is_not_read() -> None:
+    batch = phantom.batch(STANDARDS, {"a": {IMAGE: 1, TEXT: 1}, "b": {TEXT: 1}})
+    fused = model_of(two_tower(), IMAGE)(batch)
+    assert fused.present.tolist() == [True, False]
+    assert set(fused.tokens.modality.tolist()) == {IMAGE.number}
+
+
+def test_encoders_of_different_widths_meet_in_the_fusions() -> None:
+    encoders = {IMAGE: ENCODERS[IMAGE].model_copy(update={"width": 24}), TEXT: ENCODERS[TEXT]}
+    model = build_model(two_tower(), encoders, phantom.fingerprint(), 0)
+    batch = phantom.batch(STANDARDS, {"a": {IMAGE: 1, TEXT: 1}})
+    assert model(batch).pooled.shape == (1, 16)
+    assert {m: t.vectors.shape[1] for m, t in model.towers(model.encode(batch)).items()} == {IMAGE: 8, TEXT: 8}
+
+
+def test_two_towers_end_before_the_fusion() -> None:
+    """By hand: the mean of a patient's bridged tokens, projected, of unit length."""
+    model, batch = (
+        model_of(two_tower()),
+        phantom.batch(STANDARDS, {"a": {IMAGE: 2}, "b": {TEXT: 1}, "c": {IMAGE: 1, TEXT: 1}}),
+    )
+    tokens = model.encode(batch)
+    towers = model.towers(tokens)
+    assert {m: t.patient.tolist() for m, t in towers.items()} == {IMAGE: [0, 2], TEXT: [1, 2]}
+    mean = torch.stack([tokens[IMAGE].values[tokens[IMAGE].patient == p].mean(0) for p in (0, 2)])
+    expected = F.normalize(model.project["image"](mean), dim=1)
+    torch.testing.assert_close(towers[IMAGE].vectors, expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(towers[TEXT].vectors.norm(dim=1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    "fusion", [SMALL, Intermediate(style="latents", depth=1, heads=2), Early(depth=1, heads=2), Late()]
+)
+def test_a_unified_models_towers_end_behind_it(fusion: Early | Intermediate | Late) -> None:
+    """A tower is the answer about patients of whom only this modality is seen."""
+    model = model_of(Unified(width=16, embedding=8, fusion=fusion))
+    whole = phantom.batch(STANDARDS, {"a": {IMAGE: 1, TEXT: 1}, "b": {IMAGE: 1}})
+    only = phantom.batch(STANDARDS, {"a": {IMAGE: 1}, "b": {IMAGE: 1}})
+    expected = F.normalize(model.project["image"](model(only).pooled), dim=1)
+    found = model.towers(model.encode(whole))[IMAGE].vectors
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_two_differ_in_where_the_bag_is_pooled_and_in_nothing_else() -> None:
+    batch = phantom.batch(STANDARDS, {"a": {IMAGE: 1, TEXT: 1}, "b": {IMAGE: 1}})
+    one, other = model_of(two_tower()), model_of(Unified(width=16, embedding=8, fusion=SMALL))
+    assert torch.equal(one(batch).pooled, other(batch).pooled)
+    vectors = [m.towers(m.encode(batch))[IMAGE].vectors for m in (one, other)]
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-2
+
+
+def test_late_fusion_cannot_relate_what_others_can() -> None:
+    """Tokens of an image change with the note where they meet before the answer, and do not where they meet in it."""
+    with_note, without = ({"a": {IMAGE: 1, TEXT: n}} for n in (1, 0))
+    changed = {}
+    for fusion in (Early(depth=1, heads=2), SMALL, Late()):
+        model = model_of(two_tower(fusion=fusion))
+        one, other = (model(phantom.batch(STANDARDS, has)).tokens for has in (with_note, without))
+        changed[fusion.kind] = (
+            float((one.values[one.modality == IMAGE.number] - other.values).abs().max().detach()) > 1e-4
+        )
+    assert changed == {"early": True, "intermediate": True, "late": False}

@@ -1,0 +1,236 @@
+"""Series of slices: put together by where they lie."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import SimpleITK
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from polyclinic import records
+from polyclinic.schema import Modality, Payload, Record, Rejected
+
+Place = Callable[..., np.ndarray]
+SPACING = (0.8, 0.6)  # rows, columns
+
+
+def write_series(
+    folder: Path, write_slice: Any, turn: np.ndarray, gap: float = 2.0, slices: int = 6, **more: Any
+) -> np.ndarray:
+    """A volume (z y x) of distinct voxels, its slices under names in no order; `turn` has x, y and the normal as columns."""
+    folder.mkdir(exist_ok=True)
+    volume = np.arange(slices * 5 * 4, dtype=np.uint16).reshape(slices, 5, 4)
+    names = random.Random(0).sample(range(1000), slices)
+    origin = np.array([10.0, -20.0, 30.0])
+    for number, (name, pixels) in enumerate(zip(names, volume, strict=True)):
+        write_slice(
+            folder / f"{name}.dcm", pixels, PixelSpacing=list(SPACING), InstanceNumber=slices - number,
+            ImageOrientationPatient=turn[:, :2].T.reshape(-1).round(12).tolist(),
+            ImagePositionPatient=(origin + number * gap * turn[:, 2]).round(9).tolist(), **more,
+        )  # fmt: skip
+    return volume
+
+
+def taken(folder: Path) -> tuple[list[Record], list[Rejected]]:
+    items = [item for _, item in records.read_patient(sorted(folder.glob("*.dcm")))]
+    return [i for i in items if isinstance(i, Record)], [i for i in items if isinstance(i, Rejected)]
+
+
+def load(record: Record, folder: Path) -> Payload:
+    return records.load(record, folder)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(angles=st.tuples(*[st.floats(-180, 180)] * 3), gap=st.floats(0.5, 8))
+def test_an_oblique_series_lies_where_itk_puts_it(
+    tmp_path: Path, write_slice: Any, angles: tuple[float, float, float], gap: float
+) -> None:
+    shutil.rmtree(tmp_path / "s", ignore_errors=True)
+    volume = write_series(
+        tmp_path / "s", write_slice, Rotation.from_euler("xyz", angles, degrees=True).as_matrix(), gap
+    )
+    (record,), aside = taken(tmp_path / "s")
+    assert not aside
+    assert record.modality is Modality.VOLUME
+    payload = load(record, tmp_path / "s")
+    assert np.array_equal(payload.array[0], volume.astype(float) - 1024)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "s")))
+    image = reader.Execute()
+    assert np.array_equal(SimpleITK.GetArrayFromImage(image), payload.array[0])
+    assert payload.to_world is not None
+    for index in ((0, 0, 0), (3, 0, 0), (0, 4, 0), (0, 0, 5), (3, 4, 5)):
+        expected = image.TransformIndexToPhysicalPoint(index)
+        assert np.allclose(payload.to_world[:3] @ [*index, 1.0], expected, atol=1e-3)
+
+
+def test_a_real_ct_series_is_itks_and_its_organ_map_lies_on_it(shared_data: Path) -> None:
+    folder = shared_data / "ct-organs/example_ct_dicom"
+    (record,), aside = taken(folder)
+    assert not aside
+    assert record.attributes["slices"] == 20
+    assert record.attributes["spacing_z_mm"] == pytest.approx(2.0)
+    payload = load(record, folder)
+    reader = SimpleITK.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+    image = reader.Execute()
+    assert np.array_equal(SimpleITK.GetArrayFromImage(image), payload.array[0])
+    # The map's axes run another way: it lands by geometry. Bone is dense and lung is not, or it is not there.
+    organs = records.load(
+        next(iter_records(shared_data / "ct-organs/example_seg_dicom.nii.gz")), shared_data / "ct-organs"
+    )
+    assert organs.to_world is not None
+    assert payload.to_world is not None
+    z, y, x = np.nonzero(np.isin(organs.array[0], (92, 93, 94, 95, 96, 97, 98)))  # ribs, TotalSegmentator's table
+    if len(z) == 0:
+        z, y, x = np.nonzero(organs.array[0] > 0)
+    mm = organs.to_world @ np.stack([x, y, z, np.ones(len(x))])
+    i, j, k = np.rint(np.linalg.inv(payload.to_world) @ mm)[:3].astype(int)
+    inside = (i >= 0) & (j >= 0) & (k >= 0) & (i < 512) & (j < 512) & (k < 20)
+    assert inside.mean() > 0.99
+    there = payload.array[0][k[inside], j[inside], i[inside]]
+    assert there.mean() > 100  # HU of bone
+
+
+def iter_records(path: Path) -> Any:
+    return (item for item in records.read(path) if isinstance(item, Record))
+
+
+def test_file_names_and_instance_numbers_do_not_matter(tmp_path: Path, write_slice: Any) -> None:
+    volume = write_series(tmp_path / "s", write_slice, np.eye(3))
+    (first,), _ = taken(tmp_path / "s")
+    for number, path in enumerate(sorted((tmp_path / "s").glob("*.dcm"), reverse=True)):
+        path.rename(tmp_path / "s" / f"IM{number:03d}.dcm")
+    (second,), _ = taken(tmp_path / "s")
+    assert second == first
+    assert np.array_equal(load(second, tmp_path / "s").array[0], volume - 1024.0)
+
+
+def test_a_gap_refuses_the_series(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    middle = next(p for p in (tmp_path / "s").glob("*.dcm") if place(p)[2] == 34)
+    middle.unlink()
+    found, (reason,) = taken(tmp_path / "s")
+    assert not found
+    assert reason.found == "a series with missing slices"
+    assert reason.uri.endswith("#series=1.2.3")
+
+
+def place(path: Path) -> list[float]:
+    import pydicom
+
+    return [float(v) for v in pydicom.dcmread(path).ImagePositionPatient]
+
+
+def test_a_slice_sent_twice_is_set_aside(tmp_path: Path, write_slice: Any) -> None:
+    volume = write_series(tmp_path / "s", write_slice, np.eye(3))
+    shutil.copy(next((tmp_path / "s").glob("*.dcm")), tmp_path / "s/zz.dcm")
+    (record,), (reason,) = taken(tmp_path / "s")
+    assert reason.found == "a slice at the place of another"
+    assert reason.uri == "zz.dcm"
+    assert np.array_equal(load(record, tmp_path / "s").array[0], volume - 1024.0)
+
+
+def test_several_images_at_each_place_are_refused_rather_than_mixed(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    for path in list((tmp_path / "s").glob("*.dcm")):  # a second b-value, its names in another order
+        shutil.copy(path, tmp_path / "s" / f"{path.stem[::-1]}x.dcm")
+    found, (reason,) = taken(tmp_path / "s")
+    assert not found
+    assert reason.found == "a series with 2 images at each place: phases, echoes or b-values"
+
+
+def test_a_tilted_gantry_is_refused(tmp_path: Path, write_slice: Any) -> None:
+    tilt = np.deg2rad(15)
+    sheared = np.array(
+        [[1, 0, 0], [0, np.cos(tilt), 0], [0, np.sin(tilt), 1]], float
+    )  # the table moves along z, the slices lean
+    write_series(tmp_path / "s", write_slice, sheared)
+    found, (reason,) = taken(tmp_path / "s")
+    assert not found
+    assert reason.found == "a series with a tilted gantry"
+
+
+def test_uneven_distances_are_refused(tmp_path: Path, write_slice: Any) -> None:
+    for number, z in enumerate((0.0, 2.0, 4.0, 6.8, 9.0)):
+        write_slice(tmp_path / f"{number}.dcm", np.zeros((4, 4)), ImagePositionPatient=[0, 0, z])
+    found, (reason,) = taken(tmp_path)
+    assert not found
+    assert "off an even stack" in reason.found
+
+
+def test_a_scout_across_is_set_aside_and_planes_of_three_ways_are_refused(tmp_path: Path, write_slice: Any) -> None:
+    volume = write_series(tmp_path / "s", write_slice, np.eye(3))
+    write_slice(tmp_path / "s/scout.dcm", np.zeros((5, 4)), ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    write_slice(tmp_path / "s/small.dcm", np.zeros((3, 3)), ImagePositionPatient=[0, 0, 99])
+    (record,), aside = taken(tmp_path / "s")
+    assert {r.uri for r in aside} == {"scout.dcm", "small.dcm"}
+    assert all("another size, spacing or orientation" in r.found for r in aside)
+    assert load(record, tmp_path / "s").array.shape == (1, *volume.shape)
+    for name, cosines in (("a", [1, 0, 0, 0, 1, 0]), ("b", [0, 1, 0, 0, 0, -1]), ("c", [1, 0, 0, 0, 0, -1])):
+        write_slice(tmp_path / f"{name}.dcm", np.zeros((5, 4)), ImageOrientationPatient=cosines)
+    found, (reason,) = taken(tmp_path)
+    assert not found
+    assert reason.found == "a series of 3 slices, no two of them parallel"
+
+
+def test_a_broken_slice_is_set_aside_and_the_rest_stands_if_it_is_whole(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    last = max((tmp_path / "s").glob("*.dcm"), key=lambda p: place(p)[2])
+    last.write_bytes(last.read_bytes()[:-20])
+    (record,), (reason,) = taken(tmp_path / "s")
+    assert reason.uri == last.name
+    assert "do not decode" in reason.found
+    assert record.attributes["slices"] == 5
+    assert load(record, tmp_path / "s").array.shape[1] == 5
+
+
+def test_a_slice_without_a_place_is_set_aside(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    dataset = write_slice(tmp_path / "s/zz.dcm", np.zeros((5, 4)))
+    del dataset.ImagePositionPatient
+    dataset.save_as(tmp_path / "s/zz.dcm")
+    (record,), (reason,) = taken(tmp_path / "s")
+    assert reason.uri == "zz.dcm"
+    assert "position" in reason.found
+    assert record.attributes["slices"] == 6
+
+
+def test_a_single_slice_is_an_image_and_two_series_are_two_volumes(tmp_path: Path, write_slice: Any) -> None:
+    write_slice(tmp_path / "a.dcm", np.zeros((5, 4)), SeriesInstanceUID="9.9")
+    (record,), _ = taken(tmp_path)
+    assert record.modality is Modality.IMAGE
+    write_series(tmp_path, write_slice, np.eye(3), SeriesInstanceUID="1.1")
+    write_slice(tmp_path / "x0.dcm", np.ones((5, 4)), ImagePositionPatient=[0, 0, 0], SeriesInstanceUID="1.5")
+    write_slice(tmp_path / "x1.dcm", np.ones((5, 4)), ImagePositionPatient=[0, 0, 3], SeriesInstanceUID="1.5")
+    found, aside = taken(tmp_path)
+    assert not aside
+    assert {r.attributes.get("slices", 1) for r in found} == {1, 2, 6}
+    small = next(r for r in found if r.attributes.get("slices") == 2)
+    assert (load(small, tmp_path).array == -1023).all()
+
+
+def test_a_series_that_lost_a_slice_since_says_so(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    (record,), _ = taken(tmp_path / "s")
+    max((tmp_path / "s").glob("*.dcm"), key=lambda p: place(p)[2]).unlink()
+    with pytest.raises(records.RecordError, match="a series of 5 slices that had 6"):
+        load(record, tmp_path / "s")
+
+
+def test_a_hostile_header_in_a_series_does_not_end_the_reading(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, np.eye(3))
+    path = next((tmp_path / "s").glob("*.dcm"))
+    data = path.read_bytes()
+    at = data.index(b"10.0\\-20.0")
+    path.write_bytes(data[:at] + b"ten.\\-20.0" + data[at + 10 :])
+    _, aside = taken(tmp_path / "s")
+    assert aside

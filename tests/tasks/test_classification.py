@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.utils.class_weight import compute_sample_weight
+
+from polyclinic.schema import Modality, Target
+from polyclinic.tasks import Classification, ClassificationTask, Predictions
+
+SPEC = Classification(column="finding", positive=("COVID-19",))
+LABELS = st.lists(st.booleans(), min_size=2, max_size=20)
+
+
+def head(spec: Classification = SPEC) -> ClassificationTask:
+    return ClassificationTask("finding", spec, 8)
+
+
+def made(outputs: np.ndarray, targets: np.ndarray) -> Predictions:
+    return Predictions("finding", tuple(map(str, range(len(outputs)))), outputs, targets, np.ones(len(outputs), bool))
+
+
+@given(LABELS, st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_both_classes_weigh_the_same(labels: list[bool], seed: int) -> None:
+    """As scikit-learn's "balanced" weights have it."""
+    logits = torch.randn(len(labels), generator=torch.Generator().manual_seed(seed))
+    loss = head().loss(logits, Target(torch.tensor(labels).float(), torch.ones(len(labels), dtype=torch.bool)))
+    weight = torch.tensor(compute_sample_weight("balanced", labels)).float()
+    each = F.binary_cross_entropy_with_logits(logits, torch.tensor(labels).float(), reduction="none")
+    assert loss is not None
+    torch.testing.assert_close(loss, (weight * each).sum() / weight.sum())
+
+
+def test_balance_by_hand() -> None:
+    logits, truth = torch.tensor([0.0, 0.0, 0.0, 9.0]), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    loss = head().loss(logits, Target(truth, torch.ones(4, dtype=torch.bool)))
+    assert loss is not None
+    assert loss.item() == pytest.approx((np.log(2) + np.log1p(np.exp(-9))) / 2, rel=1e-5)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=20))
+@settings(max_examples=40, deadline=None)
+def test_metrics_are_scikit_learns(rows: list[tuple[bool, int]]) -> None:
+    targets, outputs = np.array([t for t, _ in rows], int), np.array([s / 4 for _, s in rows])
+    found = head().score(made(outputs, targets))
+    if len(set(targets)) < 2:
+        assert all(np.isnan(v) for v in found.values())
+        return
+    assert found == {
+        "auroc": pytest.approx(roc_auc_score(targets, outputs)),
+        "average_precision": pytest.approx(average_precision_score(targets, outputs)),
+    }
+
+
+def test_auroc_counts_a_tie_as_a_half() -> None:
+    assert head().score(made(np.array([0.2, 0.5, 0.5, 0.9]), np.array([0, 0, 1, 1])))["auroc"] == pytest.approx(
+        (3 + 0.5) / 4
+    )
+
+
+def test_a_head_says_nothing_before_it_is_fitted() -> None:
+    assert head().read(torch.randn(3, 8)).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("column", "positive", "what"),
+    [
+        ("finding", ("COVID-19",), "COVID-19"),
+        ("finding", ("COVID-19", "SARS"), "COVID-19 or SARS"),
+        ("went_icu", ("Y",), "went icu"),
+        ("intubated", ("yes", "1"), "intubated"),
+        ("survival", ("N",), "survival N"),
+        ("stage", ("3", "4"), "stage 3 or 4"),
+    ],
+)
+def test_the_finding_in_words(column: str, positive: tuple[str, ...], what: str) -> None:
+    answer = head(Classification(column=column, positive=positive)).present(0.5, (Modality.IMAGE,))
+    assert answer.headline == f"{what}: not clear (score 0.50)"
+    assert answer.values == {"score": 0.5, "finding": what}
+    assert answer.used == (Modality.IMAGE,)
+
+
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [(0.0, "unlikely"), (0.2, "unlikely"), (0.21, "not clear"), (0.79, "not clear"), (0.8, "likely")],
+)
+def test_the_probability_in_words(probability: float, words: str) -> None:
+    assert head().present(probability, ()).headline == f"COVID-19: {words} (score {probability:.2f})"
+
+
+def test_its_label_is_its_column() -> None:
+    label = Classification(column="finding", positive=("A",), negative=("B",)).label("task")
+    assert (label.task, label.kind, label.column, label.positive, label.negative) == (
+        "task",
+        "class",
+        "finding",
+        ("A",),
+        ("B",),
+    )
