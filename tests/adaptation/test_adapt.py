@@ -59,7 +59,9 @@ def made(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
     place = tmp_path_factory.mktemp("adapted")
     pairs = [(task, method) for task in TASKS for method in METHODS]
     return {
-        (task, method): adapt(tiny_run, task, method, steps=3, into=place / f"{task}-{method}")  # type: ignore[arg-type]
+        (task, method): adapt(
+            tiny_run, task, method, steps=1 if task == "hippocampus" else 3, into=place / f"{task}-{method}"
+        )  # type: ignore[arg-type]
         for task, method in pairs
     }
 
@@ -142,11 +144,11 @@ def test_only_labels_of_the_training_side_are_touched(
     task: str, cells: dict[str, Any], method: Any, tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path
 ) -> None:
     """Other labels of the test side change no bit; another label of one whose label is used does."""
-    few = {"finding": 4, "survival": 6, "hippocampus": 2}[task]
-    plain = adapt(tiny_run, task, method, few, steps=3, cohort=tiny_cohort, into=tmp_path / "plain")
+    few, steps = {"finding": (4, 3), "survival": (6, 3), "hippocampus": (2, 1)}[task]
+    plain = adapt(tiny_run, task, method, few, steps=steps, cohort=tiny_cohort, into=tmp_path / "plain")
     test = Relabelled(tiny_cohort, tiny_run.split.test, cells, no_masks=True)
     assert test.records() != tiny_cohort.records()
-    planted = adapt(tiny_run, task, method, few, steps=3, cohort=test, into=tmp_path / "test")
+    planted = adapt(tiny_run, task, method, few, steps=steps, cohort=test, into=tmp_path / "test")
     assert (planted.path / "adapter.safetensors").read_bytes() == (
         plain.path / "adapter.safetensors"
     ).read_bytes() or all(torch.equal(v, adapter(planted)[k]) for k, v in adapter(plain).items())
@@ -157,7 +159,7 @@ def test_only_labels_of_the_training_side_are_touched(
     someone = [p for p in plain.adapter["labelled"] if known.get(p, 1) not in (0, (1.0, 1.0))][:1]
     used = Relabelled(tiny_cohort, someone, cells, no_masks=True)
     try:
-        other = adapt(tiny_run, task, method, few, steps=3, cohort=used, into=tmp_path / "used")
+        other = adapt(tiny_run, task, method, few, steps=steps, cohort=used, into=tmp_path / "used")
     except AdaptError:  # fewer than two classes are left: the label was seen
         return
     assert not same(adapter(other), adapter(plain))

@@ -65,7 +65,7 @@ def test_masks_are_found_by_their_image(tiny_cohort: Cohort) -> None:
             "asks for the column 'findings', which no table has",
             "did you mean 'finding'?",
         ),
-        (Label("t", "class", "zzz", ("COVID-19",)), "asks for the column 'zzz'", "correct the task's column"),
+        (Label("t", "class", "zzz", ("COVID-19",)), "asks for the column 'zzz'", "correct the column's name"),
         (Label("t", "class", "finding", ("Covid",)), "no cell of 'finding' is Covid", "correct `positive`"),
         (
             Label("t", "survival", "survival_months", event="censorshp", event_value=0),

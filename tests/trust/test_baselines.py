@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 from sklearn.linear_model import LogisticRegression
@@ -20,7 +18,6 @@ from polyclinic.tasks.segmentation import dice
 from polyclinic.training import Run
 from polyclinic.trust import EvidenceError
 from polyclinic.trust import baselines as b
-from polyclinic.trust.comparison import DISEASE_WORDS
 
 TRAIN, TEST = tuple(f"t{i:03}" for i in range(60)), tuple(f"x{i:03}" for i in range(30))
 
@@ -187,22 +184,6 @@ def test_one_class_is_refused(tabled: tuple[World, dict[str, int]]) -> None:
     world, _ = tabled
     with pytest.raises(EvidenceError, match="one class"):
         b.classify(world.study(dict.fromkeys((*TRAIN, *TEST), 1)), "task")
-
-
-@pytest.mark.parametrize(("text", "left"), [
-    ("COVID-19-positive man.", "man."), ("Post-COVID fibrosis", "fibrosis"), ("pneumonia, bacterial", ", bacterial"),
-    ("Pneumonitis", ""), ("no such word", "no such word"), ("SARS-CoV-2 swab was negative", "was negative"),
-])  # fmt: skip
-def test_words_are_struck_with_what_is_joined_to_them(text: str, left: str) -> None:
-    assert b.strike(text, DISEASE_WORDS).strip() == left
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.text(max_size=80), st.sampled_from(DISEASE_WORDS), st.text(max_size=20))
-def test_no_struck_word_is_left(before: str, word: str, after: str) -> None:
-    left = b.strike(f"{before}{word.upper()}{after}", DISEASE_WORDS).lower()
-    assert word not in left or any(word in part.lower() for part in (before, after))
-    assert b.strike(before, ()) == before
 
 
 def survival(seed: int = 0, columns: int = 3) -> tuple[World, dict[str, tuple[float, float]], np.ndarray]:

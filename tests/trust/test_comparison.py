@@ -7,14 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 
 from polyclinic.cohort import Cohort, subset
 from polyclinic.schema import Figure, Modality
 from polyclinic.training import Run
 from polyclinic.trust import Cell, Comparison, EvidenceError, Row, cells_of, compare, figure, verdict
-from polyclinic.trust.comparison import DISEASE_WORDS, Skipped, Struck, describe_cell, figure_of, interval, plain
+from polyclinic.trust.comparison import Skipped, describe_cell, figure_of, interval, plain
 
 IMAGE, TEXT, TABLE, OMICS, VOLUME = Modality.IMAGE, Modality.TEXT, Modality.TABLE, Modality.OMICS, Modality.VOLUME
 
@@ -200,22 +199,6 @@ def test_the_cells_of_a_recipe(run: Run) -> None:
         c.labels: set(subset(dict.fromkeys("abcdefghijklmn", 0), c.labels, 0)) for c in cells if c.task == "hippocampus"
     }
     assert names[4] < names[12]
-
-
-def test_struck_notes_have_other_ids_and_no_disease(tiny_cohort: Cohort) -> None:
-    struck = Struck(tiny_cohort, DISEASE_WORDS)
-    whole = {r.id: r for r in tiny_cohort.records()}
-    found = struck.records()
-    assert len(found) == len(whole)
-    notes = [r for r in found if r.modality is TEXT]
-    assert notes
-    assert not {r.id for r in notes} & set(whole)  # so that no cache takes one for the other
-    assert {r.id for r in found if r.modality is not TEXT} == {r.id for r in whole.values() if r.modality is not TEXT}
-    told = lambda text: [word for word in DISEASE_WORDS if word in (text or "").lower()]
-    assert not [word for note in notes for word in told(struck.load(note).text)]
-    assert any(told(tiny_cohort.load(r).text) for r in whole.values() if r.modality is TEXT)
-    picture = next(r for r in found if r.modality is IMAGE)
-    np.testing.assert_array_equal(struck.load(picture).array, tiny_cohort.load(picture).array)
 
 
 @pytest.mark.parametrize(("gains", "says"), [

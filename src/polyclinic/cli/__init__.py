@@ -5,10 +5,14 @@ One file a group of commands. Nothing heavy is imported before a command runs, s
 
 from __future__ import annotations
 
+import json
+import sys
+from typing import Any
+
 import typer
 
 from . import cohort, machine, recipe, runs
-from .frame import EXIT_CODES
+from .frame import EXIT_CODES, OK, USAGE
 
 app = typer.Typer(
     name="polyclinic",
@@ -36,9 +40,21 @@ recipe.add_to(app)
 machine.add_to(app)
 
 
+_UsageError: Any = typer.BadParameter.__bases__[0]  # typer has no name of its own for all wrong usage
+
+
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line. Who asked for JSON gets it for wrong usage too."""
+    if "--json" not in sys.argv:
+        app()
+        return
+    try:
+        sys.exit(app(standalone_mode=False) or OK)
+    except _UsageError as error:
+        error.show()
+        told = {"found": error.format_message(), "expected": "", "do": "see --help"}
+        typer.echo(json.dumps({"error": told, "exit": USAGE}, ensure_ascii=False))
+        sys.exit(USAGE)
 
 
 if __name__ == "__main__":

@@ -10,17 +10,22 @@ import typer
 
 from .frame import Reply, command, progress, table
 
+MOST_SHOWN = 20
 CohortPath = Annotated[Path, typer.Argument(help="The catalogue's folder.", show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    app.command()(ingest)
+    app.command(epilog="Example: polyclinic ingest MY_FOLDER --into cohort/")(ingest)
     group = typer.Typer(
         no_args_is_help=True, help="Look into a catalogue: who is in it, what was set aside, how it splits."
     )
+    examples = {
+        query: "cohort/ \"select kind, count(*) from records group by kind\"", split: "cohort/ --test 0.2 --stratify finding",
+        describe: "cohort/", patient: "cohort/ CXR-0234",
+    }  # fmt: skip
     for function in (describe, query, split, patient):
-        group.command()(function)
+        group.command(epilog=f"Example: polyclinic cohort {function.__name__} {examples[function]}")(function)
     app.add_typer(group, name="cohort")
 
 
@@ -32,37 +37,36 @@ def ingest(
 ) -> Reply:
     """Take a folder of files into a catalogue: finds out what each file is, and sets aside what cannot be used, with the reason.
 
-    The source is never changed. A second run adds nothing; a killed run is simply run again.
+    The source is never changed. What was read is kept: a run that was stopped goes on where it stopped, and a second run
+    reads only what is new or changed.
     """
     from ..cohort import Cohort
     from ..cohort import ingest as take
 
-    before = len(Cohort.open(into).ids()) if (into / "cohort.json").exists() else 0
+    before = Cohort.open(into).ids() if (into / "cohort.json").exists() else set()
     with progress("ingest") as report:
         cohort = take(source, into, progress=report, workers=workers)
-    described, aside = cohort.describe(), cohort.rejected()
+    now, described, aside = cohort.ids(), cohort.describe(), cohort.rejected()
     rejected = [{"uri": r.uri, "found": r.found, "expected": r.expected, "do": r.remedy} for r in aside]
     data = {
-        "cohort": str(into), "added": described["records"] - before, "records": described["records"], "patients": described["patients"],
-        "modality": described["modality"], "masks": described["masks"], "rejected": rejected,
+        "cohort": str(into), "added": len(now - before), "gone": len(before - now), "records": described["records"],
+        "patients": described["patients"], "modality": described["modality"], "masks": described["masks"], "rejected": rejected,
     }  # fmt: skip
-    shown = [
-        f"{data['added']} records added; {described['records']} of {described['patients']} patients in {into}",
+    changes = f"{data['added']} new" + (f", {data['gone']} no longer there" if data["gone"] else "")
+    shown: list[Any] = [
+        f"{into}: {described['records']} records ({described['masks']} of them masks) of {described['patients']} patients; {changes}",
+        "",
         _counts(described),
     ]
     if rejected:
-        shown += [
-            "",
-            table(
-                f"{len(rejected)} set aside",
-                ("file", "found", "do"),
-                [(r["uri"], r["found"], r["do"]) for r in rejected[:20]],
-            ),
-        ]
-        shown += [f"… and {len(rejected) - 20} more: polyclinic cohort query {into} 'select * from rejected'"] * (
-            len(rejected) > 20
-        )
+        shown += ["", f"{len(rejected)} set aside:", *(_aside(r) for r in rejected[:MOST_SHOWN])]
+    if len(rejected) > MOST_SHOWN:
+        shown.append(f"… and {len(rejected) - MOST_SHOWN} more: polyclinic cohort query {into} 'from rejected'")
     return Reply(data, shown)
+
+
+def _aside(reason: dict[str, str]) -> str:
+    return f"  {reason['uri']}\n    {reason['found']}; do: {reason['do']}"
 
 
 def _counts(described: dict[str, Any]) -> Any:
@@ -107,13 +111,24 @@ def query(
     limit: Annotated[int, typer.Option(min=1, help="Rows that are printed; --json gives all.")] = 50,
 ) -> Reply:
     """Ask the catalogue in SQL; `attributes->>'age'` is a cell of a record's attributes."""
+    import pyarrow as pa
+
     from ..cohort import Cohort
 
     answer = Cohort.open(path).query(sql)
     rows = answer.to_pylist()
-    shown: list[Any] = [table("", answer.column_names, [list(row.values()) for row in rows[:limit]])]
+    for row in rows:
+        if isinstance(row.get("attributes"), str):
+            row["attributes"] = json.loads(row["attributes"])
+    numbers = [pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in answer.schema.types]
+    columns = ["#" * number + name for number, name in zip(numbers, answer.column_names, strict=True)]
+    shown: list[Any] = [table("", columns, [[_cell(v) for v in row.values()] for row in rows[:limit]])]
     shown += [f"… {len(rows) - limit} more rows (--limit)"] * (len(rows) > limit)
     return Reply({"columns": answer.column_names, "rows": rows}, shown)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
 
 
 @command

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, get_type_hints
@@ -74,9 +75,11 @@ def print_reply(reply: Reply, as_json: bool) -> None:
         return
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    # What goes into a file or another program is not folded to a window's width.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200)
     for part in reply.shown:
-        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+        # A line of text is never folded: it may be JSON or YAML.
+        console.print(part, markup=False, soft_wrap=True) if isinstance(part, str) else console.print(part)
 
 
 def _fail(error: BaseException, as_json: bool, debug: bool) -> NoReturn:
@@ -151,6 +154,8 @@ def plain(value: Any) -> Any:
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, str):
         return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
     if isinstance(value, bool | int) or value is None:
         return value
     if isinstance(value, float):

@@ -19,8 +19,16 @@ CohortOption = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
-    for function in (pretrain, adapt, evaluate, predict, serve):
-        app.command()(function)
+    adapted = "runs/demo/adapted/finding-lora-20-0"
+    examples = {
+        pretrain: "recipes/demo.yaml --cohort cohort/ --set stages.0.steps=50",
+        adapt: "runs/demo --task finding --method lora --labels 20",
+        evaluate: adapted,
+        predict: f"{adapted} x-ray.dcm note.txt",
+        serve: f"{adapted} --port 8000",
+    }
+    for function, example in examples.items():
+        app.command(epilog=f"Example: polyclinic {function.__name__} {example}")(function)
 
 
 @command

@@ -49,9 +49,13 @@ def _same(cell: object, wanted: object) -> bool:
         return str(cell).strip().lower() == str(wanted).strip().lower()
 
 
-def check_column(found: Sequence[Record], column: str, task: str) -> None:
+def check_column(found: Sequence[Record], column: str, asking: str) -> None:
     """Refuse a column that no record has, and name the closest one.
 
+    Args:
+        found: the records.
+        column: what is asked for.
+        asking: who asks, for the message.
     Raises:
         LabelError: with the columns there are.
     """
@@ -59,9 +63,9 @@ def check_column(found: Sequence[Record], column: str, task: str) -> None:
     if column not in columns:
         close = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
         raise LabelError(
-            f"task {task!r} asks for the column {column!r}, which no table has",
+            f"{asking} asks for the column {column!r}, which no table has",
             "one of " + ", ".join(columns[:40]),
-            f"did you mean {close[0]!r}?" if close else "correct the task's column in the recipe",
+            f"did you mean {close[0]!r}?" if close else "correct the column's name",
         )
 
 
@@ -83,10 +87,10 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
             and (label.kind_like or "") in r.kind
         }
     assert label.column is not None
-    check_column(found, label.column, label.task)
+    check_column(found, label.column, f"task {label.task!r}")
     if label.kind == "survival":
         assert label.event is not None
-        check_column(found, label.event, label.task)
+        check_column(found, label.event, f"task {label.task!r}")
         return {
             r.patient: (float(time), float(_same(r.attributes[label.event], label.event_value)))
             for r in found

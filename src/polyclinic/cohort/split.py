@@ -110,7 +110,7 @@ def split(
         raise SplitError(
             f"a split of {len(signature)} patients in {len(members)} groups with an empty side",
             "patients on both sides",
-            "change `split.test`, or give more patients or sites",
+            "change the split's share of test patients, or give more patients or sites",
         )
     _both_classes(classes, train, test, spec)
     return Split.of(train, test)
@@ -143,5 +143,5 @@ def _both_classes(classes: Mapping[str, str], train: Sequence[str], test: Sequen
                 f"a {name} side with {f'no class but {has[0]}' if has else 'no class'} of {spec.stratify or 'the label'} "
                 f"(patients in all: {counts})",
                 "two classes on both sides",
-                "change `split.test` or `split.seed`, or label more patients of the rare class",
+                "change the split's share of test patients or its seed, or label more patients of the rare class",
             )

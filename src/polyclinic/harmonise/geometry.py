@@ -8,7 +8,7 @@ Every step remembers `to_source`, the 4x4 matrix that takes a homogeneous index 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def _weights(sources: np.ndarray, length: int, order: int, outside: bool) -> np.
 
 
 def resample(
-    array: np.ndarray, to_source: np.ndarray, size: Sequence[int], order: int = 1, fill: float = 0.0
+    array: np.ndarray, to_source: np.ndarray, size: Sequence[int], order: int | Sequence[int] = 1, fill: float = 0.0
 ) -> np.ndarray:
     """The array on another grid with the same axes up to permutation and sign.
 
@@ -121,11 +121,12 @@ def resample(
         array: (c z y x).
         to_source: index (x y z 1) of the new grid → index of the array.
         size: the new (z y x).
-        order: 0 nearest, 1 linear.
+        order: 0 nearest, 1 linear; or one for each of x, y, z.
         fill: the value outside the source.
     Returns:
         (c z y x) float32.
     """
+    orders = (order,) * 3 if isinstance(order, int) else order
     old_of_new = [int(np.argmax(np.abs(to_source[:3, new]))) for new in range(3)]
     turned = array.transpose(0, *(1 + 2 - old_of_new[2 - axis] for axis in range(3))).astype(
         np.float32, copy=False
@@ -138,22 +139,50 @@ def resample(
         if np.allclose(sources, first + np.arange(count), atol=1e-6) and first >= 0 and first + count <= length:
             turned = turned[(slice(None),) * axis + (slice(first, first + count),)]
             continue
-        turned = np.moveaxis(np.moveaxis(turned, axis, -1) @ _weights(sources, length, order, outside=True).T, -1, axis)
+        weights = _weights(sources, length, orders[new], outside=True)
+        turned = np.moveaxis(np.moveaxis(turned, axis, -1) @ weights.T, -1, axis)
     return np.ascontiguousarray(turned + np.float32(fill))
 
 
-def resample_labels(array: np.ndarray, to_source: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """A label map (z y x) on another grid: each label's share is resampled linearly and the largest wins."""
-    labels = np.unique(array)
-    if len(labels) == 1 and labels[0] == 0:
-        return np.zeros(tuple(size), dtype=np.int64)
-    present = labels[labels != 0]
-    shares = resample((array[None] == present.reshape(-1, 1, 1, 1)).astype(np.float32), to_source, size)
-    best = shares.argmax(axis=0)
-    none = 1.0 - shares.sum(axis=0)
-    return np.where(np.take_along_axis(shares, best[None], 0)[0] > np.maximum(none, 0.0), present[best], 0).astype(
-        np.int64
-    )
+def resample_labels(array: np.ndarray, to_source: np.ndarray, size: Sequence[int], back: bool = False) -> np.ndarray:
+    """A label map (z y x) on another grid.
+
+    Along an axis on which the standard grid is no coarser than the source, each voxel takes the nearest one's label, there
+    and back: then the way back gives the source's own map again, to the voxel. Along any other, each label's share is
+    resampled linearly and the largest wins.
+
+    Args:
+        array: label numbers.
+        to_source: index (x y z 1) of the new grid → index of the array.
+        size: the new (z y x).
+        back: from the standard grid to the source's.
+    """
+    steps = np.abs(to_source[:3, :3]).max(axis=0)
+    orders = [int(step < 1 - 1e-6 if back else step > 1 + 1e-6) for step in steps]
+    if not any(orders):
+        return np.rint(resample(array[None], to_source, size, 0)[0]).astype(np.int64)
+    best = np.zeros(tuple(size), dtype=np.float32)
+    winner, none = np.zeros(tuple(size), dtype=np.int64), np.ones(tuple(size), dtype=np.float32)
+    for label, part in _parts(np.rint(array).astype(np.int64), int(steps.max()) + 2):
+        shifted = to_source.copy()
+        shifted[:3, 3] -= [piece.start for piece in reversed(part)]
+        share = resample((array[part] == label)[None], shifted, size, orders)[0]
+        none -= share
+        better = share > best
+        winner[better], best[better] = label, share[better]
+    return np.where(best > np.maximum(none, 0.0), winner, 0)
+
+
+def _parts(array: np.ndarray, margin: int) -> Iterator[tuple[int, tuple[slice, ...]]]:
+    """Each label and its box with a margin: a map of a hundred organs is taken one by one, and no larger than each is."""
+    from scipy.ndimage import find_objects
+
+    for number, box in enumerate(find_objects(np.maximum(array, 0)), start=1):
+        if box is not None:
+            grown = (
+                slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, array.shape, strict=True)
+            )
+            yield number, tuple(grown)
 
 
 def apply(
@@ -195,7 +224,7 @@ def way_back(array: np.ndarray, history: Sequence[Step], labels: bool = True) ->
         shape = step.shape
         size = shape if len(shape) == 3 else (1, *shape)
         back = np.linalg.inv(_to_source(step))
-        flat = resample_labels(flat, back, size) if labels else resample(flat[None], back, size)[0]
+        flat = resample_labels(flat, back, size, back=True) if labels else resample(flat[None], back, size)[0]
     return flat[0] if len(shape) == 2 else flat
 
 

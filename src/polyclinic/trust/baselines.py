@@ -7,7 +7,6 @@ chosen within the training labels, by the rule and from as many candidates as th
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from ..schema import MissingExtraError, Modality, Payload, Record
 from ..tasks import Predictions
 from ..tasks.segmentation import dice
 from .discrimination import EvidenceError
+from .struck import strike
 
 Load = Callable[[Record], Payload]
 PIXELS = 32
@@ -75,14 +75,6 @@ class Rows:
 
     values: Any
     patient: list[str] = field(default_factory=list)
-
-
-def strike(text: str, words: Sequence[str]) -> str:
-    """The text without the words, whatever their case, and without what is joined to them (`COVID-19-positive`)."""
-    if not words:
-        return text
-    pattern = "|".join(re.escape(w) for w in sorted(words, key=len, reverse=True))
-    return re.sub(rf"(?i)[\w-]*(?:{pattern})[\w-]*", " ", text)
 
 
 def pixels(study: Study) -> Rows:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,28 +18,19 @@ import numpy as np
 from ..adaptation import adapt, predict
 from ..adaptation.adapt import labelled
 from ..cohort import Cohort, labels_of, subset
-from ..records import content_id
-from ..schema import Figure, Modality, Payload, PolyclinicError, Record
+from ..schema import Figure, Modality, PolyclinicError
 from ..tasks import Classification, Predictions, Segmentation, Survival
 from ..training import Run
 from ..training.recipe import parts
 from ..training.run import write_json
 from . import baselines
 from .discrimination import DRAWS, PRIMARY, EvidenceError, difference, figure, shown, usable
+from .struck import DISEASE_WORDS, Struck
 
 Arm = Literal["probe", "lora", "full", "scratch", "baseline"]
 ARMS: tuple[Arm, ...] = ("probe", "lora", "scratch", "baseline")
 PRETRAINED = ("probe", "lora", "full")
 Progress = Callable[[int, int, str], None]
-
-DISEASE_WORDS = (
-    "covid", "sars", "mers", "ncov", "coronavirus", "corona virus", "pneumoni", "pneumocystis", "influenza", "h1n1",
-    "legionella", "klebsiella", "streptococc", "mycoplasma", "varicella", "tuberculosis", "lipoid", "herpes",
-    "chlamydophila", "e. coli", "e.coli", "aspergill", "nocardi", "staphylococc", "mrsa", "ards", "pcr",
-    "swab", "wuhan", "hiv", "immunocompromised", "acute respiratory distress",
-)  # fmt: skip
-"""Words by which a note of a chest X-ray gives its diagnosis away."""
-
 
 FEW_LABELS: dict[str, tuple[int | None, ...]] = {
     "classification": (None, 8), "segmentation": (12, 4), "survival": (None, 24),
@@ -162,31 +153,6 @@ def figure_of(data: Mapping[str, Any] | None) -> Any:
         return None
     fields: dict[str, Any] = {k: float("nan") if v is None else v for k, v in data.items()}
     return Figure(**fields)
-
-
-class Struck(Cohort):
-    """A cohort whose notes have lost some words; a note's id changes with its words, so that no cache mistakes one for the other."""
-
-    def __init__(self, cohort: Cohort, words: Sequence[str]) -> None:
-        super().__init__(cohort.path)
-        self.cohort, self.words = cohort, tuple(words)
-        self._whole: dict[str, Record] = {}
-
-    def records(self, where: str | None = None) -> list[Record]:
-        """As the cohort's."""
-        return [self._struck(r) if r.modality is Modality.TEXT else r for r in self.cohort.records(where)]
-
-    def _struck(self, record: Record) -> Record:
-        name = content_id(("\x00".join((record.id, *self.words))).encode())
-        self._whole[name] = record
-        return replace(record, id=name)
-
-    def load(self, record: Record) -> Payload:
-        """As the cohort's, without the words."""
-        if record.id not in self._whole:
-            return self.cohort.load(record)
-        payload = self.cohort.load(self._whole[record.id])
-        return replace(payload, text=baselines.strike(payload.text or "", self.words))
 
 
 def cells_of(

@@ -259,7 +259,8 @@ def bootstrap(
         if method == "bca" and n <= MOST_LEFT_OUT:
             corrected = bca(value, drawn, statistic(np.ones((n, n)) - np.eye(n)), strata)
         interval = corrected or percentile(value, drawn)
-    note = interval.note + (f"; too narrow at {few} {what}" if few < FEW else "")
+    by_resamples = "bootstrap" in interval.note
+    note = interval.note + (f"; too narrow at {few} {what}" if few < FEW and by_resamples else "")
     note += f"; {lost} resamples without a value" if lost else ""
     return Figure(name, value, interval.low, interval.high, n, split, note)
 

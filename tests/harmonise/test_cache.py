@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from polyclinic.harmonise import Cache, ImageStandard, TextStandard, VolumeStandard, harmonise
+from polyclinic.harmonise.fingerprint import Fingerprint
+from polyclinic.schema import Modality, Payload, Record
+
+STANDARD = VolumeStandard(size=(12, 12, 12))
+
+
+def volume(seed: int = 0) -> Payload:
+    source = Payload(np.random.default_rng(seed).normal(size=(1, 9, 8, 7)), np.diag([1.0, -2, 3, 1]))
+    return harmonise(source, Record("v", "P", None, Modality.VOLUME, "MR", "v"), STANDARD, Fingerprint())
+
+
+def assert_same(one: Payload, other: Payload) -> None:
+    assert np.array_equal(one.array, other.array)
+    assert one.array.dtype == other.array.dtype
+    assert one.to_world is not None
+    assert other.to_world is not None
+    assert np.array_equal(one.to_world, other.to_world)
+    assert one.history == other.history
+    assert (one.nominal, one.names) == (other.nominal, other.names)
+
+
+def never() -> Payload:
+    raise AssertionError("made again")
+
+
+def test_what_is_kept_comes_back_the_same_from_memory_and_from_the_disk(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    assert_same(cache.get("a", STANDARD, "", volume), volume())
+    assert_same(cache.get("a", STANDARD, "", never), volume())
+    assert_same(Cache(tmp_path).get("a", STANDARD, "", never), volume())
+
+
+def test_another_record_standard_or_fingerprint_is_another_entry(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.get("a", STANDARD, "x", volume)
+    for key in (("b", STANDARD, "x"), ("a", VolumeStandard(size=(13, 12, 12)), "x"), ("a", STANDARD, "y")):
+        assert_same(cache.get(*key, lambda: volume(1)), volume(1))
+    assert_same(Cache(tmp_path).get("a", STANDARD, "x", never), volume())
+
+
+def damaged(path: Path, how: str) -> None:
+    chunks = [p for p in path.rglob("*") if p.is_file() and p.name != "zarr.json"]
+    about = next(path.rglob("zarr.json"))
+    match how:
+        case "a chunk cut short":
+            chunks[0].write_bytes(chunks[0].read_bytes()[:-20])
+        case "a chunk gone":
+            chunks[0].unlink()
+        case "a chunk of zeros":
+            chunks[0].write_bytes(b"")
+        case "a changed bit":
+            data = bytearray(chunks[0].read_bytes())
+            data[len(data) // 2] ^= 4
+            chunks[0].write_bytes(data)
+        case "no metadata":
+            about.unlink()
+        case "broken metadata":
+            about.write_text("{")
+        case "metadata without a history":
+            known = json.loads(about.read_text())
+            del known["attributes"]["history"]
+            about.write_text(json.dumps(known))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "a chunk cut short",
+        "a chunk gone",
+        "a chunk of zeros",
+        "a changed bit",
+        "no metadata",
+        "broken metadata",
+        "metadata without a history",
+    ],
+)
+def test_a_damaged_entry_is_made_again(tmp_path: Path, how: str) -> None:
+    Cache(tmp_path).get("a", STANDARD, "", volume)
+    damaged(tmp_path, how)
+    made: list[int] = []
+
+    def again() -> Payload:
+        made.append(1)
+        return volume()
+
+    assert_same(Cache(tmp_path).get("a", STANDARD, "", again), volume())
+    assert made
+    assert_same(Cache(tmp_path).get("a", STANDARD, "", never), volume())  # and is whole now
+
+
+SHARE = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from polyclinic.harmonise import Cache, VolumeStandard
+from polyclinic.schema import Payload
+cache, made = Cache(Path(sys.argv[1])), 0
+def make(i):
+    global made
+    made += 1
+    time.sleep(0.01)
+    return Payload(np.full((1, 20, 20, 20), i, np.float32), np.eye(4))
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(40):
+    found = cache.get(str(i), VolumeStandard(), "", lambda: make(i))
+    assert (found.array == i).all()
+print(made)
+"""
+
+
+def test_two_processes_share_it(tmp_path: Path) -> None:
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARE, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in both:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    told = [process.communicate(timeout=60) for process in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert sum(int(out) for out, _ in told) >= 40
+    entries = [p for p in tmp_path.glob("*/*") if not p.name.startswith(".")]
+    assert len(entries) == 40
+    assert not list(tmp_path.glob("*/.*"))
+    for i in range(40):
+        assert (Cache(tmp_path).get(str(i), VolumeStandard(), "", never).array == i).all()
+
+
+def test_on_a_full_disk_it_goes_on_in_memory(tmp_path: Path) -> None:
+    code = SHARE.replace(
+        'print("ready", flush=True)\nsys.stdin.readline()',
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))",
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "40\n"
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_the_memory_in_front_is_bound_and_the_oldest_go_first() -> None:
+    cache = Cache(None, most_bytes=3 * volume().array.nbytes)
+    for name in "abc":
+        cache.get(name, STANDARD, "", volume)
+    cache.get("a", STANDARD, "", never)
+    cache.get("d", STANDARD, "", volume)
+    cache.get("a", STANDARD, "", never)
+    with pytest.raises(AssertionError, match="made again"):
+        cache.get("b", STANDARD, "", never)
+    small = Cache(None, most_bytes=1)
+    small.get("a", STANDARD, "", volume)
+    small.get("a", STANDARD, "", never)  # the latest is always kept
+
+
+def test_words_are_kept_in_memory_only(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    words = Payload(np.arange(3), text="Jane Doe coughs")
+    cache.get("a", TextStandard(), "", lambda: words)
+    assert cache.get("a", TextStandard(), "", never) is words
+    assert list(tmp_path.iterdir()) == []
+    cache.get("b", ImageStandard(), "", lambda: Payload(np.zeros((1, 8, 8), np.float32)))
+    assert list(tmp_path.iterdir()) != []

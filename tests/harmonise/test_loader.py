@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from polyclinic.cohort import Cohort, Label, ingest
+from polyclinic.cohort.catalogue import inputs
+from polyclinic.harmonise import (
+    Cache,
+    Fingerprint,
+    GridError,
+    ImageStandard,
+    OmicsStandard,
+    SignalStandard,
+    TableStandard,
+    TextStandard,
+    VolumeStandard,
+    fit,
+    points_back,
+)
+from polyclinic.harmonise.loader import Loader
+from polyclinic.schema import Batch, Modality, Payload, Record
+
+STANDARDS = {
+    Modality.IMAGE: ImageStandard(size=32),
+    Modality.VOLUME: VolumeStandard(size=(16, 24, 16)),
+    Modality.TEXT: TextStandard(words=16, vocabulary=128),
+    Modality.TABLE: TableStandard(exclude=("finding", "survival_months", "censorship"), fewest=2),
+    Modality.OMICS: OmicsStandard(),
+    Modality.SIGNAL: SignalStandard(seconds=2),
+}
+LABELS = (
+    Label("finding", "class", "finding", ("COVID-19",)),
+    Label("survival", "survival", "survival_months", event="censorship", event_value=0),
+    Label("hippocampus", "mask", modality=Modality.VOLUME),
+)
+
+
+@pytest.fixture(scope="module")
+def fingerprint(tiny_cohort: Cohort) -> Fingerprint:
+    return fit(inputs(tiny_cohort.records()), tiny_cohort.load, STANDARDS)
+
+
+@pytest.fixture(scope="module")
+def cache() -> Cache:
+    return Cache()
+
+
+def loader(cohort: Cohort, fingerprint: Fingerprint, cache: Cache | None = None, **more: Any) -> Loader:
+    return Loader(
+        cohort.records(),
+        more.pop("patients", cohort.patients()),
+        STANDARDS,
+        fingerprint,
+        cohort.load,
+        LABELS,
+        cache,
+        batch=8,
+        **more,
+    )
+
+
+def same(one: Batch, other: Batch) -> bool:
+    if one.patients != other.patients or list(one.payloads) != list(other.payloads):
+        return False
+    for modality, ragged in one.payloads.items():
+        twin = other.payloads[modality]
+        if (
+            ragged.ids != twin.ids
+            or not torch.equal(ragged.patient, twin.patient)
+            or not torch.equal(ragged.time_h, twin.time_h)
+        ):
+            return False
+        if not all(
+            torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+            for a, b in zip(ragged.values, twin.values, strict=True)
+        ):
+            return False
+    return all(torch.equal(t.mask, other.targets[name].mask) for name, t in one.targets.items())
+
+
+def test_a_batch_is_a_function_of_seed_and_step(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    one, other = loader(tiny_cohort, fingerprint, cache), loader(tiny_cohort, fingerprint)
+    for step in (7, 3, 7):
+        assert same(one.batch(step), other.batch(step))
+    turned = Loader(
+        list(reversed(tiny_cohort.records())),
+        tiny_cohort.patients(),
+        STANDARDS,
+        fingerprint,
+        tiny_cohort.load,
+        LABELS,
+        cache,
+        batch=8,
+    )
+    assert same(turned.batch(3), one.batch(3))
+    assert not same(one.batch(3), one.batch(4))
+    assert not same(one.batch(3), loader(tiny_cohort, fingerprint, cache, seed=1).batch(3))
+
+
+def test_a_batch_has_only_what_exists(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    volumes = [r.patient for r in tiny_cohort.records("modality = 'volume'") if not r.attributes["mask"]]
+    batch = loader(tiny_cohort, fingerprint, cache).of(volumes[:2])
+    assert list(batch.payloads) == [Modality.VOLUME]
+    ragged = batch.payloads[Modality.VOLUME]
+    assert isinstance(ragged.values, torch.Tensor)
+    assert ragged.values.shape == (2, 1, 16, 24, 16)
+    assert ragged.spacing is not None
+    assert ragged.spacing.tolist() == [[1, 1, 1]] * 2
+    assert ragged.patient.tolist() == [0, 1]
+
+
+def test_every_patient_comes_once_with_all_records(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    made = loader(tiny_cohort, fingerprint, cache)
+    batches = list(made.each(7))
+    assert [p for b in batches for p in b.patients] == made.patients == tiny_cohort.patients()
+    ids = [i for b in batches for ragged in b.payloads.values() for i in ragged.ids]
+    assert len(ids) == len(set(ids))
+    masks = {r.id for r in tiny_cohort.records() if r.attributes.get("mask")}
+    assert masks
+    assert not masks & set(ids)  # a mask is an answer
+    assert set(ids) == {r.id for r in inputs(tiny_cohort.records())}
+    for batch in batches:
+        for ragged in batch.payloads.values():
+            assert ragged.patients == len(batch.patients)
+            assert ragged.patient.tolist() == sorted(ragged.patient.tolist())
+    few = next(made.each(5, modalities=[Modality.TEXT]))
+    assert len(few.patients) == 5
+    assert set(few.payloads) <= {Modality.TEXT}
+
+
+def test_a_step_takes_at_most_so_many_records_of_a_modality(
+    tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache
+) -> None:
+    counts: dict[str, int] = {}
+    for r in inputs(tiny_cohort.records()):
+        if r.modality is Modality.IMAGE:
+            counts[r.patient] = counts.get(r.patient, 0) + 1
+    several = max(counts, key=lambda p: counts[p])
+    assert counts[several] > 1
+    one = loader(tiny_cohort, fingerprint, cache, most=1)
+    drawn = {one.of([several], seed=s).payloads[Modality.IMAGE].ids[0] for s in range(20)}
+    assert len(drawn) > 1  # which of them changes
+    assert len(one.of([several]).payloads[Modality.IMAGE].ids) == counts[several]
+
+
+def test_unlabelled_is_masked_and_not_negative(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    made = loader(tiny_cohort, fingerprint, cache)
+    (batch,) = made.each(1000)
+    finding = batch.targets["finding"]
+    known = {p: int(v) for p, v, m in zip(batch.patients, finding.values, finding.mask, strict=True) if m}
+    told = {r.patient: r.attributes["finding"] for r in tiny_cohort.records("kind = 'table studies'")}
+    assert known == {p: int(cell == "COVID-19") for p, cell in told.items() if cell is not None}
+    assert not finding.mask.all()
+    survival = batch.targets["survival"]
+    assert isinstance(survival.values, torch.Tensor)
+    assert survival.values.shape == (len(batch.patients), 2)
+    assert (survival.values[survival.mask][:, 0] > 0).all()
+    hippocampus = batch.targets["hippocampus"]
+    assert len(hippocampus.values) == len(batch.payloads[Modality.VOLUME].ids) == len(hippocampus.mask)
+    assert set(torch.cat([v.reshape(-1) for v in hippocampus.values]).tolist()) == {0, 1, 2}
+
+
+def test_a_comparison_forgets_all_labels_but_a_few(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    made = loader(tiny_cohort, fingerprint, cache)
+    few = sorted(made.labelled("hippocampus"))[:2]
+    made.only("hippocampus", few)
+    (batch,) = made.each(1000)
+    assert sorted(made.labelled("hippocampus")) == few
+    kept = batch.targets["hippocampus"].mask.sum()
+    assert kept == 2
+    zero = [
+        v for v, m in zip(batch.targets["hippocampus"].values, batch.targets["hippocampus"].mask, strict=True) if not m
+    ]
+    assert zero
+    assert all((v == 0).all() for v in zero)
+    some = sorted(made.labelled("finding"))[:3]
+    made.only("finding", some)
+    assert sorted(made.labelled("finding")) == some
+    assert made.labelled("survival")
+
+
+def test_a_mask_lies_on_its_image(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    made = loader(tiny_cohort, fingerprint, cache)
+    (batch,) = made.each(1000)
+    found = {r.id: r for r in tiny_cohort.records()}
+    for name, mask in zip(batch.payloads[Modality.VOLUME].ids, batch.targets["hippocampus"].values, strict=True):
+        image = found[name]
+        source = tiny_cohort.load(next(r for r in found.values() if r.attributes.get("mask_of") == name)).array[0]
+        places = torch.nonzero(mask)[::50]
+        back = np.rint(points_back(places.numpy()[:, ::-1].astype(float), made.payload(image).history)).astype(int)
+        assert [int(source[z, y, x]) for x, y, z in back] == [int(mask[tuple(p)]) for p in places.tolist()]
+
+
+def test_label_columns_never_enter(tiny_cohort: Cohort, fingerprint: Fingerprint, cache: Cache) -> None:
+    (batch,) = loader(tiny_cohort, fingerprint, cache).each(1000)
+    names = {c.number: n for n, c in fingerprint.codes.items()}
+    seen = {names[int(code)] for events in batch.payloads[Modality.TABLE].values for code in events[:, 0]}
+    assert seen
+    assert not [n for n in seen if n.startswith(("finding", "survival_months", "censorship"))]
+
+
+@pytest.fixture(params=["UTC", "America/New_York"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", request.param)
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
+def test_hours_count_from_the_patients_first_record_whatever_the_machines_zone() -> None:
+    start = datetime(2020, 3, 7, 12)  # the night after, clocks go forward in New York
+    moments = [start + timedelta(hours=24), start, None, datetime(1900, 1, 1), datetime(2199, 5, 5)]
+    who = ["P1", "P1", "P1", "P2", "P3"]
+    found = [
+        Record(f"{i}", p, m, Modality.IMAGE, "CR", f"{i}") for i, (p, m) in enumerate(zip(who, moments, strict=True))
+    ]
+    made = Loader(
+        found,
+        ["P1", "P2", "P3"],
+        {Modality.IMAGE: ImageStandard(size=8)},
+        Fingerprint(),
+        lambda r: Payload(np.eye(9)[None]),
+    )
+    ragged = made.of(["P1", "P2", "P3"]).payloads[Modality.IMAGE]
+    assert dict(zip(ragged.ids, ragged.time_h.tolist(), strict=True)) == {
+        "0": 24.0,
+        "1": 0.0,
+        "2": 0.0,
+        "3": 0.0,
+        "4": 0.0,
+    }
+
+
+def test_a_nominal_scale_is_no_spacing() -> None:
+    found = [Record("a", "P1", None, Modality.IMAGE, "CR", "a"), Record("b", "P2", None, Modality.IMAGE, "CR", "b")]
+    load = lambda r: Payload(np.eye(16)[None], None if r.id == "a" else np.diag([0.5, 0.5, 1, 1]))
+    ragged = (
+        Loader(found, ["P1", "P2"], {Modality.IMAGE: ImageStandard(size=8)}, Fingerprint(), load)
+        .of(["P1", "P2"])
+        .payloads[Modality.IMAGE]
+    )
+    assert ragged.spacing is not None
+    assert torch.isnan(ragged.spacing[0]).all()
+    assert ragged.spacing[1].tolist() == [1.0, 1.0]
+
+
+def volumes(place: Path, mask: np.ndarray) -> Cohort:
+    (place / "in/labels").mkdir(parents=True)
+    nibabel.save(nibabel.Nifti1Image(np.random.default_rng(0).normal(size=(9, 9, 9)), np.eye(4)), place / "in/x1.nii")
+    nibabel.save(
+        nibabel.Nifti1Image(
+            mask,
+            np.diag([1, 1, 1, 1])
+            if mask.shape == (9, 9, 9)
+            else np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]),
+        ),
+        place / "in/labels/x1.nii",
+    )
+    return ingest(place / "in", place / "c")
+
+
+def of_volumes(cohort: Cohort) -> Batch:
+    standard = {Modality.VOLUME: VolumeStandard(size=(9, 9, 9))}
+    return Loader(cohort.records(), cohort.patients(), standard, Fingerprint(), cohort.load, LABELS[2:]).of(
+        cohort.patients()
+    )
+
+
+def test_a_label_number_beyond_a_byte_stays_itself(tmp_path: Path) -> None:
+    mask = np.zeros((9, 9, 9), np.uint8)
+    mask[2:4], mask[5:7] = 200, 117
+    (target,) = of_volumes(volumes(tmp_path, mask)).targets["hippocampus"].values
+    assert torch.unique(target).tolist() == [0, 117, 200]
+
+
+def test_a_mask_that_does_not_lie_on_its_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(GridError, match=r"labels/x1\.nii: a mask of \(4, 4, 4\) on an image of \(9, 9, 9\)"):
+        of_volumes(volumes(tmp_path, np.ones((4, 4, 4), np.uint8)))
+
+
+def test_one_cache_serves_two_fingerprints(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    shared = Cache()
+    bladder = [r.patient for r in tiny_cohort.records("modality = 'omics'")][:1]
+    other = fit([r for r in inputs(tiny_cohort.records()) if r.patient != bladder[0]], tiny_cohort.load, STANDARDS)
+    for made in (fingerprint, other):
+        mine = loader(tiny_cohort, made, shared).of(bladder)
+        alone = loader(tiny_cohort, made).of(bladder)
+        assert same(mine, alone)
+    assert not same(loader(tiny_cohort, fingerprint).of(bladder), loader(tiny_cohort, other).of(bladder))

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from polyclinic.harmonise import Fingerprint, TextStandard, harmonise
+from polyclinic.harmonise.text import FIRST, SPECIAL, UNKNOWN, train_tokenizer
+from polyclinic.schema import Modality, Payload, Record
+
+NOTE = Record("t", "P", None, Modality.TEXT, "note", "t")
+TEXTS = [
+    "Lungs clear. No effusion.",
+    "Bilateral opacities; no effusion seen.",
+    "Lungs: bilateral ground-glass opacities.",
+] * 3
+
+
+def words(text: str, fingerprint: Fingerprint, most: int = 96) -> np.ndarray:
+    return harmonise(Payload(np.empty(0, np.int64), text=text), NOTE, TextStandard(words=most), fingerprint).array
+
+
+def test_a_note_is_word_pieces_that_give_it_back() -> None:
+    fingerprint = Fingerprint(tokenizer=train_tokenizer(TEXTS, 200))
+    found = words("NO effusion, lungs clear", fingerprint)
+    assert found.dtype == np.int64
+    assert found[0] == FIRST
+    assert fingerprint.tokenizer is not None
+    vocabulary = Tokenizer.from_str(fingerprint.tokenizer).get_vocab()
+    pieces = {n: w for w, n in vocabulary.items()}
+    assert "".join(pieces[n] for n in found[1:]) == "noeffusion[UNK]lungsclear"  # no comma in the training notes
+    assert [vocabulary[w] for w in SPECIAL] == [0, 1, 2, 3]
+    assert fingerprint.words == len(vocabulary) <= 200
+
+
+def test_long_notes_are_cut_and_strange_ones_are_unknown() -> None:
+    fingerprint = Fingerprint(tokenizer=train_tokenizer(TEXTS, 200))
+    assert len(words("lungs " * 500, fingerprint, most=32)) == 32
+    assert words("", fingerprint).tolist() == [FIRST]
+    assert set(words("肺", fingerprint)[1:]) == {UNKNOWN}
+    assert words("anything", Fingerprint()).tolist() == [FIRST]
+
+
+def test_the_vocabulary_depends_on_the_notes_and_on_nothing_else() -> None:
+    code = f"from polyclinic.harmonise.text import train_tokenizer; print(train_tokenizer({TEXTS!r}, 300))"
+    other = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONHASHSEED": "7", "RAYON_NUM_THREADS": "3"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert other.stdout.strip() == train_tokenizer(list(reversed(TEXTS)), 300)
