@@ -8,6 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
+os.environ.setdefault(
+    "OMP_WAIT_POLICY", "PASSIVE"
+)  # before torch: spinning threads stall each other on a shared machine
+
 import pytest
 import torch
 

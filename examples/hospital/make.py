@@ -68,7 +68,7 @@ def dicom(row: dict[str, str], picture: Image.Image, accession: str) -> bytes:
     ds.AccessionNumber, ds.Modality, ds.BodyPartExamined = accession, "CR", "CHEST"
     ds.SeriesNumber, ds.InstanceNumber, ds.Manufacturer = "1", "1", ""
     ds.ViewPosition = {"PA": "PA", "AP": "AP", "AP Supine": "AP", "L": "LL"}.get(row["view"], "")
-    ds.PatientOrientation = ["L", "F"]
+    ds.PatientOrientation = ["L", "F"] if ds.ViewPosition in {"PA", "AP"} else ""
     ds.InstitutionName = row["location"].split(",")[0].encode("ascii", "replace").decode()
     ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", "as published; see ATTRIBUTION.csv"
     ds.BurnedInAnnotation = "NO" if "Hannover" in row["location"] else "YES"

@@ -79,6 +79,7 @@ class Record:
 
     `attributes` holds scalars only (age, sex, view, spacing, rate, licence, the cells of a table's row). A mask is a
     record too: its `attributes["mask_of"]` is the id of the image that it labels, and it is never a model's input.
+    `attributes["anonymous"]` tells that the source does not name its patient: its place or its name did.
     """
 
     id: str  # blake2b-128 of the source bytes and the place in them, hex

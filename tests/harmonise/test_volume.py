@@ -20,21 +20,21 @@ STANDARD = VolumeStandard(size=(12, 12, 12))
 
 def test_hounsfield_units_are_kept_within_a_window() -> None:
     hu = np.array([[[[-2000.0, -1000, 0, 40, 500, 1000, 3000]]]])
-    assert standardise(hu, "CT head").reshape(-1).tolist() == pytest.approx([-2, -2, 0, 0.08, 1, 2, 2])
+    assert standardise(hu, hounsfield=True).reshape(-1).tolist() == pytest.approx([-2, -2, 0, 0.08, 1, 2, 2])
 
 
 def test_other_intensities_are_standardised_by_what_is_not_background() -> None:
     draw = np.random.default_rng(0)
     volume = np.zeros((1, 20, 20, 20))
     volume[:, 5:15, 5:15, 5:15] = draw.normal(300, 40, (1, 10, 10, 10))
-    body = standardise(volume, "MR")[:, 5:15, 5:15, 5:15]
+    body = standardise(volume, hounsfield=False)[:, 5:15, 5:15, 5:15]
     assert abs(body.mean()) < 0.02
     assert abs(body.std() - 1) < 0.05
     assert np.allclose(
-        standardise(volume * 7 + 100, "MR"), standardise(volume, "MR"), atol=1e-5
+        standardise(volume * 7 + 100, hounsfield=False), standardise(volume, hounsfield=False), atol=1e-5
     )  # a scanner's scale does not count
     volume[0, 0, 0, 0] = 1e6
-    assert np.abs(standardise(volume, "MR")[:, 5:15, 5:15, 5:15] - body).max() < 0.1
+    assert np.abs(standardise(volume, hounsfield=False)[:, 5:15, 5:15, 5:15] - body).max() < 0.1
 
 
 @pytest.mark.parametrize("kind", ["CT", "MR"])

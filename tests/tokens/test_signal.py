@@ -64,3 +64,13 @@ def test_a_lead_without_a_signal_gives_nothing_at_all() -> None:
 def test_windows_that_do_not_fill_the_strip_are_refused() -> None:
     with pytest.raises(ValidationError, match="do not fill"):
         SignalVit(rate_hz=100, seconds=10, window=33)
+
+
+def test_a_window_that_was_not_recorded_whole_gives_no_token() -> None:
+    encoder = SPEC.build(phantom.fingerprint())
+    short = strip(1)
+    assert isinstance(short.values, torch.Tensor)
+    short.values[0, 1, 25:] = torch.nan  # two and a half windows
+    assert encoder(short).lengths.tolist() == [2]
+    short.values[0, 1, 5:] = torch.nan
+    assert encoder(short).lengths.tolist() == [0]

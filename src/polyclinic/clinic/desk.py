@@ -15,7 +15,6 @@ from .. import records
 from ..adaptation import Adapted, open_adapted, predict_files
 from ..harmonise import VolumeStandard, harmonise
 from ..records import RecordError
-from ..records.text import split_head
 from ..schema import Modality, Payload, Record, Rejected
 from ..tasks import Answer, SegmentationTask
 from ..training import Run
@@ -44,16 +43,7 @@ class Given:
     @property
     def names(self) -> str | None:
         """Whose the file itself says it is; None where only its name could tell, which anybody can change."""
-        match self.record.modality:
-            case Modality.TABLE | Modality.OMICS:
-                return self.record.patient
-            case Modality.TEXT:
-                head, _ = split_head(self.path.read_text(encoding="utf-8", errors="replace"))
-                return self.record.patient if head.get("patient") else None
-            case Modality.SIGNAL:
-                return self.record.patient if self.record.patient != self.path.stem else None
-            case _:
-                return self.record.patient if "photometric" in self.record.attributes else None  # DICOM
+        return None if self.record.attributes.get("anonymous") else self.record.patient
 
 
 class Desk:

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from ..schema import Payload, Step
 
 _ON_DISK = {"image", "volume", "signal"}
-_VERSION = "1"
+_VERSION = "2"
 """Goes up whenever a standard's code makes other numbers of the same record."""
 
 

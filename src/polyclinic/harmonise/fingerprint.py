@@ -35,12 +35,14 @@ class Fingerprint:
         codes: table and EHR codes.
         genes: genes in their order.
         spacing_mm: median (z y x) of the volumes, where the standard asks for it.
+        hounsfield: whether most of the volumes are CT; one whose file does not say is taken for what they are.
     """
 
     tokenizer: str | None = None
     codes: Mapping[str, Scale] = field(default_factory=dict)
     genes: Mapping[str, Scale] = field(default_factory=dict)
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    hounsfield: bool = False
 
     @cached_property
     def hash(self) -> str:
@@ -72,6 +74,7 @@ class Fingerprint:
             "codes": rows(self.codes),
             "genes": rows(self.genes),
             "spacing_mm": self.spacing_mm,
+            "hounsfield": self.hounsfield,
         }
         return json.dumps(data)
 
@@ -80,7 +83,8 @@ class Fingerprint:
         """Read what `save` wrote."""
         data = json.loads(path.read_text())
         scales = lambda rows: {k: Scale(*v) for k, v in rows.items()}
-        return cls(data["tokenizer"], scales(data["codes"]), scales(data["genes"]), tuple(data["spacing_mm"]))
+        codes, genes = scales(data["codes"]), scales(data["genes"])
+        return cls(data["tokenizer"], codes, genes, tuple(data["spacing_mm"]), data["hounsfield"])
 
 
 def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards: Mapping[Modality, Any]) -> Fingerprint:
@@ -108,7 +112,8 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     genes: dict[str, Scale] = {}
     if by.get(Modality.OMICS):
         genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
-    return Fingerprint(tokenizer, codes, genes, spacing)
+    volumes = [r.kind.startswith("CT") for r in by.get(Modality.VOLUME, [])]
+    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2)
 
 
 def _spacing(payloads: Iterable[Payload]) -> tuple[float, float, float]:

@@ -35,7 +35,7 @@ def lead_number(name: str) -> int:
 
 
 def harmonise(payload: Payload, record: Record, standard: SignalStandard, fingerprint: Fingerprint) -> Payload:
-    """(17 t) float32, each lead about zero median and unit spread; shorter signals are zero at the end."""
+    """(17 t) float32, each lead about zero median and unit spread; the end that a shorter signal lacks is NaN."""
     from scipy.signal import resample_poly
 
     assert payload.to_world is not None
@@ -52,7 +52,6 @@ def harmonise(payload: Payload, record: Record, standard: SignalStandard, finger
         known = np.where(measured, samples, np.median(samples[measured]))
         at_rate = np.asarray(resample_poly(known, ratio.numerator, ratio.denominator, padtype="line"))[:length]
         at_rate = at_rate - np.median(at_rate)
-        out[number] = 0.0
         out[number, : len(at_rate)] = np.clip(at_rate / max(float(at_rate.std()), 1e-6), -10, 10)
     step = Step("resample", (payload.array.shape[1],), None, {"rate_hz": rate, "to_rate_hz": standard.rate_hz})
     return Payload(out, np.diag([1.0 / standard.rate_hz, 1.0, 1.0, 1.0]), (step,), names=LEADS)

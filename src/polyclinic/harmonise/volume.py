@@ -23,10 +23,10 @@ class VolumeStandard(BaseModel):
     size: tuple[int, int, int] = Field(default=(40, 56, 40))
 
 
-def standardise(array: np.ndarray, kind: str) -> np.ndarray:
+def standardise(array: np.ndarray, hounsfield: bool) -> np.ndarray:
     """CT by its units: HU / 500, within ±2; anything else by its own voxels: zero mean, unit variance of what is not background."""
     array = finite(array)
-    if kind.startswith("CT"):
+    if hounsfield:
         return np.clip((array - HU_CENTRE) / HU_WIDTH, -2, 2)
     body = array[array > array.min()]
     body = body if body.size > 16 else array.reshape(-1)
@@ -40,7 +40,8 @@ def harmonise(payload: Payload, record: Record, standard: VolumeStandard, finger
     """(1 z y x) float32 on the standard grid."""
     spacing = standard.spacing_mm or fingerprint.spacing_mm
     to_world = payload.to_world if payload.to_world is not None else np.diag([spacing[2], spacing[1], spacing[0], 1.0])
-    source = Payload(standardise(payload.array[:1], record.kind), to_world, payload.history, payload.to_world is None)
+    ct = record.kind.startswith("CT") or (record.kind.startswith("volume") and fingerprint.hounsfield)
+    source = Payload(standardise(payload.array[:1], ct), to_world, payload.history, payload.to_world is None)
     to_source = plan(payload.array.shape[1:], to_world, spacing, standard.size)
     return apply(source, to_source, standard.size, "resample", fill=float(source.array.min()))
 

@@ -95,6 +95,7 @@ def _attributes(dataset: Any) -> dict[str, Scalar]:
         "study": _text(dataset, "StudyInstanceUID") or None,
         "series": _text(dataset, "SeriesInstanceUID") or None,
         "accession": _text(dataset, "AccessionNumber") or None,
+        "orientation": "\\".join(str(v) for v in dataset.get("PatientOrientation") or ()) or None,
         "anonymous": not _text(dataset, "PatientID"),
     }
 

@@ -78,11 +78,17 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         kind=_kind(place, mask),
         uri=place,
         attributes={
-            "mask": mask, "stem": stem,
+            "mask": mask, "stem": stem, "anonymous": True, "oriented": bool(_codes(image).any()),
             "spacing_x_mm": spacing[0], "spacing_y_mm": spacing[1], "spacing_z_mm": spacing[2],
             "columns": int(image.shape[0]), "rows": int(image.shape[1]), "slices": int(image.shape[2]),
         },
     )  # fmt: skip
+
+
+def _codes(image: Any) -> np.ndarray:
+    """qform_code and sform_code; with both 0 the header does not say how the patient lay (NIfTI-1, method 1)."""
+    names = ("qform_code", "sform_code")
+    return np.array([int(image.header[n]) if n in image.header else 1 for n in names])
 
 
 def _voxels(image: Any, part: tuple[slice, ...]) -> np.ndarray:

@@ -65,7 +65,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         modality=Modality.IMAGE,
         kind="MASK image" if mask else "image",
         uri=place,
-        attributes={"mask": mask, "stem": stem, "rows": height, "columns": width},
+        attributes={"mask": mask, "stem": stem, "anonymous": True, "rows": height, "columns": width},
     )
 
 

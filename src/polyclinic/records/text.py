@@ -55,7 +55,11 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         kind=kind if re.search("note|report|letter|summary", kind, re.IGNORECASE) else f"note {kind}",
         uri=place_of(path, root),
         site=fields.get("site"),
-        attributes={"words": len(body.split()), "language": fields.get("language")},
+        attributes={
+            "words": len(body.split()),
+            "language": fields.get("language"),
+            "anonymous": not fields.get("patient"),
+        },
     )
 
 

@@ -142,6 +142,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         attributes={
             "rate_hz": float(header.fs), "channels": int(header.n_sig), "seconds": float(header.sig_len / header.fs),
             "age": float(age[1]) if age else None, "sex": sex[1].upper() if sex else None,
+            "anonymous": patient is None,
         },
     )  # fmt: skip
 

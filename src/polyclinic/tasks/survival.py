@@ -100,6 +100,6 @@ class SurvivalTask(LinearTask):
         group = "higher" if rank >= 2 / 3 else "lower" if rank <= 1 / 3 else "middle"
         return Answer(
             f"{group} third of risk among the training patients (percentile {100 * rank:.0f})",
-            {"log_hazard": round(log_hazard, 4), "percentile": round(100 * rank), "unit": self.spec.unit},
+            {"log_hazard": round(log_hazard, 4), "percentile": round(100 * rank)},
             used,
         )
