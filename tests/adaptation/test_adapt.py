@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyclinic.adaptation import METHODS, adapt, open_adapted, predict
-from polyclinic.adaptation.adapt import AdaptError, Plan, _orders
+from polyclinic.adaptation import adapt, open_adapted, predict
+from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _orders
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import TaskError
@@ -57,11 +57,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def made(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Run]:
     """Each task by each method, with a few steps."""
     place = tmp_path_factory.mktemp("adapted")
-    pairs = [(task, method) for task in TASKS for method in METHODS]
+    methods: tuple[Method, ...] = get_args(Method)
+    pairs = [(task, method) for task in TASKS for method in methods]
     return {
         (task, method): adapt(
             tiny_run, task, method, steps=1 if task == "hippocampus" else 3, into=place / f"{task}-{method}"
-        )  # type: ignore[arg-type]
+        )
         for task, method in pairs
     }
 
@@ -207,6 +208,13 @@ def test_the_pretrained_decoder_is_the_start_of_a_segmentation(tiny_run: Run, tm
     for method, wanted in (("probe", True), ("scratch", False)):
         found = adapter(adapt(tiny_run, "hippocampus", method, steps=1, into=tmp_path / method))  # type: ignore[arg-type]
         assert all(torch.equal(found[f"head.decoder.{k}"], v) for k, v in decoder.items()) is wanted
+
+
+def test_from_scratch_a_segmentation_is_given_longer(tiny_run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(MODULE, "STEPS", {"dense": 1, "linear": 2})
+    made = lambda task, method: adapt(tiny_run, task, method, into=tmp_path / f"{task}-{method}").adapter["steps"]
+    assert {m: made("hippocampus", m) for m in ("probe", "scratch")} == {"probe": 1, "scratch": 2}
+    assert {m: made("finding", m) for m in ("lora", "scratch")} == {"lora": 2, "scratch": 2}
 
 
 def test_a_probability_is_among_patients_like_the_training_ones(tiny_run: Run, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from polyclinic.cohort import Cohort, subset
 from polyclinic.schema import Figure, Modality
 from polyclinic.training import Run
 from polyclinic.trust import Cell, Comparison, EvidenceError, Row, cells_of, compare, figure, verdict
-from polyclinic.trust.comparison import Skipped, describe_cell, figure_of, interval, plain
+from polyclinic.trust.comparison import Skipped, _longer, describe_cell, figure_of, interval, plain
 
 IMAGE, TEXT, TABLE, OMICS, VOLUME = Modality.IMAGE, Modality.TEXT, Modality.TABLE, Modality.OMICS, Modality.VOLUME
 
@@ -112,6 +112,15 @@ def test_segmentation_says_what_pretraining_saw(compared: Comparison) -> None:
     (note,) = {r.note for r in compared.rows if r.task == "hippocampus"}
     assert note == "pretraining already saw 2 of these masks"
     assert {r.note for r in compared.rows if r.task != "hippocampus"} == {""}
+
+
+def test_it_is_said_where_scratch_was_trained_for_longer() -> None:
+    steps = {"probe": 120, "lora": 120, "scratch": 360}
+    assert _longer("scratch", steps) == "trained for 360 steps, the pretrained for 120"
+    assert _longer("lora", steps) == ""
+    assert _longer("scratch", {"probe": 0, "lora": 40, "scratch": 40}) == ""
+    assert _longer("scratch", {"scratch": 360}) == ""
+    assert _longer("baseline", steps) == ""
 
 
 def test_a_cell_with_fewer_masks_than_pretraining_saw_is_not_fair(

@@ -34,8 +34,11 @@ RANK, ALPHA = 8, 16.0
 LEARNING_RATE = {"probe": 2e-3, "lora": 2e-3, "full": 5e-4, "scratch": 1e-3}
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS, PATIENTS = {"dense": 120, "linear": 40}, {"dense": 4, "linear": 24}
+STEPS, PATIENTS = {"dense": 120, "linear": 40}, {"dense": 2, "linear": 24}
 """Optimiser steps, and patients a step, of a segmentation and of a linear head."""
+SCRATCH = {"dense": 2, "linear": 1}
+"""How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
+and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
 
 class AdaptError(PolyclinicError):
@@ -140,11 +143,11 @@ def adapt(
     Args:
         run: or its folder.
         task: the task's name.
-        method: "probe" (frozen backbone), "lora", "full", or "scratch": the same network with fresh weights and the same budget.
+        method: "probe" (frozen backbone), "lora", "full", or "scratch": the same network with fresh weights.
         labels: how many labelled training patients may be used; None for all. Fewer are always among more.
         cohort: where it lies now; by default where it lay.
         seed: of the labels' order and the head; by default the recipe's.
-        steps: optimiser steps; by default by task.
+        steps: optimiser steps; by default by task, and for a segmentation from scratch twice as many.
         inputs: the modalities that may be read; by default the task's.
         into: the folder of the new run; by default below the run.
         progress: called with done, all, what.
@@ -164,7 +167,8 @@ def adapt(
     loader = run.loader(catalogue, run.split.train, (task,))
     chosen = labelled(loader, task, labels, seed, reads)
     kind = "dense" if isinstance(head, SegmentationTask) else "linear"
-    plan = Plan(run, task, method, reads, loader, chosen, seed, steps or STEPS[kind])
+    steps = steps or STEPS[kind] * (SCRATCH[kind] if method == "scratch" else 1)
+    plan = Plan(run, task, method, reads, loader, chosen, seed, steps)
     if method != "scratch" and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
     with repeatable():

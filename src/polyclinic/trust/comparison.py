@@ -263,7 +263,7 @@ def _cell(
     spec = run.recipe.tasks[cell.task]
     metric = PRIMARY[spec.kind]
     seen = Struck(cohort, DISEASE_WORDS) if cell.struck else cohort
-    answers, seconds, missing = dict[str, Predictions](), dict[str, float](), list[Skipped]()
+    answers, seconds, trained, missing = dict[str, Predictions](), dict[str, float](), dict[str, int](), list[Skipped]()
     place = run.path / "comparison" / _folder(cell)
     learned: tuple[str, ...] = ()
     for arm in sorted(arms, key=lambda a: a == "baseline"):  # a baseline learns from whom the others learned
@@ -277,7 +277,7 @@ def _cell(
                 made = adapt(
                     run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
                 )  # fmt: skip
-                learned = tuple(made.adapter["labelled"])
+                learned, trained[arm] = tuple(made.adapter["labelled"]), made.adapter.get("steps", 0)
                 answers[arm] = usable(predict(made, seen))
             seconds[arm] = round(time.monotonic() - start, 2)
         except PolyclinicError as error:
@@ -295,10 +295,17 @@ def _cell(
             Row(
                 cell.task, arm, tuple(m.value for m in cell.inputs), len(learned), cell.struck,
                 figure(metric, answers[arm], run.split.hash, draws=draws), over.get("scratch"), over.get("baseline"),
-                seconds[arm], note,
+                seconds[arm], "; ".join(filter(None, (note, _longer(arm, trained)))),
             )
         )  # fmt: skip
     return rows, missing
+
+
+def _longer(arm: str, steps: Mapping[str, int]) -> str:
+    """Whether the network from scratch was trained for longer than the pretrained one."""
+    others = max((n for other, n in steps.items() if other != "scratch"), default=0)
+    longer = arm == "scratch" and 0 < others < steps[arm]
+    return f"trained for {steps[arm]} steps, the pretrained for {others}" if longer else ""
 
 
 def _folder(cell: Cell) -> str:
