@@ -58,12 +58,12 @@ def made(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[
     """Each task by each method, with a few steps."""
     place = tmp_path_factory.mktemp("adapted")
     methods: tuple[Method, ...] = get_args(Method)
-    pairs = [(task, method) for task in TASKS for method in methods]
     return {
         (task, method): adapt(
             tiny_run, task, method, steps=1 if task == "hippocampus" else 3, into=place / f"{task}-{method}"
         )
-        for task, method in pairs
+        for task in TASKS
+        for method in methods
     }
 
 
