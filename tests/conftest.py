@@ -6,11 +6,16 @@ import csv
 import gzip
 import os
 import shutil
+import signal
 from pathlib import Path
 
 os.environ.setdefault(
     "OMP_WAIT_POLICY", "PASSIVE"
 )  # before torch: spinning threads stall each other on a shared machine
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell leaves it to what runs behind it; Ctrl-C is tested here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, open_adapted, predict
-from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _orders
+from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _batch, _orders
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import TaskError
@@ -211,7 +211,7 @@ def test_the_pretrained_decoder_is_the_start_of_a_segmentation(tiny_run: Run, tm
 
 
 def test_from_scratch_a_segmentation_is_given_longer(tiny_run: Run, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(MODULE, "STEPS", {"dense": 1, "linear": 2})
+    monkeypatch.setattr(MODULE, "STEPS", {"segmentation": 1, "classification": 2})
     made = lambda task, method: adapt(tiny_run, task, method, into=tmp_path / f"{task}-{method}").adapter["steps"]
     assert {m: made("hippocampus", m) for m in ("probe", "scratch")} == {"probe": 1, "scratch": 2}
     assert {m: made("finding", m) for m in ("lora", "scratch")} == {"lora": 2, "scratch": 2}
@@ -240,6 +240,21 @@ def test_orders_are_shuffled_rounds_with_as_many_of_each_class(tiny_run: Run) ->
     assert _orders(plan, 4) == orders
     assert _orders(replace(plan, seed=1), 4) != orders
     assert all(set(names) == set(batch) for batch in _orders(plan, 40))
+
+
+def test_half_of_the_steps_show_one_modality_alone(tiny_run: Run, tiny_cohort: Cohort) -> None:
+    reads = (Modality.IMAGE, Modality.TEXT, Modality.TABLE)
+    loader = tiny_run.loader(tiny_cohort, tiny_run.split.train, ("finding",))
+    names = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
+    plan = Plan(tiny_run, "finding", "lora", reads, loader, names, 0, 90)
+    seen = [_batch(plan, names[:8], step) for step in range(plan.steps)]
+    alone = [tuple(batch.payloads) for batch in seen if len(batch.payloads) == 1]
+    assert set(alone) == {(m,) for m in reads if any(m in loader.by_patient[p] for p in names[:8])}
+    assert 0.3 < len(alone) / plan.steps < 0.7
+    for batch in seen:  # nobody comes who has no record of what is read
+        assert all(set(batch.payloads) & set(loader.by_patient[p]) for p in batch.patients)
+    again = [_batch(plan, names[:8], step).patients for step in range(plan.steps)]
+    assert again == [batch.patients for batch in seen]
 
 
 def test_adapting_again_leaves_no_evidence_of_other_weights(tiny_run: Run, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polyclinic.harmonise import Fingerprint, TableStandard, fit, harmonise
-from polyclinic.harmonise.table import column_of, is_of
+from polyclinic.harmonise.table import is_of
 from polyclinic.records.tables import events
 from polyclinic.schema import Modality, Payload, Record
 
@@ -72,10 +72,6 @@ def test_a_label_column_never_enters_whatever_is_asked() -> None:
 )
 def test_an_event_is_of_its_column(name: str, columns: set[str], expected: bool) -> None:
     assert is_of(name, columns) is expected
-
-
-def test_the_column_of_a_plain_name() -> None:
-    assert [column_of(n) for n in ("sex=M", "age")] == ["sex", "age"]
 
 
 def test_unknown_codes_are_left_out_and_outliers_are_bound() -> None:

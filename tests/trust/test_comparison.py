@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pytest
 
+from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort, subset
 from polyclinic.schema import Figure, Modality
 from polyclinic.training import Run
@@ -109,8 +110,9 @@ def vars_of(r: Row) -> dict[str, Any]:
 
 
 def test_segmentation_says_what_pretraining_saw(compared: Comparison) -> None:
-    (note,) = {r.note for r in compared.rows if r.task == "hippocampus"}
-    assert note == "pretraining already saw 2 of these masks"
+    notes = {r.arm: r.note for r in compared.rows if r.task == "hippocampus"}
+    assert {notes[a] for a in ("probe", "lora")} == {"pretraining already saw 2 of these masks"}
+    assert {"already saw" in notes[a] for a in ("scratch", "baseline")} == {False}
     assert {r.note for r in compared.rows if r.task != "hippocampus"} == {""}
 
 
@@ -131,7 +133,7 @@ def test_a_cell_with_fewer_masks_than_pretraining_saw_is_not_fair(
         tmp_path / "tiny",
         tiny_cohort,
         cells=[Cell("hippocampus", (VOLUME,), 1)],
-        arms=("scratch", "baseline"),
+        arms=("probe",),
         steps=1,
         draws=50,
     )
@@ -159,6 +161,21 @@ def test_a_baseline_alone_learns_from_whom_the_arms_would(
     (beside,) = [r for r in compared.rows if r.task == "survival" and r.arm == "baseline"]
     assert alone.figure == beside.figure
     assert alone.labels == beside.labels
+
+
+def test_what_is_adapted_already_is_not_made_again(
+    run: Run, compared: Comparison, tiny_cohort: Cohort, tmp_path: Path
+) -> None:
+    shutil.copytree(run.path, tmp_path / "tiny", ignore=shutil.ignore_patterns("comparison", "evidence"))
+    here = Run.open(tmp_path / "tiny")
+    made = [adapt(here, "finding", "probe", cohort=tiny_cohort, into=tmp_path / "tiny/a")]
+    reads = (IMAGE, TEXT, TABLE)
+    cells = [Cell("finding", reads, None), Cell("finding", reads, None, struck=True), Cell("finding", (IMAGE,), None)]
+    found = compare(here, tiny_cohort, cells=cells, arms=("probe",), adapted=made, draws=100)
+    folders = {p.name for p in (tmp_path / "tiny/comparison").iterdir()}
+    assert folders == {"finding-image+text+table-None-struck", "finding-image-None"}
+    figures = {r.figure for r in found.rows if not r.struck and len(r.inputs) == 3}
+    assert figures == {r.figure for r in compared.rows if r.task == "finding" and r.arm == "probe" and not r.struck}
 
 
 def test_what_no_longer_fits_the_time_is_listed(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:

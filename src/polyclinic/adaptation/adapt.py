@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..models import Model, save_weights
-from ..schema import Modality, PolyclinicError
+from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
@@ -24,7 +25,7 @@ from ..training.loop import fabric_for, generator, optimiser, repeatable, schedu
 from ..training.recipe import parts
 from ..training.run import file_hash, write_json
 from .lora import factors, inject, merge, restore
-from .probe import features, fit_head, to_prevalence
+from .probe import ALONE, features, fit_head, to_prevalence, views
 
 Method = Literal["probe", "lora", "full", "scratch"]
 METHODS: tuple[str, ...] = get_args(Method)
@@ -34,9 +35,10 @@ RANK, ALPHA = 8, 16.0
 LEARNING_RATE = {"probe": 2e-3, "lora": 2e-3, "full": 5e-4, "scratch": 1e-3}
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS, PATIENTS = {"dense": 120, "linear": 40}, {"dense": 2, "linear": 24}
-"""Optimiser steps, and patients a step, of a segmentation and of a linear head."""
-SCRATCH = {"dense": 2, "linear": 1}
+STEPS = {"segmentation": 60, "classification": 40, "survival": 40}
+PATIENTS = {"segmentation": 2, "classification": 16, "survival": 32}
+"""Patients a step; a survival's are compared with each other."""
+SCRATCH = {"segmentation": 2, "classification": 1, "survival": 1}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
@@ -166,13 +168,15 @@ def adapt(
         head = run.recipe.tasks[task].build(task, model)
     loader = run.loader(catalogue, run.split.train, (task,))
     chosen = labelled(loader, task, labels, seed, reads)
-    kind = "dense" if isinstance(head, SegmentationTask) else "linear"
+    kind = run.recipe.tasks[task].kind
     steps = steps or STEPS[kind] * (SCRATCH[kind] if method == "scratch" else 1)
     plan = Plan(run, task, method, reads, loader, chosen, seed, steps)
     if method != "scratch" and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
+    began = time.monotonic()
     with repeatable():
         learned = _train(plan, model, head, progress)
+    learned["seconds"] = round(time.monotonic() - began, 2)
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
     place = Path(into) if into is not None else run.path / f"adapted/{task}-{method}-{len(chosen)}-{seed}{own}"
     return _write(plan, place, model, head, learned)
@@ -229,8 +233,7 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
     if linear and plan.method != "scratch":
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
-        pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
-        chosen["ridge"] = fit_head(head, pooled, target, plan.seed)
+        chosen["ridge"] = fit_head(head, views(model, head, plan.loader, plan.patients, plan.reads), plan.seed)
     if not linear or plan.method != "probe":
         lr = LEARNING_RATE[plan.method] * (AFTER_PROBE if "ridge" in chosen else 1.0)
         chosen |= {"steps": plan.steps, "lr": lr}
@@ -243,15 +246,13 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
 
 
 def _fine_tune(plan: Plan, model: Model, head: Task, lr: float, progress: Progress | None) -> None:
-    fabric = fabric_for(plan.run.recipe.precision)
+    fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
     both = nn.ModuleList([model, head]).train()
     adam = optimiser(both, lr, 0.05)
-    for step, patients in enumerate(
-        _orders(plan, PATIENTS["dense" if isinstance(head, SegmentationTask) else "linear"])
-    ):
+    for step, patients in enumerate(_orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])):
         for group in adam.param_groups:
             group["lr"] = lr * schedule(step, plan.steps, max(1, plan.steps // 10))
-        batch = plan.loader.of(patients, plan.reads, seed=step)
+        batch = _batch(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
@@ -271,6 +272,15 @@ def _fine_tune(plan: Plan, model: Model, head: Task, lr: float, progress: Progre
                 step + 1, plan.steps, f"{plan.task}: loss {float('nan') if loss is None else float(loss.detach()):.3f}"
             )
     both.eval()
+
+
+def _batch(plan: Plan, patients: list[str], step: int) -> Batch:
+    """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model."""
+    random = generator(plan.seed, "reads", step)
+    alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
+    reads = (plan.reads[int(torch.randint(len(plan.reads), (), generator=random))],) if alone else plan.reads
+    there = [p for p in patients if set(reads) & set(plan.loader.by_patient[p])]
+    return plan.loader.of(there, reads, seed=step) if there else plan.loader.of(patients, plan.reads, seed=step)
 
 
 def _orders(plan: Plan, size: int) -> list[list[str]]:

@@ -243,7 +243,9 @@ def _present_mask(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Mo
     modality = Modality(task.spec.modality)
     if modality not in used:
         raise RecordError(f"files without a {modality}", f"a {modality}", "give one")
-    record = loader.by_patient["patient"][modality][0]
+    record, *others = loader.by_patient["patient"][modality]
+    if others:
+        raise RecordError(f"{len(others) + 1} {modality}s", f"one {modality}", "give them one after the other")
     payload = loader.payload(record)
     mask = task.mask(task.output(adapted.model, batch).float())[0].numpy()
     source = loader.load(record)

@@ -1,7 +1,8 @@
 """The linear probe: a head on the frozen backbone's vectors, fitted to its optimum.
 
-Its ridge is chosen within the training labels where there are enough of them, by the same rule and from as many candidates as
-the baselines' (`trust.baselines`): a fixed one would make a straw man of either side.
+It is fitted to every patient as a whole and as each modality alone shows them: who comes with an X-ray and nothing else is answered
+by the same head. Its ridge is chosen within the training labels where there are enough of them, by the same rule and from as many
+candidates as the baselines' (`trust.baselines`): a fixed one would make a straw man of either side.
 """
 
 from __future__ import annotations
@@ -28,10 +29,14 @@ FOLDS, FEWEST = 3, 6
 """Cross-validation needs so many patients of the rarer class (or events)."""
 
 
+View = tuple[Tensor, Target]
+"""Vectors (p d) and targets of all patients, as some of their modalities show them."""
+ALONE = 0.5
+"""The share of the loss that goes to modalities alone, where there are several."""
+
+
 @torch.no_grad()
-def features(
-    model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
-) -> tuple[Tensor, Target]:
+def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
     """Every patient's vector (p d) and target, from a frozen model; who has nothing that it knows is not labelled."""
     pooled, values, known = [], [], []
     model.eval()
@@ -45,35 +50,59 @@ def features(
     return torch.cat(pooled), Target(torch.cat(values), torch.cat(known))
 
 
-def fit_head(head: LinearTask, pooled: Tensor, target: Target, seed: int) -> float:
-    """Fit a linear head to features (p d) by L-BFGS with a ridge: the optimum, with no step size to choose.
+def views(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> list[View]:
+    """All that is read first; then, where that is more than one, each modality alone."""
+    alone = [(m,) for m in reads] if len(reads) > 1 else []
+    return [features(model, head, loader, patients, seen) for seen in (tuple(reads), *alone)]
 
+
+def fit_head(head: LinearTask, seen: Sequence[View], seed: int) -> float:
+    """Fit a linear head by L-BFGS with a ridge: the optimum, with no step size to choose.
+
+    Args:
+        head: fresh.
+        seen: the same patients in the same order, as a whole first.
+        seed: of the folds.
     Returns:
         the ridge.
     """
-    ridge = choose_ridge(head, pooled, target, seed)
-    _fit(head, pooled, target, ridge)
+    labelled = torch.cat([pooled[target.mask] for pooled, target in seen])
+    if len(labelled) > 1:
+        head.standardise_by(labelled)
+    ridge = choose_ridge(head, seen, seed)
+    _fit(head, seen, ridge)
     if isinstance(head, SurvivalTask):
-        head.refer_to(head.read(pooled).detach())
+        head.refer_to(head.read(seen[0][0]).detach())
     return ridge
 
 
-def _fit(head: LinearTask, pooled: Tensor, target: Target, ridge: float) -> None:
+def _loss(head: LinearTask, seen: Sequence[View]) -> Tensor:
+    """The mean loss of all views; one in which nobody can be told from another does not count."""
+    total, shares = seen[0][0].new_zeros(()), 0.0
+    for number, (pooled, target) in enumerate(seen):
+        share = (1 - ALONE) if number == 0 else ALONE / (len(seen) - 1)
+        loss = head.loss(head.read(pooled), target)
+        if loss is not None:
+            total, shares = total + share * loss, shares + share
+    return total / max(shares, 1e-9)
+
+
+def _fit(head: LinearTask, seen: Sequence[View], ridge: float) -> None:
     wanted = [p for p in head.parameters() if p.requires_grad]
     search = torch.optim.LBFGS(wanted, lr=1.0, max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         search.zero_grad()
-        loss = head.loss(head.read(pooled), target)
-        total = (loss if loss is not None else pooled.new_zeros(())) + ridge * (head.head.weight**2).sum()
+        total = _loss(head, seen) + ridge * (head.head.weight**2).sum()
         total.backward()
         return total
 
     search.step(closure)  # type: ignore[arg-type]
 
 
-def choose_ridge(head: LinearTask, pooled: Tensor, target: Target, seed: int) -> float:
+def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int) -> float:
     """The ridge under which the patients left out are told best, by the head's own loss."""
+    target = seen[0][1]
     assert isinstance(target.values, Tensor)
     rows = torch.nonzero(target.mask).flatten()
     groups = target.values[rows, 1] if isinstance(head, SurvivalTask) else target.values[rows]
@@ -81,20 +110,25 @@ def choose_ridge(head: LinearTask, pooled: Tensor, target: Target, seed: int) ->
     rarest = int(counts[1] if isinstance(head, SurvivalTask) else counts.min())
     if rarest < FEWEST:
         return FEW_RIDGE
-    fold = _folds(groups.numpy(), seed)
+    fold = torch.full((len(target.mask),), -1)
+    fold[rows] = torch.from_numpy(_folds(groups.numpy(), seed))
 
     def error(ridge: float) -> float:
-        losses = []
+        total = 0.0
         for left_out in range(FOLDS):
-            there, here = rows[torch.from_numpy(fold == left_out)], rows[torch.from_numpy(fold != left_out)]
             fresh = copy.deepcopy(head)
-            _fit(fresh, pooled[here], Target(target.values[here], target.mask[here]), ridge)
+            _fit(fresh, _only(seen, (fold >= 0) & (fold != left_out)), ridge)
             with torch.no_grad():
-                loss = fresh.loss(fresh.read(pooled[there]), Target(target.values[there], target.mask[there]))
-            losses.append(0.0 if loss is None else float(loss))
-        return sum(losses)
+                total += float(_loss(fresh, _only(seen, fold == left_out)))
+        return total
 
     return min(RIDGES, key=error)
+
+
+def _only(seen: Sequence[View], who: Tensor) -> list[View]:
+    """Only the patients for whom who (p,) is True."""
+    kept = [(pooled, target.values, target.mask & who) for pooled, target in seen]
+    return [(pooled, Target(values, mask)) for pooled, values, mask in kept]
 
 
 def _folds(groups: np.ndarray, seed: int) -> np.ndarray:

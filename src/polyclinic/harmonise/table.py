@@ -28,11 +28,6 @@ class TableStandard(BaseModel):
     most: int = Field(default=512, ge=1)
 
 
-def column_of(name: str) -> str:
-    """The column of an event's name: `sex=M` → `sex`."""
-    return name.split("=", 1)[0]
-
-
 def is_of(name: str, columns: Collection[str]) -> bool:
     """Whether an event is of one of the columns, whose own names may hold a `=`."""
     return any(name == column or name.startswith(column + "=") for column in columns)

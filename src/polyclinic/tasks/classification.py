@@ -84,9 +84,6 @@ class ClassificationTask(LinearTask):
         return cells if any(len(cell) > 2 for cell in self.spec.positive) else f"{column} {cells}"
 
     def present(self, probability: float, used: tuple[Modality, ...]) -> Answer:
-        """The probability in words."""
+        """The score, and no words for it: what a score means is said by the evidence of the test patients who had it."""
         what = self.finding()
-        words = "likely" if probability >= 0.8 else "unlikely" if probability <= 0.2 else "not clear"
-        return Answer(
-            f"{what}: {words} (score {probability:.2f})", {"score": round(probability, 4), "finding": what}, used
-        )
+        return Answer(f"{what}: score {probability:.2f}", {"score": round(probability, 4), "finding": what}, used)

@@ -123,10 +123,15 @@ class Task(nn.Module, ABC):
         """The metrics of labelled predictions; NaN where one is not defined."""
 
 
-class LinearTask(Task):
-    """One number of a patient: a linear head on the patient's standardised vector, which says nothing before it is fitted.
+SMALLEST_SPREAD = 0.02
+"""A coordinate that moves less than this share of a vector's spread is noise, and is not blown up."""
 
-    In float32 whatever the model's precision: patients are ranked by it, and bfloat16 would tie them.
+
+class LinearTask(Task):
+    """One number of a patient: a linear head on the patient's normalised vector, which says nothing before it is fitted.
+
+    Where a head is fitted to a backbone, each coordinate is then standardised by the training patients: what all vectors share
+    says nothing of anyone. In float32 whatever the model's precision: patients are ranked by it, and bfloat16 would tie them.
 
     Args:
         name, spec: the task.
@@ -134,9 +139,14 @@ class LinearTask(Task):
         bias: whether the head has an offset.
     """
 
+    mean: Tensor
+    sd: Tensor
+
     def __init__(self, name: str, spec: Any, width: int, bias: bool) -> None:
         super().__init__(name, spec)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("sd", torch.ones(width))
         self.head = nn.Linear(width, 1, bias)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
@@ -144,7 +154,12 @@ class LinearTask(Task):
     def read(self, pooled: Tensor) -> Tensor:
         """(b d) → (b,)."""
         with torch.autocast(pooled.device.type, enabled=False):
-            return self.head(self.norm(pooled.float())).squeeze(1)
+            return self.head((self.norm(pooled.float()) - self.mean) / self.sd).squeeze(1)
+
+    def standardise_by(self, pooled: Tensor) -> None:
+        """Take the mean and spread of each coordinate from the training patients' vectors (p d), at least two."""
+        normed = self.norm(pooled.float())
+        self.mean, self.sd = normed.mean(0), normed.std(0).clamp(min=SMALLEST_SPREAD)
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(b,)"""

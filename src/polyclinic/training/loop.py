@@ -25,7 +25,7 @@ from ..schema import Batch
 from . import checkpoint
 from .checkpoint import InterruptedRunError, RunError
 from .recipe import Recipe, Stage, differing, parts
-from .run import Run, commit, versions, write_json, write_text
+from .run import Run, commit, versions, weights_config, write_json, write_text
 
 Progress = Callable[[int, int, str], None]
 SAVE_EVERY_S = 60.0
@@ -165,7 +165,7 @@ def pretrain(
         save_weights(
             weights.with_name("objective.safetensors"), trained.objective.state_dict(), {"recipe": recipe.name}
         )
-        save_weights(weights, trained.model.state_dict(), recipe.model_dump(mode="json", include={"encoders", "model"}))
+        save_weights(weights, trained.model.state_dict(), weights_config(recipe))
         last.unlink(missing_ok=True)
     return Run.open(run.path)
 

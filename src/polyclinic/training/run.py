@@ -134,7 +134,7 @@ class Run:
     @cached_property
     def backbone(self) -> Run:
         """The pretrained run; of a pretrained run, itself."""
-        return Run.open(self.path / self.adapter["run"]) if self.adapter else self
+        return Run.open((self.path / self.adapter["run"]).resolve()) if self.adapter else self
 
     @property
     def weights(self) -> Path:
@@ -177,7 +177,7 @@ class Run:
             self.recipe.model, self.recipe.encoders, self.fingerprint, self.recipe.seed if seed is None else seed
         )
         if pretrained:
-            load_weights(self.weights, model)
+            load_weights(self.weights, model, weights_config(self.recipe))
         return model.eval()
 
     def cohort(self, path: str | Path | None = None) -> Cohort:
@@ -221,6 +221,11 @@ class Run:
     def __repr__(self) -> str:
         what = f"{self.adapter['task']} by {self.adapter['method']}" if self.adapter else "pretrained"
         return f"Run({self.path}, {what})"
+
+
+def weights_config(recipe: Recipe) -> dict[str, Any]:
+    """What of a recipe decides the shape and the meaning of the weights."""
+    return recipe.model_dump(mode="json", include={"encoders", "model"})
 
 
 def versions() -> dict[str, str]:

@@ -18,7 +18,7 @@ from ..cohort.catalogue import inputs
 from ..harmonise import ImageStandard, harmonise
 from ..harmonise.fingerprint import Fingerprint
 from ..harmonise.loader import Loader
-from ..harmonise.table import column_of
+from ..harmonise.table import is_of
 from ..schema import MissingExtraError, Modality, Payload, Record
 from ..tasks import Predictions
 from ..tasks.segmentation import dice
@@ -107,23 +107,33 @@ def words(study: Study) -> Rows:
 
 def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
     """Each patient's cells (or genes): numbers as their mean with whether they are known, words as 0 and 1."""
-    table: dict[str, dict[str, list[float]]] = {}
-    for name, records in study.of(modality).items():
-        mine = table.setdefault(name, {})
+    column: dict[str, int] = {}
+    table: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    names, columns = tuple[str, ...](), np.zeros(0, dtype=int)
+    for patient, records in study.of(modality).items():
         for record in records:
             payload = study.load(record)
             values = payload.array if modality is Modality.OMICS else payload.array.reshape(-1, 2)[:, 0]
-            for code, value in zip(payload.names, values, strict=True):
-                if column_of(code) not in study.exclude and np.isfinite(value):
-                    mine.setdefault(code, []).append(float(value))
-    known = [table[p] for p in study.train if p in table]
-    having = Counter(code for row in known for code in row)
+            if payload.names != names:  # the genes of one table are the same for all
+                names, columns = (
+                    payload.names,
+                    np.array([column.setdefault(n, len(column)) for n in payload.names], int),
+                )
+            known = np.isfinite(values)
+            table.setdefault(patient, []).append((columns[known], values[known].astype(float)))
+    total, count = np.zeros((len(table), len(column))), np.zeros((len(table), len(column)))
+    for row, mine in enumerate(table.values()):
+        for where, values in mine:
+            np.add.at(total[row], where, values)
+            np.add.at(count[row], where, 1)
+    training = count[_among(list(table), study.train)] > 0
     # A code of one patient would name them; a gene counts where all were measured for it.
-    fewest = len(known) if modality is Modality.OMICS else 2
-    codes = sorted(code for code, patients in having.items() if patients >= fewest)
-    values = np.array([[float(np.mean(row[c])) if c in row else np.nan for c in codes] for row in table.values()])
-    values = values.reshape(len(table), len(codes))
-    return Rows(values, list(table))
+    fewest = max(1, len(training)) if modality is Modality.OMICS else 2
+    having = training.sum(0)
+    codes = sorted(c for c, at in column.items() if having[at] >= fewest and not is_of(c, study.exclude))
+    kept = np.array([column[c] for c in codes], dtype=int)
+    with np.errstate(invalid="ignore"):
+        return Rows((total / count)[:, kept].reshape(len(table), len(codes)), list(table))
 
 
 def _among(patients: Sequence[str], chosen: Sequence[str]) -> np.ndarray:

@@ -22,7 +22,7 @@ from ..schema import Figure, Modality, PolyclinicError
 from ..tasks import Classification, Predictions, Segmentation, Survival
 from ..training import Run
 from ..training.recipe import parts
-from ..training.run import write_json
+from ..training.run import file_hash, write_json
 from . import baselines
 from .discrimination import DRAWS, PRIMARY, EvidenceError, difference, figure, shown, usable
 from .struck import DISEASE_WORDS, Struck
@@ -160,6 +160,8 @@ def cells_of(
 ) -> list[Cell]:
     """The cells of a recipe: for each task the most labels first, X-ray alone beside everything, notes without disease words.
 
+    In case the time is short, what takes long comes late among its like.
+
     Args:
         run: pretrained.
         tasks: which; by default all that can be compared.
@@ -171,13 +173,14 @@ def cells_of(
             continue
         reads = tuple(m for m in Modality if m in (spec.inputs or tuple(run.recipe.encoders)))
         for place, count in enumerate((counts or {}).get(name, FEW_LABELS[spec.kind])):
-            ranked.append((place * 10, Cell(name, reads, count)))
+            rank = place * (1 if isinstance(spec, Survival) else 10)
+            ranked.append((rank + (2 if isinstance(spec, Segmentation) else 0), Cell(name, reads, count)))
             if spec.kind == "classification" and len(reads) > 1 and Modality.IMAGE in reads:
-                ranked.append((place * 10 + 1, Cell(name, (Modality.IMAGE,), count)))
+                ranked.append((rank + 1, Cell(name, (Modality.IMAGE,), count)))
                 if Modality.TEXT in reads and place == 0:
-                    ranked.append((place * 10 + 2, Cell(name, reads, count, struck=True)))
+                    ranked.append((rank + 3, Cell(name, reads, count, struck=True)))
             elif spec.kind == "survival" and {Modality.TABLE, Modality.OMICS} <= set(reads) and place == 0:
-                ranked.append((place * 10 + 1, Cell(name, (Modality.TABLE,), count)))
+                ranked.append((rank + 1, Cell(name, (Modality.TABLE,), count)))
     return [cell for _, cell in sorted(ranked, key=lambda pair: pair[0])]
 
 
@@ -193,6 +196,7 @@ def compare(
     steps: int | None = None,
     budget_s: float | None = None,
     draws: int = DRAWS,
+    adapted: Sequence[Run] = (),
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare the arms, cell by cell, and write `<run>/evidence/comparison.json`.
@@ -206,6 +210,7 @@ def compare(
         steps: optimiser steps of each adaptation; by default by task.
         budget_s: no new cell is begun after it; what is left is listed in `skipped`.
         draws: resamples.
+        adapted: runs that `adapt` made of this one and this cohort: what a cell asks of them is not made again.
         progress: called with done, all, what.
     Raises:
         EvidenceError: no such task or arm.
@@ -226,7 +231,7 @@ def compare(
         tell = lambda arm, number=number, cell=cell, what=what: (
             progress and progress(number, len(todo), f"{cell.task}: {what}, {arm}")
         )
-        made, missing = _cell(run, catalogue, cell, arms, seed, steps, draws, tell)
+        made, missing = _cell(run, catalogue, cell, arms, seed, steps, draws, adapted, tell)
         rows += made
         skipped += missing
     if progress:
@@ -258,6 +263,7 @@ def _cell(
     seed: int | None,
     steps: int | None,
     draws: int,
+    adapted: Sequence[Run],
     tell: Callable[[str], object],
 ) -> tuple[list[Row], list[Skipped]]:
     spec = run.recipe.tasks[cell.task]
@@ -274,10 +280,11 @@ def _cell(
                 learned = learned or _labelled(run, seen, cell, seed)
                 answers[arm] = usable(_baseline(run, seen, cell, learned, _asked(run, seen, cell, answers)))
             else:
-                made = adapt(
+                made = _made(run, cell, arm, seed, steps, adapted) or adapt(
                     run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
                 )  # fmt: skip
                 learned, trained[arm] = tuple(made.adapter["labelled"]), made.adapter.get("steps", 0)
+                start = time.monotonic() - made.adapter["seconds"]
                 answers[arm] = usable(predict(made, seen))
             seconds[arm] = round(time.monotonic() - start, 2)
         except PolyclinicError as error:
@@ -295,10 +302,21 @@ def _cell(
             Row(
                 cell.task, arm, tuple(m.value for m in cell.inputs), len(learned), cell.struck,
                 figure(metric, answers[arm], run.split.hash, draws=draws), over.get("scratch"), over.get("baseline"),
-                seconds[arm], "; ".join(filter(None, (note, _longer(arm, trained)))),
+                seconds[arm], note if arm in PRETRAINED else _longer(arm, trained),
             )
         )  # fmt: skip
     return rows, missing
+
+
+def _made(run: Run, cell: Cell, arm: str, seed: int | None, steps: int | None, adapted: Sequence[Run]) -> Run | None:
+    """Of the adapted runs the one that is this arm of a cell with all labels; None where there is none."""
+    wanted = (cell.task, arm, list(cell.inputs), run.recipe.seed if seed is None else seed)
+    for one in adapted if cell.labels is None and not cell.struck else ():
+        about = one.adapter
+        same = (about["task"], about["method"], about["inputs"], about["seed"]) == wanted
+        if same and steps in (None, about.get("steps")) and about["backbone"] == file_hash(run.weights):
+            return one
+    return None
 
 
 def _longer(arm: str, steps: Mapping[str, int]) -> str:

@@ -92,7 +92,7 @@ def _line(row: Row, gains: Scale, summary: Summary) -> list[str]:
 
 def _notes(rows: Sequence[Row], summary: Summary) -> str:
     """What a reader must know of a cell, once each."""
-    found = {row.note: f"{_cell_key(row)}.note" for row in reversed(rows) if row.note}
+    found = {row.note: f"{row_key(row)}.to_know" for row in reversed(rows) if row.note}
     return "".join(small(f"To know: {summary.said(key, note)}.") for note, key in found.items())
 
 
