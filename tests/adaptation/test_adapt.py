@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, open_adapted, predict
-from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _batch, _orders
+from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _batch, _orders, _steps
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import TaskError
@@ -215,6 +215,12 @@ def test_from_scratch_a_segmentation_is_given_longer(tiny_run: Run, tmp_path: Pa
     made = lambda task, method: adapt(tiny_run, task, method, into=tmp_path / f"{task}-{method}").adapter["steps"]
     assert {m: made("hippocampus", m) for m in ("probe", "scratch")} == {"probe": 1, "scratch": 2}
     assert {m: made("finding", m) for m in ("lora", "scratch")} == {"lora": 2, "scratch": 2}
+
+
+def test_of_few_labels_a_backbone_is_not_taught_for_long() -> None:
+    assert [_steps("survival", "lora", n) for n in (1, 24, 160, 1000)] == [1, 6, 40, 40]
+    assert _steps("survival", "scratch", 24) == 40
+    assert _steps("segmentation", "lora", 4) == 60
 
 
 def test_a_probability_is_among_patients_like_the_training_ones(tiny_run: Run, tmp_path: Path) -> None:

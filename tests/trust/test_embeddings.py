@@ -76,3 +76,14 @@ def test_a_map_of_many_is_a_drawn_part_of_them(tiny_run: Run, tiny_cohort: Cohor
     assert made.asked == len(tiny_run.split.test)
     assert made.patient == embedding_map(tiny_run, tiny_cohort, most=4).patient
     assert set(embedding_map(tiny_run, tiny_cohort, most=4, seed=1).patient) != set(made.patient)
+
+
+def test_centred_every_modality_lies_about_its_own_mean(tiny_run: Run, tiny_cohort: Cohort) -> None:
+    plain, centred = (embedding_map(tiny_run, tiny_cohort, centred=c) for c in (False, True))
+    assert (plain.patient, plain.modality) == (centred.patient, centred.modality)
+    means = lambda found: np.array(
+        [found.points[np.array(found.modality) == m].mean(0) for m in sorted(set(found.modality))]
+    )
+    assert np.abs(means(centred)).max() < 1e-6
+    assert np.abs(means(plain)).max() > 1e-2
+    assert centred.explained < plain.explained

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import shutil
 import time
@@ -38,6 +39,8 @@ AFTER_PROBE = 0.25
 STEPS = {"segmentation": 60, "classification": 40, "survival": 40}
 PATIENTS = {"segmentation": 2, "classification": 16, "survival": 32}
 """Patients a step; a survival's are compared with each other."""
+ROUNDS = 8
+"""How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
 SCRATCH = {"segmentation": 2, "classification": 1, "survival": 1}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
@@ -149,7 +152,7 @@ def adapt(
         labels: how many labelled training patients may be used; None for all. Fewer are always among more.
         cohort: where it lies now; by default where it lay.
         seed: of the labels' order and the head; by default the recipe's.
-        steps: optimiser steps; by default by task, and for a segmentation from scratch twice as many.
+        steps: optimiser steps; by default by task, labels and method.
         inputs: the modalities that may be read; by default the task's.
         into: the folder of the new run; by default below the run.
         progress: called with done, all, what.
@@ -169,7 +172,7 @@ def adapt(
     loader = run.loader(catalogue, run.split.train, (task,))
     chosen = labelled(loader, task, labels, seed, reads)
     kind = run.recipe.tasks[task].kind
-    steps = steps or STEPS[kind] * (SCRATCH[kind] if method == "scratch" else 1)
+    steps = steps or _steps(kind, method, len(chosen))
     plan = Plan(run, task, method, reads, loader, chosen, seed, steps)
     if method != "scratch" and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
@@ -180,6 +183,13 @@ def adapt(
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
     place = Path(into) if into is not None else run.path / f"adapted/{task}-{method}-{len(chosen)}-{seed}{own}"
     return _write(plan, place, model, head, learned)
+
+
+def _steps(kind: str, method: str, patients: int) -> int:
+    """How many steps, where nobody says."""
+    if method == "scratch":
+        return STEPS[kind] * SCRATCH[kind]
+    return STEPS[kind] if kind == "segmentation" else min(STEPS[kind], math.ceil(ROUNDS * patients / PATIENTS[kind]))
 
 
 def labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: Sequence[Modality]) -> list[str]:

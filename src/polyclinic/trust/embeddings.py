@@ -29,6 +29,7 @@ class EmbeddingMap:
         explained: the share of variance that the plane keeps; NaN for t-SNE.
         split: the split's hash; the points are of its test side.
         asked: how many patients there were to choose from; more than are shown where a map of all would be too full.
+        centred: whether each modality's points lie about their own mean.
     """
 
     points: np.ndarray
@@ -39,6 +40,7 @@ class EmbeddingMap:
     explained: float
     split: str
     asked: int = 0
+    centred: bool = False
 
 
 MOST_PATIENTS = 1000
@@ -77,6 +79,7 @@ def embedding_map(
     patients: Sequence[str] | None = None,
     method: Literal["pca", "tsne"] = "pca",
     most: int = MOST_PATIENTS,
+    centred: bool = False,
     seed: int = 0,
 ) -> EmbeddingMap:
     """The map of a pretrained run's shared space.
@@ -88,6 +91,8 @@ def embedding_map(
         patients: who; by default the test side.
         method: see `flatten`.
         most: patients; of more so many are drawn by the seed.
+        centred: take each modality's mean off first. Modalities lie apart in a contrastive space whatever they show (Liang et al. 2022),
+            and beside that distance the patients' cannot be seen.
         seed: of the draw and of t-SNE.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
@@ -98,12 +103,14 @@ def embedding_map(
     names = findings(run, catalogue, task)
     order = [m for m in Modality if m in found]
     who = tuple(p for m in order for p in found[m][0])
-    vectors = np.concatenate([found[m][1] for m in order]) if order else np.zeros((0, 1))
+    vectors = (
+        np.concatenate([found[m][1] - centred * found[m][1].mean(0) for m in order]) if order else np.zeros((0, 1))
+    )
     points, explained = flatten(vectors, method, seed)
     words = tuple(names.get(p, "unlabelled") for p in who)
     kinds = tuple(m.value for m in order for _ in found[m][0])
     used = "t-SNE" if method == "tsne" and len(who) >= 10 else "principal components"
-    return EmbeddingMap(points, who, kinds, words, used, explained, run.split.hash, len(asked))
+    return EmbeddingMap(points, who, kinds, words, used, explained, run.split.hash, len(asked), centred)
 
 
 def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, str]:

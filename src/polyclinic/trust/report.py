@@ -176,7 +176,7 @@ def gather(
         comparison=comparison,
         evidence=tuple(evidence),
         curves=curves,
-        maps=(embedding_map(run, catalogue),),
+        maps=tuple(embedding_map(run, catalogue, centred=centred) for centred in (False, True)),
         retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
         overlays=masks,
         words=called,

@@ -23,7 +23,7 @@ LEAD = lead(
 ARMS_EXPLAINED = small(
     "Linear probe: the pretrained network stays as it is, and only a last layer learns (for regions, the layers that "
     "draw them). LoRA: small additions to the network's weights learn too. From scratch: the same network with random "
-    "weights to begin with, the same labels and the same number of steps."
+    "weights to begin with and the same labels, trained for at least as many steps."
 )
 
 

@@ -77,8 +77,8 @@ def _together(inputs: ReportInputs, about: Mapping[str, Any], summary: Summary) 
     listed = table("Patients with each combination of records", ("they have", "patients"), rows, (1,))
     shown = "" if len(patterns) <= MOST_PATTERNS else "<p>Rarer combinations stand in the list below.</p>"
     return (
-        f'<h3>Which records patients have together</h3>{TOGETHER}<div class="grid2"><div>{plot}</div>'
-        f"<div>{_lacking(inputs, about['patients'], sizes, summary)}</div></div>{shown}"
+        f"<h3>Which records patients have together</h3>{TOGETHER}{plot}{shown}"
+        f"{_lacking(inputs, about['patients'], sizes, summary)}"
         f"{details('Every combination, as a list', listed)}"
     )
 

@@ -25,6 +25,9 @@ MAP = lead(
     "have no unit, and only who is near whom means anything. Groups by kind of record mean that the model tells kinds "
     "apart; groups by finding within a kind mean that it tells patients apart, which is what is wanted."
 )
+CENTRED = small(
+    "The same points, with what sets the kinds of records apart taken off: what is left tells patients apart."
+)
 OBJECTIVES = {
     "contrastive": "contrastive: which two records are of the same patient",
     "masked": "masked: what stood in the part of a record that was hidden",
@@ -126,7 +129,8 @@ def _map(found: EmbeddingMap, key: str, inputs: ReportInputs, summary: Summary) 
     if np.isfinite(found.explained):
         kept = summary.shown(f"{key}.explained", found.explained, f"{found.explained:.0%}", what="share of variance")
         said += f"; the two directions keep {kept} of the spread"
-    return f'<div class="grid2">{left}{right}</div>{small(f"Flattened by {escape(found.method)}: {said}.")}'
+    before = f"<h3>Each kind of record about its own mean</h3>{CENTRED}" if found.centred else ""
+    return f'{before}<div class="grid2">{left}{right}</div>{small(f"Flattened by {escape(found.method)}: {said}.")}'
 
 
 def _coloured(
