@@ -46,7 +46,7 @@ encoders:
     fewest: 2
     exclude: [in_icu, intubated, licence, accession, location, site, date, view, went_icu]
   omics:  {kind: programmes, genes: 256, width: 32, depth: 1, heads: 2}
-model: {kind: two_tower, width: 32, embedding: 32, fusion: {kind: intermediate, style: self_attention, depth: 1, heads: 2}}
+model: {kind: two_tower, width: 32, embedding: 32, centre: true, fusion: {kind: intermediate, style: self_attention, depth: 1, heads: 2}}
 tasks:
   finding:     {kind: classification, column: finding, positive: [COVID-19], inputs: [image, text, table]}
   hippocampus: {kind: segmentation, structure: hippocampus, classes: [anterior, posterior], inputs: [volume]}

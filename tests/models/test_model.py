@@ -95,6 +95,35 @@ def test_a_unified_models_towers_end_behind_it(fusion: Early | Intermediate | La
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_a_centred_space_takes_off_what_patients_share() -> None:
+    model = model_of(TwoTower(width=16, embedding=8, fusion=SMALL, centre=True))
+    plain = model_of(two_tower())
+    batch = phantom.batch(STANDARDS, {f"p{i}": {IMAGE: 1} for i in range(12)})
+    vectors = lambda: model.towers(model.encode(batch))[IMAGE].vectors
+    assert torch.equal(vectors(), plain.towers(plain.encode(batch))[IMAGE].vectors)  # before it has seen anyone
+    model.train()
+    for _ in range(3):
+        vectors()
+    model.eval()
+    alike = lambda v: float((v @ v.T).detach().mean())
+    assert alike(vectors()) < 0.1 < alike(plain.towers(plain.encode(batch))[IMAGE].vectors)
+    assert torch.equal(vectors(), vectors())  # an answer changes nothing
+
+
+def test_centred_or_not_nobody_depends_on_who_else_is_in_a_training_batch() -> None:
+    model = model_of(TwoTower(width=16, embedding=8, fusion=SMALL, centre=True)).train()
+    many = phantom.batch(STANDARDS, {f"p{i}": {IMAGE: 1, TEXT: 1} for i in range(5)})
+    alone = phantom.batch(STANDARDS, {"p0": {IMAGE: 1, TEXT: 1}})
+    model.towers(model.encode(many))
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    found = []
+    for batch in (many, alone):
+        model.load_state_dict(before)
+        found.append({m: t.vectors[0] for m, t in model.towers(model.encode(batch)).items()})
+    for m in (IMAGE, TEXT):
+        torch.testing.assert_close(found[0][m], found[1][m], atol=1e-5, rtol=1e-5)
+
+
 def test_the_two_differ_in_where_the_bag_is_pooled_and_in_nothing_else() -> None:
     batch = phantom.batch(STANDARDS, {"a": {IMAGE: 1, TEXT: 1}, "b": {IMAGE: 1}})
     one, other = model_of(two_tower()), model_of(Unified(width=16, embedding=8, fusion=SMALL))

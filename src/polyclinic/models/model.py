@@ -26,12 +26,15 @@ class ModelFields(BaseModel, ABC):
         width: d of the fusion.
         embedding: e of the space in which modalities are compared.
         fusion: how they meet.
+        centre: take a running mean of its vectors off each modality's before they are compared. What all patients share says
+            nothing of anyone, and keeps modalities apart (Liang et al. 2022); CLIP has no such thing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     width: int = Field(default=128, ge=8)
     embedding: int = Field(default=128, ge=8)
     fusion: FusionSpec = Intermediate()
+    centre: bool = False
 
     @abstractmethod
     def build(self, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int) -> Model:
@@ -45,6 +48,31 @@ def seeded(seed: int, name: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(number)  # and not torch.manual_seed, which would seed the accelerators too
         yield
+
+
+class Centre(nn.Module):
+    """Takes a mean off that it keeps while training: of all vectors so far, then of about the last `SPAN` batches.
+
+    The mean is of earlier batches, so that no patient's vector depends on who else is in the batch.
+    """
+
+    SPAN = 5.0
+    mean: Tensor
+    batches: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """(p e) → (p e)."""
+        centred = vectors - self.mean
+        if self.training and len(vectors):
+            with torch.no_grad():
+                self.batches += 1
+                self.mean += (vectors.mean(0) - self.mean) / self.batches.clamp(max=self.SPAN)
+        return centred
 
 
 class Model(nn.Module, ABC):
@@ -65,6 +93,7 @@ class Model(nn.Module, ABC):
         self.encoders, self.bridge, self.project = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
         self.name = nn.ParameterDict()
         self.width, self.embedding = spec.width, spec.embedding
+        self.centre = nn.ModuleDict()
         for modality in (m for m in Modality if m in encoders):
             with seeded(seed, modality.value):
                 own = encoders[modality] if self.own_trunks else encoders[modality].model_copy(update={"depth": 0})
@@ -73,6 +102,8 @@ class Model(nn.Module, ABC):
                 self.bridge[modality.value] = nn.Linear(encoder.width, spec.width)
                 self.name[modality.value] = nn.Parameter(torch.randn(spec.width) * 0.1)
                 self.project[modality.value] = nn.Linear(spec.width, spec.embedding)
+                if spec.centre:
+                    self.centre[modality.value] = Centre(spec.embedding)
         with seeded(seed, "fusion"):
             self.fusion: Fusion = spec.fusion.build(spec.width)
 
@@ -114,8 +145,10 @@ class Model(nn.Module, ABC):
         out = {}
         for modality in (m for m in Modality if m in tokens):
             there = torch.nonzero(tokens[modality].lengths > 0).flatten()
-            vectors = self.project[modality.value](self.pool(tokens[modality])[there])
-            out[modality] = Tower(F.normalize(vectors.float(), dim=1), there)
+            vectors = self.project[modality.value](self.pool(tokens[modality])[there]).float()
+            if modality.value in self.centre:
+                vectors = self.centre[modality.value](vectors)
+            out[modality] = Tower(F.normalize(vectors, dim=1), there)
         return out
 
 
