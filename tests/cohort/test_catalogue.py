@@ -170,7 +170,8 @@ def test_a_record_of_another_catalogue_is_not_loaded(tiny_cohort: Cohort) -> Non
 def test_a_description_counts_patients_and_what_is_missing() -> None:
     found = [
         record("a", patient="P1", attributes={"sex": "F", "age": 50.0, "finding": "x"}),
-        record("b", patient="P1", modality=Modality.IMAGE, kind="CR", attributes={}),
+        record("b", patient="P1", modality=Modality.IMAGE, kind="CR", attributes={}, site="A"),
+        record("e", patient="P1", modality=Modality.IMAGE, kind="CR", attributes={}, site="A"),
         record("c", patient="P2", attributes={"sex": "M", "age": 70.0, "finding": "y"}, site="A"),
         record("d", patient="P3", modality=Modality.IMAGE, kind="CR", attributes={}),
         record(
@@ -178,14 +179,15 @@ def test_a_description_counts_patients_and_what_is_missing() -> None:
         ),
     ]
     told = describe(found, [Rejected("x", "an empty file", "", "")])
-    assert (told["patients"], told["records"], told["masks"], told["rejected"]) == (3, 5, 1, 1)
-    assert told["modality"] == {"table": 2, "image": 2}
+    assert (told["patients"], told["records"], told["masks"], told["rejected"]) == (3, 6, 1, 1)
+    assert told["modality"] == {"image": 3, "table": 2}
+    assert told["patients_by_site"] == {"A": 2}
     assert told["missingness"] == {"image+table": 1, "table": 1, "image": 1}
     assert told["sex"] == {"F": 1, "M": 1, "unknown": 1}
     assert told["age"] == {"n": 2, "q05": 50.0, "median": 70.0, "q95": 70.0}
     assert told["columns"]["finding"] == {"x": 1, "y": 1}
     assert json.dumps(told)
-    assert [r.id for r in inputs(found)] == ["a", "b", "c", "d"]
+    assert [r.id for r in inputs(found)] == ["a", "b", "e", "c", "d"]
     assert signatures(found) == {"P1": "image+table", "P2": "table", "P3": "image"}
 
 

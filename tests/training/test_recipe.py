@@ -152,7 +152,15 @@ def fits(value: Any, at: dict[str, Any], defs: dict[str, Any]) -> bool:
         return any(fits(value, one, defs) for one in at["anyOf"])
     if "oneOf" in at:
         return sum(fits(value, one, defs) for one in at["oneOf"]) == 1
-    kinds = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float), "null": type(None)}
+    kinds = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "boolean": bool,
+        "integer": int,
+        "number": (int, float),
+        "null": type(None),
+    }
     if "type" in at and not isinstance(value, kinds[at["type"]]):
         return False
     if ("enum" in at and value not in at["enum"]) or ("const" in at and value != at["const"]):

@@ -91,6 +91,8 @@ def describe(path: CohortPath) -> Reply:
         "",
         table("kinds", ("kind", "#records"), list(found["kind"].items())[:20]),
     ]
+    sites = list(found["patients_by_site"].items())
+    shown += ["", table("the largest sites", ("site", "#patients"), sites)] if sites else []
     columns = [
         (name, ", ".join(f"{cell} {n}" for cell, n in cells.items()))
         for name, cells in sorted(found["columns"].items())

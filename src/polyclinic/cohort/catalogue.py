@@ -42,8 +42,8 @@ class Cohort:
         CohortError: there is no catalogue.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
         self._records: list[Record] | None = None
         self._roots: dict[str, Path] = {}
 
@@ -271,7 +271,9 @@ def describe(found: Sequence[Record], set_aside: Sequence[Rejected] = ()) -> dic
         "masks": sum(bool(r.attributes.get("mask_of")) for r in found),
         "sex": dict(Counter(sex.values()).most_common()) | {"unknown": len(every) - len(sex)},
         "age": {"n": len(ages), "q05": quantile(0.05), "median": quantile(0.5), "q95": quantile(0.95)},
-        "site": dict(Counter(r.site for r in found if r.site).most_common(20)),
+        "patients_by_site": dict(
+            Counter(s for s, _ in sorted({(r.site, r.patient) for r in found if r.site})).most_common(20)
+        ),
         "columns": {name: dict(count.most_common(8)) for name, count in columns.items() if len(count) <= 60},
         "rejected": len(set_aside),
         "rejected_reasons": dict(Counter(r.found for r in set_aside).most_common()),

@@ -82,7 +82,8 @@ def _people(run: Run, cohort: Cohort) -> str:
             f"{len(train)} training patients; {len(run.split.test)} others were kept for testing",
             "sex: " + ", ".join(f"{k} {n}" for k, n in about["sex"].items()),
             f"median age: {known}",
-            "sites: " + (", ".join(f"{k} {n}" for k, n in list(about["site"].items())[:12]) or "not recorded"),
+            "sites: "
+            + (", ".join(f"{k} {n}" for k, n in list(about["patients_by_site"].items())[:12]) or "not recorded"),
             "what they have: " + ", ".join(f"{k} {n}" for k, n in list(about["missingness"].items())[:12]),
         ]
     )
