@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from polyclinic.adaptation import adapt, predict
 from polyclinic.cohort import Cohort, CohortError
+from polyclinic.models import TwoTower, WeightsError
 from polyclinic.training import Run, RunError
-from polyclinic.training.run import file_hash, write_json, write_text
+from polyclinic.training.run import file_hash, weights_config, write_json, write_text
 
 
 @pytest.fixture
@@ -45,6 +47,28 @@ def test_an_adapter_of_another_backbone(moved: Run) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(RunError, match="an adapter of another backbone"):
         Run.open(moved.path)
+
+
+def test_weights_of_a_recipe_that_was_changed_beside_them(tiny_run: Run, tmp_path: Path) -> None:
+    """The shapes still fit; what the numbers mean does not."""
+    place = tmp_path / "tiny"
+    shutil.copytree(tiny_run.path, place, ignore=shutil.ignore_patterns("adapted", "comparison", "cache"))
+    recipe = place / "recipe.yaml"
+    data = yaml.safe_load(recipe.read_text())
+    data["model"]["fusion"]["heads"] = 4
+    recipe.write_text(yaml.safe_dump(data))
+    with pytest.raises(WeightsError, match="another configuration"):
+        Run.open(place).model()
+
+
+def test_a_default_that_is_new_leaves_old_weights_theirs(tiny_run: Run) -> None:
+    class Wider(TwoTower):
+        later: bool = False
+
+    recipe = tiny_run.recipe
+    wider = recipe.model_copy(update={"model": Wider(**recipe.model.model_dump())})
+    assert weights_config(wider) == weights_config(recipe)
+    assert weights_config(recipe)["kinds"]["image"] == "vit"
 
 
 def test_an_adapted_run_without_its_weights(moved: Run) -> None:

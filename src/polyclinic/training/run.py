@@ -224,8 +224,13 @@ class Run:
 
 
 def weights_config(recipe: Recipe) -> dict[str, Any]:
-    """What of a recipe decides the shape and the meaning of the weights."""
-    return recipe.model_dump(mode="json", include={"encoders", "model"})
+    """What of a recipe decides the shape and the meaning of the weights; a default that a later version adds is not in it."""
+    model = recipe.model
+    kinds = {m.value: spec.kind for m, spec in recipe.encoders.items()} | {
+        "model": model.kind,
+        "fusion": model.fusion.kind,
+    }
+    return {"kinds": kinds, **recipe.model_dump(mode="json", include={"encoders", "model"}, exclude_defaults=True)}
 
 
 def versions() -> dict[str, str]:
