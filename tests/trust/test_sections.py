@@ -15,9 +15,9 @@ from polyclinic.schema import Figure, Rejected
 from polyclinic.trust.calibration import Bin, Calibration
 from polyclinic.trust.comparison import Comparison, Row, Skipped, verdict
 from polyclinic.trust.embeddings import EmbeddingMap
-from polyclinic.trust.evaluate import Evidence
+from polyclinic.trust.evidence import Evidence
+from polyclinic.trust.inputs import Curve, ReportInputs
 from polyclinic.trust.overlays import Overlay
-from polyclinic.trust.report import Curve, ReportInputs
 from polyclinic.trust.retrieval import Candidate, RetrievalExample
 from polyclinic.trust.sections import whole
 from polyclinic.trust.subsets import Subset

@@ -12,7 +12,8 @@ from pydantic import Field
 from ..schema import Payload, Record
 from . import image, omics, signal, table, text, volume
 from .cache import Cache
-from .fingerprint import Fingerprint, fit
+from .fingerprint import Fingerprint
+from .fitting import fit
 from .geometry import GridError, points_back, points_forth, way_back
 from .image import ImageStandard
 from .omics import OmicsStandard

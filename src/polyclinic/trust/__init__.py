@@ -8,9 +8,11 @@ from .card import card
 from .comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
 from .discrimination import EvidenceError, bootstrap, difference, figure, figures
 from .embeddings import EmbeddingMap, embedding_map
-from .evaluate import Evidence, evaluate
+from .evaluate import evaluate
+from .evidence import Evidence
+from .inputs import Curve, ReportInputs, curves_of
 from .overlays import Overlay, overlays
-from .report import Curve, ReportInputs, curves_of, gather, write_report
+from .report import gather, write_report
 from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
 

@@ -10,7 +10,7 @@ from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
 from .comparison import interval
-from .evaluate import Evidence
+from .evidence import Evidence
 
 NOT_FOR = (
     "Not a medical device, and validated for no clinical use: no answer of it may decide about a person's care.",

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..comparison import Row
+from ..inputs import ReportInputs
 from ..page import Section, page
-from ..report import ReportInputs
 from ..summary import Summary
 from . import alone, comparison, evidence, origin, population, pretraining, verdict
 

@@ -8,10 +8,10 @@ from html import escape
 
 from ...schema import Figure, Modality
 from ..comparison import Row
-from ..evaluate import Evidence
+from ..evidence import Evidence
+from ..inputs import ReportInputs
 from ..page import Column, Section, small, strips, warning
 from ..plots import ARM_WORDS, ARMS, PLAIN, UNIT, Look, strip, strip_axis
-from ..report import ReportInputs
 from ..summary import Summary
 from .comparison import row_key
 from .evidence import subset_key

@@ -7,9 +7,9 @@ from html import escape
 from itertools import groupby
 
 from ..comparison import Row
+from ..inputs import ReportInputs
 from ..page import Column, Section, details, lead, small, strips, table, verbatim
 from ..plots import ARM_WORDS, ARMS, UNIT, legend, reach_of, strip, strip_axis
-from ..report import ReportInputs
 from ..summary import Summary
 from ..svg import Scale
 from .words import BASELINES, METRICS, capital, chance_of, headed, joined, metric_name, short_metric, task_name

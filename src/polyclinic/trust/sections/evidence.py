@@ -6,12 +6,12 @@ import math
 from html import escape
 
 from ...schema import Figure
-from ..evaluate import Evidence
+from ..evidence import Evidence
+from ..inputs import ReportInputs
 from ..overlays import Overlay
 from ..page import Column, Section, details, lead, small, strips, table, verbatim
 from ..pictures import label_colour, masked
 from ..plots import UNIT, reliability, strip, strip_axis
-from ..report import ReportInputs
 from ..subsets import Subset
 from ..summary import Summary
 from .words import METHODS, METRICS, capital, chance_of, evidence_key, headed, joined, metric_name, short_metric

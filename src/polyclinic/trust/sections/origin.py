@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from html import escape
 
 from ..card import NOT_FOR
+from ..inputs import ReportInputs
 from ..page import Section, details, lead, mono, table, verbatim
-from ..report import ReportInputs
 from ..summary import Summary
 
 

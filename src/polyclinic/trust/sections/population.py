@@ -7,9 +7,9 @@ from html import escape
 from typing import Any
 
 from ...schema import Modality
+from ..inputs import ReportInputs
 from ..page import Section, details, lead, small, table, verbatim
 from ..plots import upset
-from ..report import ReportInputs
 from ..summary import Summary
 from .words import capital, joined, plain, read_as
 

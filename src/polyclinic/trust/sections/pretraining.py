@@ -9,10 +9,10 @@ from html import escape
 import numpy as np
 
 from ..embeddings import EmbeddingMap
+from ..inputs import Curve, ReportInputs
 from ..page import Section, lead, small, verbatim, warning
 from ..pictures import png
 from ..plots import MODALITIES, UNLABELLED, Look, curve, legend, looks, scatter
-from ..report import Curve, ReportInputs
 from ..retrieval import Candidate, RetrievalExample
 from ..summary import Summary
 from .words import capital, chance_of, evidence_key, patients, read_as

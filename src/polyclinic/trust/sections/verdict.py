@@ -10,10 +10,10 @@ from typing import Literal
 from ...schema import Figure
 from ..comparison import Comparison, Verdict
 from ..comparison import verdict as judge
-from ..evaluate import Evidence
+from ..evidence import Evidence
+from ..inputs import ReportInputs
 from ..page import Section, lead, mono, small, table, verbatim, warning
 from ..plots import UNIT, strip
-from ..report import ReportInputs
 from ..summary import Summary
 from ..svg import mark, ornament
 from .words import (

@@ -7,9 +7,9 @@ from html import escape
 
 from ...schema import Figure
 from ..discrimination import CHANCE
-from ..evaluate import Evidence
+from ..evidence import Evidence
+from ..inputs import ReportInputs
 from ..page import verbatim
-from ..report import ReportInputs
 from ..summary import Summary
 
 METRICS: Mapping[str, tuple[str, str]] = {

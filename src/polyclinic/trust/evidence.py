@@ -1,0 +1,92 @@
+"""Evidence: what was measured of a run, as a value that is written beside it and read again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..schema import Figure
+from ..training.run import write_json
+from .calibration import Bin, Calibration
+from .comparison import figure_of, interval, plain
+from .discrimination import EvidenceError
+from .subsets import Subset
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was measured of a run on its test side.
+
+    Args:
+        run: its folder's name.
+        task: what it answers; "retrieval" for a pretrained run.
+        kind: of the task.
+        method: how it was adapted; "pretrained" where it was not.
+        inputs: the modalities that it reads.
+        labels: how many labelled patients it learned from.
+        split: the split's hash.
+        weights: the backbone's hash.
+        figures: the metrics.
+        calibration: of a classification.
+        subsets: the metric with each subset of the inputs.
+    """
+
+    run: str
+    task: str
+    kind: str
+    method: str
+    inputs: tuple[str, ...]
+    labels: int
+    split: str
+    weights: str
+    figures: tuple[Figure, ...]
+    calibration: Calibration | None = None
+    subsets: tuple[Subset, ...] = ()
+
+    @classmethod
+    def open(cls, path: str | Path) -> Evidence:
+        """Read `evidence.json`, or that of a run's folder."""
+        place = Path(path)
+        data = json.loads((place / "evidence/evidence.json" if place.is_dir() else place).read_text())
+        known = data["calibration"]
+        measured = known and Calibration(
+            tuple(Bin(**b) for b in known["bins"]),
+            tuple(figure_of(f) for f in known["figures"]),
+            known["n"],
+            known["note"],
+        )
+        parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
+        made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
+        return cls(**{**data, **made, "inputs": tuple(data["inputs"])})
+
+    def write(self, folder: Path) -> Path:
+        """Write `evidence.json` into a folder; NaN as null."""
+        place = folder / "evidence.json"
+        write_json(place, plain(asdict(self)))
+        return place
+
+    def figure(self, name: str) -> Figure:
+        """The figure of a name.
+
+        Raises:
+            EvidenceError: there is none; with the names there are.
+        """
+        for figure in (*self.figures, *(self.calibration.figures if self.calibration else ())):
+            if figure.name == name:
+                return figure
+        raise EvidenceError(
+            f"no figure {name!r} of {self.run}", "one of " + ", ".join(f.name for f in self.figures), "correct the name"
+        )
+
+    def __str__(self) -> str:
+        head = f"{self.task} ({self.method}, {'+'.join(self.inputs)}, {self.labels} labels), split {self.split[:12]}"
+        extra = [f for f in self.calibration.figures if f.name != "brier"] if self.calibration else []
+        lines = [head] + [_line(f.name.replace("_", " "), f) for f in (*self.figures, *extra)]
+        if self.subsets:
+            lines += ["with only", *(_line("  " + " + ".join(s.modalities), s.figure) for s in self.subsets)]
+        return "\n".join(lines)
+
+
+def _line(name: str, figure: Figure) -> str:
+    return f"  {name:<30}{interval(figure):<24}n = {figure.n:<6}{figure.note}"
