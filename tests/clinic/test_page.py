@@ -130,7 +130,7 @@ def test_a_dropped_volume_is_answered_with_its_overlay(
     # A structure can be taken away, the outline is less than the whole, and no strength is no colour.
     boxes = page.locator("#legend input")
     expect(page.locator("#legend li")).to_have_count(2)
-    expect(page.locator("#legend")).to_contain_text(f"{reply.structures[0].size} mL")
+    expect(page.locator("#legend")).to_contain_text(f"{reply.structures[0].size:g} mL")
     boxes.nth(0).uncheck()
     page.wait_for_function(f"({COLOURED})() === {int((labels == 2).sum()) * factor**2}")
     boxes.nth(0).check()
