@@ -143,7 +143,7 @@ def split(
     where: Annotated[str | None, typer.Option(help="A DuckDB condition on the records.")] = None,
     into: Annotated[Path | None, typer.Option(help="Write the two lists of patients to this JSON file.")] = None,
 ) -> Reply:
-    """Deal the patients into train and test as a recipe would, with near-duplicate images on one side, and check for leaks."""
+    """Deal the patients into train and test as a recipe would: near-duplicate images and copied notes on one side; checks for leaks."""
     from ..cohort import Cohort, SplitSpec, guard
     from ..cohort import split as deal
 
@@ -157,7 +157,7 @@ def split(
         into.write_text(json.dumps(data, indent=1))
     shown = [
         f"train {len(parted.train)}, test {len(parted.test)} patients; split {parted.hash}",
-        "no patient and no near-duplicate image on two sides",
+        "no patient, no near-duplicate image and no copied note on two sides",
     ]
     return Reply(data, shown + ([f"written to {into}"] if into else ["give --into FILE or --json for the names"]))
 

@@ -1,6 +1,6 @@
-"""The leakage guard: no patient and no near-duplicate image on two sides of a split.
+"""The leakage guard: no patient, no near-duplicate image and no copied note on two sides of a split.
 
-Near-duplicates are found by two measures that must agree: a 256-bit difference hash and a 32x32 thumbnail's correlation.
+Near-duplicate images are found by two measures that must agree: a 256-bit difference hash and a 32x32 thumbnail's correlation.
 Either alone confuses chest X-rays of different people, which are alike by nature. What is turned, mirrored, inverted or
 cropped by more than a little is not found.
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..schema import Modality, Payload, PolyclinicError, Record
+from .copies import copied_notes
 
 HAMMING = 24  # of 256
 CORRELATION = 0.995
@@ -70,9 +71,16 @@ def _images(found: Sequence[Record]) -> list[Record]:
     return [r for r in found if r.modality is Modality.IMAGE and not r.attributes.get("mask")]
 
 
+def _copies(found: Sequence[Record], load: Callable[[Record], Payload]) -> list[tuple[str, Record, Record]]:
+    """What is copied, and the pairs of records of different patients that are copies of each other."""
+    notes = [r for r in found if r.modality is Modality.TEXT]
+    images = [("images", *pair) for pair in near_duplicates(_images(found), load)]
+    return images + [("notes", *pair) for pair in copied_notes(notes, load)]
+
+
 def ties(found: Sequence[Record], load: Callable[[Record], Payload]) -> set[tuple[str, str]]:
-    """Pairs of patients that share near-duplicate images."""
-    return {(one.patient, other.patient) for one, other in near_duplicates(_images(found), load)}
+    """Pairs of patients that share near-duplicate images or a copied note."""
+    return {(one.patient, other.patient) for _, one, other in _copies(found, load)}
 
 
 def guard(
@@ -81,7 +89,7 @@ def guard(
     """Refuse a split that leaks.
 
     Raises:
-        LeakageError: a patient, or a near-duplicate image, is on both sides. It names record ids, not patients.
+        LeakageError: a patient, a near-duplicate image or a copied note is on both sides. It names record ids, not patients.
     """
     both = set(train) & set(test)
     if both:
@@ -89,11 +97,10 @@ def guard(
             f"{len(both)} patients on both sides of the split", "each patient on one side", "make the split anew"
         )
     side = dict.fromkeys(train, 0) | dict.fromkeys(test, 1)
-    mine = [r for r in _images(found) if r.patient in side]
-    for one, other in near_duplicates(mine, load):
+    for what, one, other in _copies([r for r in found if r.patient in side], load):
         if side[one.patient] != side[other.patient]:
             raise LeakageError(
-                f"the images {one.id} and {other.id} are near-duplicates on two sides of the split",
+                f"the {what} {one.id} and {other.id} are near-duplicates on two sides of the split",
                 "near-duplicates on one side",
                 "make the split with `polyclinic cohort split`, which keeps them together",
             )

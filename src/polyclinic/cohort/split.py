@@ -1,4 +1,4 @@
-"""Who trains and who tests: by patient or by site, stratified, with near-duplicates on one side."""
+"""Who trains and who tests: by patient or by site, stratified, with near-duplicate images and copied notes on one side."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def split(
 ) -> Split:
     """Deal the patients into train and test.
 
-    Patients tied by near-duplicate images (when `load` is given), or by site, go together. Groups are ordered by a keyed
+    Patients tied by near-duplicate images or copied notes (when `load` is given), or by site, go together. Groups are ordered by a keyed
     hash of their names and dealt within each stratum (modalities, and the label's class), so that adding a patient moves
     no other across strata, and the order of records does not matter.
 
