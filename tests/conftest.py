@@ -176,4 +176,4 @@ def tiny_segmentation_run(tiny_run: Run) -> Run:
     """Adapted to the hippocampus with the two masks that it may use."""
     from polyclinic.adaptation import adapt
 
-    return adapt(tiny_run, "hippocampus", "full", labels=2, steps=40)
+    return adapt(tiny_run, "hippocampus", "full", labels=2, steps=80)

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import logging
+import threading
+import warnings
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -171,3 +174,35 @@ def test_a_line_is_never_read_beyond_bound(tmp_path: Path) -> None:
         assert next(lines) == "1,2\n"
         with pytest.raises(RecordError, match="a row of over 17 million characters"):
             next(lines)
+
+
+def test_threads_that_are_quiet_at_once_leave_the_log_as_it_was() -> None:
+    """One goes in, another goes in, the first leaves, the other leaves: each once put back what it had found."""
+    log, turns = logging.getLogger("talkative"), [threading.Event() for _ in range(3)]
+    heard: list[str] = []
+    log.setLevel(logging.INFO)
+    before = list(warnings.filters)
+
+    @source.quiet("talkative")
+    def first() -> None:
+        turns[0].set()
+        turns[1].wait(10)
+        heard.append(f"first {log.isEnabledFor(logging.CRITICAL)}")
+
+    @source.quiet("talkative")
+    def second() -> None:
+        turns[1].set()
+        turns[2].wait(10)
+        heard.append(f"second {log.isEnabledFor(logging.CRITICAL)}")
+
+    one = threading.Thread(target=first)
+    one.start()
+    turns[0].wait(10)
+    other = threading.Thread(target=second)
+    other.start()
+    one.join(10)
+    turns[2].set()
+    other.join(10)
+    assert heard == ["first False", "second False"]
+    assert log.level == logging.INFO
+    assert list(warnings.filters) == before

@@ -87,7 +87,8 @@ def _matrix(path: Path, changed: float) -> tuple[tuple[str, ...], dict[int, np.n
         matrix = {}
         for number, cells in rows:
             known = (tables.typed(cells[i]) if i < len(cells) else None for i in columns)
-            matrix[number] = np.array([c if isinstance(c, float) else np.nan for c in known], dtype=np.float32)
+            with np.errstate(over="ignore"):  # a number that float32 cannot hold is infinite, and infinite is not known
+                matrix[number] = np.array([c if isinstance(c, float) else np.nan for c in known], dtype=np.float32)
         return tuple(names[i] for i in columns), matrix
 
 

@@ -8,10 +8,13 @@ import hashlib
 import io
 import logging
 import re
+import threading
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -35,21 +38,42 @@ class RecordError(PolyclinicError):
     """A source that cannot be taken as a record."""
 
 
+_LOCK, _INSIDE, _LEVEL = threading.Lock(), Counter[str](), dict[str, int]()
+_WARNINGS: list[warnings.catch_warnings[None]] = []
+
+
+@contextmanager
+def _silence(library: str) -> Iterator[None]:
+    """Threads may be in it at once: the last to leave puts back what the first found."""
+    log = logging.getLogger(library)
+    with _LOCK:
+        if not _INSIDE.total():
+            _WARNINGS.append(warnings.catch_warnings())
+            _WARNINGS[0].__enter__()
+            warnings.simplefilter("ignore")
+        if not _INSIDE[library]:
+            _LEVEL[library] = log.level
+            log.setLevel(logging.CRITICAL + 1)
+        _INSIDE[library] += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _INSIDE[library] -= 1
+            if not _INSIDE[library]:
+                log.setLevel(_LEVEL.pop(library))
+            if not _INSIDE.total():
+                _WARNINGS.pop().__exit__(None, None, None)
+
+
 def quiet(library: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Without a library's warnings and log, which quote what they are about: patient data."""
-    log = logging.getLogger(library)
 
     def silenced(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def silent(*args: P.args, **options: P.kwargs) -> T:
-            level = log.level
-            log.setLevel(logging.CRITICAL + 1)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    return function(*args, **options)
-            finally:
-                log.setLevel(level)
+            with _silence(library):
+                return function(*args, **options)
 
         return silent
 
