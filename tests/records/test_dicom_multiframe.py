@@ -11,7 +11,7 @@ import SimpleITK
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.sequence import Sequence as Items
-from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, EnhancedMRImageStorage, MRImageStorage, generate_uid
+from pydicom.uid import EnhancedCTImageStorage, EnhancedMRImageStorage, generate_uid
 from scipy.spatial.transform import Rotation
 
 from polyclinic import records
@@ -96,34 +96,14 @@ def world(payload: Payload) -> np.ndarray:
     return payload.to_world
 
 
-def slices_of(path: Path, write_slice: Callable[..., FileDataset], modality: str) -> list[FileDataset]:
-    random = np.random.default_rng(3)
-    cosines = Rotation.from_euler("xyz", [20, -30, 50], degrees=True).as_matrix()
-    made = []
-    for i in random.permutation(7).tolist():
-        position = [10.0, -20.0, 5.0] + i * 2.5 * np.cross(cosines[0], cosines[1])
-        made.append(
-            write_slice(
-                path / f"{i}.dcm", random.integers(0, 2000, SHAPE), Modality=modality, InstanceNumber=i + 1,
-                ImagePositionPatient=[round(v, 6) for v in position.tolist()], SliceThickness=2.5, FrameOfReferenceUID="1.9",
-                ImageOrientationPatient=[round(v, 8) for v in cosines[:2].reshape(-1).tolist()], StudyInstanceUID="1.8",
-                StudyDate="20200101", StudyTime="101010", AccessionNumber="", ReferringPhysicianName="", PatientName="",
-                PatientBirthDate="", PatientSex="", StudyID="", SeriesNumber=1, Manufacturer="", ImageType=["ORIGINAL", "PRIMARY", "AXIAL"],
-                SOPClassUID=MRImageStorage if modality == "MR" else CTImageStorage,
-                SOPInstanceUID=generate_uid(), AcquisitionNumber=1, PositionReferenceIndicator="", PatientPosition="HFS",
-            )
-        )  # fmt: skip
-    return made
-
-
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_what_highdicom_makes_of_a_series_is_the_series(
-    tmp_path: Path, write_slice: Callable[..., FileDataset], modality: str
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], modality: str
 ) -> None:
     from highdicom.legacy import LegacyConvertedEnhancedCTImage, LegacyConvertedEnhancedMRImage
 
     (tmp_path / "series").mkdir()
-    slices = slices_of(tmp_path / "series", write_slice, modality)
+    slices = write_series(tmp_path / "series", SHAPE, modality)
     make = LegacyConvertedEnhancedMRImage if modality == "MR" else LegacyConvertedEnhancedCTImage
     whole = make(
         slices, series_instance_uid="1.77", series_number=2, sop_instance_uid=generate_uid(), instance_number=1
