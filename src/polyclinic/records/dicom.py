@@ -31,12 +31,24 @@ def recognises(path: Path, head: bytes) -> bool:
     return head[128:132] == b"DICM" or (path.suffix.lower() in {".dcm", ".dicom"} and not head.startswith(MAGIC))
 
 
+def _template(dataset: Any) -> str:
+    """What a structured report is, by its title and its template (PS3.16)."""
+    title, template = ((dataset.get(k) or [{}])[0] for k in ("ConceptNameCodeSequence", "ContentTemplateSequence"))
+    said = [text(title, "CodeMeaning"), f"TID {number}" if (number := text(template, "TemplateIdentifier")) else ""]
+    return f" ({', '.join(filter(None, said))})" if any(said) else ""
+
+
 def _check(dataset: Any) -> None:
+    if "MIMETypeOfEncapsulatedDocument" in dataset:
+        raise RecordError(
+            f"an encapsulated document ({text(dataset, 'MIMETypeOfEncapsulatedDocument') or 'of no type'})",
+            "the report's words", "export it as text, with lines `Patient:` and `Date:` at its head",
+        )  # fmt: skip
     modality = text(dataset, "Modality")
     if modality in _NOT_IMAGES:
         raise RecordError(
-            f"a DICOM object of modality {modality}", "an image of CR, DX, CT, MR, US, XA, MG …", "leave it out"
-        )
+            f"a DICOM object of modality {modality}{_template(dataset)}", "an image of CR, DX, CT, MR, US, XA, MG …", "leave it out"
+        )  # fmt: skip
     dicom_pixels.check(dataset)
 
 

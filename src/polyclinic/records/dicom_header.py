@@ -124,25 +124,32 @@ def plane_of(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
     return (position, cosines) if position.shape == (3,) and np.isfinite(position).all() and upright else None
 
 
-def attributes_of(dataset: Any) -> dict[str, Scalar]:
-    """What is known of an image and its patient, as scalars."""
-    spacing = spacing_of(dataset) or (None, None)
+def person_of(dataset: Any) -> dict[str, Scalar]:
+    """What is known of a patient and of the study, as scalars."""
     sex = text(dataset, "PatientSex")
     return {
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age": _age_years(text(dataset, "PatientAge")),
+        "study": text(dataset, "StudyInstanceUID") or None,
+        "series": text(dataset, "SeriesInstanceUID") or None,
+        "accession": text(dataset, "AccessionNumber") or None,
+        "anonymous": not text(dataset, "PatientID"),
+    }
+
+
+def attributes_of(dataset: Any) -> dict[str, Scalar]:
+    """What is known of an image and its patient, as scalars."""
+    spacing = spacing_of(dataset) or (None, None)
+    return {
+        **person_of(dataset),
         "view": text(dataset, "ViewPosition") or None,
         "spacing_y_mm": spacing[0],
         "spacing_x_mm": spacing[1],
         "photometric": text(dataset, "PhotometricInterpretation"),
         "rows": int(dataset.get("Rows") or 0),
         "columns": int(dataset.get("Columns") or 0),
-        "study": text(dataset, "StudyInstanceUID") or None,
-        "series": text(dataset, "SeriesInstanceUID") or None,
-        "accession": text(dataset, "AccessionNumber") or None,
         "orientation": "\\".join(str(v) for v in dataset.get("PatientOrientation") or ()) or None,
         "stem": stem_of(dataset),
-        "anonymous": not text(dataset, "PatientID"),
     }
 
 
