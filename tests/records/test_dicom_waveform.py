@@ -196,9 +196,3 @@ def test_a_voice_and_a_document_are_refused_by_name(tmp_path: Path, write_slice:
         EncapsulatedDocument=b"%PDF-1.4",
     )  # fmt: skip
     assert reasons(tmp_path / "b.dcm") == ["an encapsulated document (application/pdf)"]
-
-
-def test_a_report_is_refused_by_its_template(shared_data: Path) -> None:
-    assert reasons(shared_data / "dicom-objects/sr_document.dcm") == [
-        "a DICOM object of modality SR (Imaging Measurement Report, TID 1500)"
-    ]

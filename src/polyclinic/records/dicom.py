@@ -1,7 +1,7 @@
 """DICOM files (`pydicom`): what kind of object each is, single frames as images, a series of slices as one volume.
 
-Slices are put together by geometry, not by file name. `dicom_multiframe`, `dicom_segmentation` and `dicom_waveform` read the
-objects that their names say; `dicom_header` and `dicom_pixels` have what all of them need.
+Slices are put together by geometry, not by file name. `dicom_multiframe`, `dicom_segmentation`, `dicom_waveform` and
+`dicom_report` read the objects that their names say; `dicom_header` and `dicom_pixels` have what all of them need.
 Source: DICOM PS3.3 C.7.6.2 (image plane).
 """
 
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from . import dicom_multiframe, dicom_pixels, dicom_segmentation, dicom_waveform, stack
+from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_waveform, stack
 from .dicom_header import MEASURED, frames, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
-_OBJECTS = (dicom_waveform, dicom_segmentation, dicom_multiframe)
+_OBJECTS = (dicom_waveform, dicom_segmentation, dicom_report, dicom_multiframe)
 """Readers of what is no single frame; each knows its own by the header."""
 
 
