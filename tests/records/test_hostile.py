@@ -55,6 +55,21 @@ def dicom_element_of_two_gigabytes(path: Path) -> None:
     path.write_bytes(data[:at] + struct.pack("<L", 2**31 - 2) + data[at + 4 : at + 1000])
 
 
+def dicom_of_a_million_items(path: Path) -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    del dataset.PixelData
+    dataset.NumberOfFrames = 1_000_000
+    dataset.save_as(path)
+    items = struct.pack("<HHL", 0xFFFE, 0xE000, 0) * 1_000_000
+    path.write_bytes(path.read_bytes() + struct.pack("<HH2sHL", 0x5200, 0x9230, b"SQ", 0, len(items)) + items)
+
+
+def dicom_of_many_frames(path: Path, frames: int, name: str = "SC_rgb_rle_2frame.dcm") -> None:
+    dataset = pydicom.dcmread(str(get_testdata_file(name, download=False)))
+    dataset.NumberOfFrames, dataset.Rows, dataset.Columns, dataset.FrameTime = frames, 800, 800, 40
+    dataset.save_as(path)
+
+
 def png_of_two_gigabytes(path: Path) -> None:
     chunk = lambda name, data: struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
     head = struct.pack(">LLBBBBB", 40_000, 50_000, 8, 0, 0, 0, 0)
@@ -87,6 +102,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "b.nii.gz": (nifti_of_two_gigabytes, "a NIfTI file that was cut short"),
     "c.dcm": (dicom_of_two_gigabytes, "pixels that do not decode"),
     "d.dcm": (dicom_element_of_two_gigabytes, "pixels that do not decode"),
+    "k.dcm": (dicom_of_a_million_items, "a DICOM file of 10000"),
+    "l.dcm": (lambda path: dicom_of_many_frames(path, 2**31 - 1), "a header that promises"),
+    "m.dcm": (lambda path: dicom_of_many_frames(path, 250), "pixel data that was cut short"),
+    "n.dcm": (lambda path: dicom_of_many_frames(path, 250, "CT_small.dcm"), "pixel data that was cut short"),
     "e.png": (png_of_two_gigabytes, "a header that promises more pixels"),
     "f.tif": (tiff_of_two_gigabytes, "a header that promises more pixels"),
     "g.csv": (lambda path: path.write_text("patient_id,x\nP1," + "9" * 40_000_000), "a row of over 17 million"),

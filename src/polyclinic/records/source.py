@@ -110,8 +110,14 @@ def place_of(path: Path, root: Path) -> str:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`)."""
-    found = re.fullmatch(r"(.*)#(row=\d+|series=[\w.]+)", uri, re.DOTALL)
+    found = re.fullmatch(r"(.*)#((?:row|stack|segment|group)=\d+|series=[\w.]+)", uri, re.DOTALL)
     return (found[1], found[2]) if found else (uri, "")
+
+
+def part_number(uri: str, part: str) -> int | None:
+    """The number of a uri's part: 2 for `#stack=2`; None where the record is the file's only one."""
+    name, _, number = split_uri(uri)[1].partition("=")
+    return int(number) if name == part else None
 
 
 def check_size(shape: tuple[int, ...], bytes_each: int) -> None:

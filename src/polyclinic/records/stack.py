@@ -11,6 +11,9 @@ import numpy as np
 
 from .source import RecordError
 
+MOST = 8192
+"""Slices of one volume: their geometry is compared each with each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Slice:
@@ -23,6 +26,7 @@ class Slice:
         spacing: mm between rows and between columns.
         position: (3,) mm, LPS, of the first pixel.
         cosines: (2 3) the directions of a row and of a column.
+        frame: its number in the file, from 0.
     """
 
     path: Path
@@ -31,6 +35,7 @@ class Slice:
     spacing: tuple[float, float]
     position: np.ndarray
     cosines: np.ndarray
+    frame: int = 0
 
     @property
     def along(self) -> float:
@@ -38,30 +43,32 @@ class Slice:
         return float(np.cross(*self.cosines) @ self.position)
 
 
-def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Path, RecordError]]]:
+def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, RecordError]]]:
     """The slices that make up the volume in the order of the normal, and those that do not, with the reason.
 
     Raises:
         RecordError: they make up none: several images at each place, a gap, uneven distances, a tilted gantry.
     """
-    aside: list[tuple[Path, RecordError]] = []
+    if len(slices) > MOST:
+        raise RecordError(f"a series of {len(slices)} slices", f"at most {MOST}", "export it in parts")
+    aside: list[tuple[Slice, RecordError]] = []
     kept: list[Slice] = []
     for one, usual in zip(slices, _usual(slices), strict=True):
         if usual:
             kept.append(one)
             continue
         found = "a slice of another size, spacing or orientation than most of its series"
-        aside.append((one.path, RecordError(found, "one geometry a series", "export it apart")))
+        aside.append((one, RecordError(found, "one geometry a series", "export it apart")))
     if len(kept) < 2:
         raise RecordError(
             f"a series of {len(slices)} slices, no two of them parallel", "parallel slices", "leave it out"
         )
-    kept.sort(key=lambda s: (s.along, s.path.name))
+    kept.sort(key=lambda s: (s.along, s.path.name, s.frame))
     single = [kept[0]]
     for one in kept[1:]:
         if one.along - single[-1].along < 1e-3:
             aside.append(
-                (one.path, RecordError("a slice at the place of another", "one slice a place", "leave one of them out"))
+                (one, RecordError("a slice at the place of another", "one slice a place", "leave one of them out"))
             )
         else:
             single.append(one)

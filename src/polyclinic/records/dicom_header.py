@@ -1,0 +1,183 @@
+"""What every DICOM object's header says: whose it is, when, of what, and at what scale (`pydicom`).
+
+Source: DICOM PS3.3 C.7.1.1 (patient), C.7.6.2 (image plane), C.8.5.5 (ultrasound regions).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..schema import MissingExtraError, Modality, Record, Scalar
+from .naming import patient_of
+from .packed import check_deflated
+from .source import RecordError, content_id, parse_time, place_of, quiet
+
+MEASURED = {"CT", "MR", "PT"}
+"""Modalities whose values measure something, and whose slices make up volumes."""
+
+silent = quiet("pydicom")
+
+
+MOST_ITEMS = 400_000
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), PS3.5 7.5, in either byte order
+
+
+def _check_items(path: Path) -> None:
+    """Refuse a file of more items than any honest one has: eight bytes each, they become an object each."""
+    if path.stat().st_size < 8 * MOST_ITEMS:
+        return
+    count = 0
+    with path.open("rb") as file:
+        while block := file.read(1 << 22):
+            count += sum(block.count(tag) for tag in _ITEMS)
+    if count > MOST_ITEMS:
+        raise RecordError(
+            f"a DICOM file of {count} sequence items", f"at most {MOST_ITEMS}", "check where it comes from"
+        )
+
+
+def opened(path: Path, pixels: bool) -> Any:
+    """The dataset, with or without its pixels.
+
+    Raises:
+        RecordError: no DICOM, or not whole.
+    """
+    try:
+        import pydicom
+        from pydicom.errors import InvalidDicomError
+    except ImportError as error:
+        raise MissingExtraError("pydicom", "dicom") from error
+    try:
+        check_deflated(path)
+        _check_items(path)
+        dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
+        if len(dataset) == 0:  # pydicom gives up silently where the file ends within an element
+            raise EOFError
+        return dataset
+    except RecordError:
+        raise
+    except EOFError as error:
+        raise RecordError("a DICOM file that was cut short", "a whole file", "send it again from the PACS") from error
+    except InvalidDicomError as error:
+        raise RecordError(
+            "a file named as DICOM without the DICM marker", "a DICOM PS3.10 file", "send it again from the PACS"
+        ) from error
+    except Exception as error:
+        raise RecordError(
+            f"a file that is not whole DICOM ({type(error).__name__})", "a DICOM PS3.10 file", "send it again from the PACS",
+        ) from error  # fmt: skip
+
+
+def text(dataset: Any, keyword: str) -> str:
+    """An element as text; empty where it is absent."""
+    return str(dataset.get(keyword, "") or "").strip()
+
+
+def frames(dataset: Any) -> int:
+    """How many frames the header promises."""
+    return int(dataset.get("NumberOfFrames") or 1)
+
+
+def _age_years(text: str) -> float | None:
+    """PS3.5 6.2, AS: nnnD, nnnW, nnnM or nnnY."""
+    found = re.fullmatch(r"(\d{1,3})([DWMY])", text)
+    return (
+        round(int(found[1]) * {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}[found[2]], 2) if found else None
+    )
+
+
+def spacing_of(dataset: Any) -> tuple[float, float] | None:
+    """mm between rows and between columns; None where the file has no scale that could be one."""
+    values = dataset.get("PixelSpacing") or dataset.get("ImagerPixelSpacing") or _of_regions(dataset) or ()
+    try:
+        y, x = (float(v) for v in values)
+    except (TypeError, ValueError):
+        return None
+    return (y, x) if 0 < y < 1e4 and 0 < x < 1e4 else None
+
+
+def _of_regions(dataset: Any) -> tuple[float, float] | None:
+    """mm by the calibrated regions of an ultrasound image: its two-dimensional ones in cm, if they agree."""
+    found = {
+        (abs(float(region.PhysicalDeltaY)) * 10, abs(float(region.PhysicalDeltaX)) * 10)
+        for region in dataset.get("SequenceOfUltrasoundRegions") or ()
+        if region.get("RegionSpatialFormat") == 1  # 2D
+        and region.get("PhysicalUnitsXDirection") == region.get("PhysicalUnitsYDirection") == 3  # cm
+        and region.get("PhysicalDeltaX")
+        and region.get("PhysicalDeltaY")
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def plane_of(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Position (3,) mm and the direction cosines (2 3) of a row and a column; None where they are not such."""
+    try:
+        position = np.array([float(v) for v in dataset.get("ImagePositionPatient")])
+        cosines = np.array([float(v) for v in dataset.get("ImageOrientationPatient")]).reshape(2, 3)
+    except (TypeError, ValueError):
+        return None
+    upright = np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-2)  # C.7.6.2.1.1: orthogonal, of length 1
+    return (position, cosines) if position.shape == (3,) and np.isfinite(position).all() and upright else None
+
+
+def person_of(dataset: Any) -> dict[str, Scalar]:
+    """What is known of a patient and of the study, as scalars."""
+    sex = text(dataset, "PatientSex")
+    return {
+        "sex": sex if sex in {"M", "F", "O"} else None,
+        "age": _age_years(text(dataset, "PatientAge")),
+        "study": text(dataset, "StudyInstanceUID") or None,
+        "series": text(dataset, "SeriesInstanceUID") or None,
+        "accession": text(dataset, "AccessionNumber") or None,
+        "anonymous": not text(dataset, "PatientID"),
+    }
+
+
+def attributes_of(dataset: Any) -> dict[str, Scalar]:
+    """What is known of an image and its patient, as scalars."""
+    spacing = spacing_of(dataset) or (None, None)
+    return {
+        **person_of(dataset),
+        "view": text(dataset, "ViewPosition") or None,
+        "spacing_y_mm": spacing[0],
+        "spacing_x_mm": spacing[1],
+        "photometric": text(dataset, "PhotometricInterpretation"),
+        "rows": int(dataset.get("Rows") or 0),
+        "columns": int(dataset.get("Columns") or 0),
+        "orientation": "\\".join(str(v) for v in dataset.get("PatientOrientation") or ()) or None,
+        "stem": stem_of(dataset),
+    }
+
+
+def stem_of(dataset: Any) -> str | None:
+    """What a segmentation calls the image by: the series of a slice, the instance of anything else."""
+    slice_ = text(dataset, "Modality") in MEASURED and "SharedFunctionalGroupsSequence" not in dataset
+    return text(dataset, "SeriesInstanceUID" if slice_ else "SOPInstanceUID") or None
+
+
+@silent
+def record_of(dataset: Any, path: Path, root: Path, name: str | None = None) -> Record:
+    """An image record of the file; `name` is what to call its patient where nothing else does."""
+    day, hour = text(dataset, "StudyDate"), text(dataset, "StudyTime").split(".")[0]
+    kind = (
+        text(dataset, "Modality") or "OT",
+        text(dataset, "BodyPartExamined").lower(),
+        text(dataset, "ViewPosition"),
+    )
+    device = " ".join(text(dataset, k) for k in ("Manufacturer", "ManufacturerModelName")).strip()
+    return Record(
+        id=content_id(path),
+        # (0010,0020) is of type 2, PS3.3 C.7.1.1: it may be empty, as in much that was de-identified.
+        patient=text(dataset, "PatientID") or patient_of(place_of(path, root), name or path.stem) or name or path.stem,
+        time=parse_time(day + hour.ljust(6, "0")) or parse_time(day),
+        modality=Modality.IMAGE,
+        kind=" ".join(filter(None, kind)),
+        uri=place_of(path, root),
+        site=text(dataset, "InstitutionName") or None,
+        device=device or None,
+        attributes=attributes_of(dataset),
+    )

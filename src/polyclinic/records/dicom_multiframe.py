@@ -1,0 +1,245 @@
+"""DICOM objects of several frames: enhanced images as volumes, put together by geometry, and clips as videos.
+
+Source: DICOM PS3.3 C.7.6.16 (functional groups), C.7.6.5 and C.7.6.6 (cine, frame times), C.8.13.5 (MR functional groups).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..schema import Modality, Payload, Record, Rejected, Scalar
+from . import dicom_pixels, stack
+from .dicom_header import frames, plane_of, record_of, spacing_of, text
+from .source import RecordError, content_id, part_number, place_of
+
+_NOT_HERE = {"SEG", "SM", "RTDOSE", "RTPLAN", "RTSTRUCT", "SR"}
+
+
+def mine(dataset: Any) -> bool:
+    """Whether it has several frames, or one in functional groups."""
+    several = "SharedFunctionalGroupsSequence" in dataset or frames(dataset) > 1
+    return several and text(dataset, "Modality") not in _NOT_HERE
+
+
+class Groups:
+    """The functional groups of a dataset's frames: what is said of one frame stands before what is said of all."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
+        self.each = dataset.get("PerFrameFunctionalGroupsSequence") or []
+        if len(self.each) not in (0, frames(dataset)):
+            raise RecordError(
+                f"{frames(dataset)} frames with functional groups for {len(self.each)}", "one item a frame (PS3.3 C.7.6.16)",
+                "export it again",
+            )  # fmt: skip
+
+    def item(self, frame: int, sequence: str) -> Any:
+        """The first item of a functional group; an empty one where the frame has none."""
+        own = self.each[frame].get(sequence) if self.each else None
+        return ((own or self.shared.get(sequence)) or [{}])[0]
+
+    def plane(self, frame: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Position (3,) mm and cosines (2 3), as `dicom_header.plane_of`."""
+        place = {"ImagePositionPatient": self.item(frame, "PlanePositionSequence").get("ImagePositionPatient")}
+        turn = self.item(frame, "PlaneOrientationSequence").get("ImageOrientationPatient")
+        return plane_of(place | {"ImageOrientationPatient": turn})
+
+    def spacing(self, frame: int) -> tuple[float, float] | None:
+        """mm between rows and between columns."""
+        return spacing_of(self.item(frame, "PixelMeasuresSequence"))
+
+    def rescale(self, frame: int) -> tuple[float, float]:
+        """Slope and intercept of the frame's values."""
+        item = self.item(frame, "PixelValueTransformationSequence")
+        slope, intercept = item.get("RescaleSlope"), item.get("RescaleIntercept")
+        return float(1 if slope is None else slope), float(intercept or 0)
+
+
+def _direction(groups: Groups, frame: int) -> str | None:
+    item = (groups.item(frame, "MRDiffusionSequence").get("DiffusionGradientDirectionSequence") or [{}])[0]
+    vector = item.get("DiffusionGradientOrientation")
+    return " ".join(f"{float(v):.4f}" for v in vector) if vector else None
+
+
+def _frame_type(groups: Groups, frame: int) -> str | None:
+    kinds = ("CT", "MR", "PET", "XAXRF", "XRay3D")
+    found = [groups.item(frame, f"{kind}ImageFrameTypeSequence").get("FrameType") for kind in kinds]
+    return next(("\\".join(map(str, value)) for value in found if value), None)
+
+
+def _of(sequence: str, keyword: str) -> Callable[[Groups, int], Scalar]:
+    def value(groups: Groups, frame: int) -> Scalar:
+        found = groups.item(frame, sequence).get(keyword)
+        return None if found is None else float(found)
+
+    return value
+
+
+_APART: dict[str, Callable[[Groups, int], Scalar]] = {
+    "frame_type": _frame_type,
+    "temporal_position": _of("FrameContentSequence", "TemporalPositionIndex"),
+    "b_value": _of("MRDiffusionSequence", "DiffusionBValue"),
+    "gradient_direction": _direction,
+    "echo_time_ms": _of("MREchoSequence", "EffectiveEchoTime"),
+    "cardiac_phase_percent": _of("CardiacSynchronizationSequence", "NominalPercentageOfCardiacPhase"),
+    "cardiac_delay_ms": _of("CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "respiratory_phase_percent": _of("RespiratorySynchronizationSequence", "NominalPercentageOfRespiratoryPhase"),
+}
+"""What tells apart images at one place, the more usual first."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stack:
+    """Frames that make up one image or volume, and what they have apart from the object's other stacks."""
+
+    slices: tuple[stack.Slice, ...]
+    apart: dict[str, Scalar]
+
+
+def _slices(dataset: Any, groups: Groups, path: Path) -> list[stack.Slice] | None:
+    """Each frame's plane; None where no frame has one."""
+    planes = [groups.plane(frame) for frame in range(frames(dataset))]
+    if not any(planes):
+        return None
+    size, found = (int(dataset.Rows), int(dataset.Columns)), []
+    for frame, plane in enumerate(planes):
+        spacing = groups.spacing(frame)
+        if plane is None or spacing is None:
+            raise RecordError(
+                f"frame {frame + 1} without spacing, position or orientation",
+                "the plane and pixel measures of each frame (PS3.3 C.7.6.16.2)", "export it again",
+            )  # fmt: skip
+        found.append(stack.Slice(path, None, size, spacing, *plane, frame=frame))
+    return found
+
+
+def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[_Stack]:
+    """The stacks, in the order of the first frame of each: by StackID, then by what tells apart images at one place."""
+    names = [str(groups.item(s.frame, "FrameContentSequence").get("StackID") or "") for s in slices]
+    keys: list[tuple[Scalar, ...]] = [(name,) for name in names]
+    told = ["stack"] if len(set(names)) > 1 else []
+    place = [(*np.round(s.position, 2), *np.round(s.cosines.reshape(-1), 3)) for s in slices]
+    for name, value in _APART.items():
+        crowds: dict[tuple[Any, ...], set[Scalar]] = {}
+        values = [value(groups, s.frame) for s in slices]
+        for where, key, one in zip(place, keys, values, strict=True):
+            crowds.setdefault((where, key), set()).add(one)
+        if any(len(crowd) > 1 for crowd in crowds.values()):
+            keys = [(*key, one) for key, one in zip(keys, values, strict=True)]
+            told.append(name)
+    members: dict[tuple[Scalar, ...], list[stack.Slice]] = {}
+    for one, key in zip(slices, keys, strict=True):
+        members.setdefault(key, []).append(one)
+    start = 0 if "stack" in told else 1
+    return [_Stack(tuple(m), dict(zip(told, key[start:], strict=True))) for key, m in members.items()]
+
+
+def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
+    """One record a stack (a phase, an echo, a b-value), in the order of its first frame; a clip is one video.
+
+    Frames that repeat a place or lie unlike most are set aside; a stack with a gap, a tilted gantry or several images at
+    each place is.
+    """
+    dicom_pixels.check(dataset)
+    parts = int(dataset.get("InConcatenationTotalNumber") or 1)
+    if parts > 1:
+        raise RecordError(f"one of {parts} parts of a concatenation", "the whole object", "export it in one piece")
+    groups = Groups(dataset)
+    slices = _slices(dataset, groups, path)
+    whole, place = record_of(dataset, path, root), place_of(path, root)
+    timing = None if slices else _timing(dataset)
+    for _ in dicom_pixels.each(dataset):  # a truncated file shows itself now
+        pass
+    if slices is None:
+        assert timing is not None
+        rows = {"frames": frames(dataset), **timing, "colour": int(dataset.get("SamplesPerPixel") or 1) > 1}
+        yield replace(whole, modality=Modality.VIDEO, attributes={**whole.attributes, **rows})
+        return
+    stacks = _stacks(slices, groups)
+    for number, one in enumerate(stacks, start=1):
+        named = f"stack {number} of {len(stacks)}: " if len(stacks) > 1 else ""
+        try:
+            ordered, aside = _ordered(one)
+        except RecordError as error:
+            yield Rejected(place, named + error.found, error.expected, error.remedy)
+            continue
+        for left, error in aside:
+            yield Rejected(place, f"frame {left.frame + 1}: {error.found}", error.expected, error.remedy)
+        first = ordered[0]
+        rows = {"spacing_y_mm": first.spacing[0], "spacing_x_mm": first.spacing[1], **one.apart}
+        if len(ordered) > 1:
+            rows |= {"slices": len(ordered), "spacing_z_mm": float(np.linalg.norm(stack.step(ordered)))}
+        yield replace(
+            whole,
+            id=content_id(path, f"stack={number}" if len(stacks) > 1 else ""),
+            modality=Modality.VOLUME if len(ordered) > 1 else Modality.IMAGE,
+            uri=f"{place}#stack={number}" if len(stacks) > 1 else place,
+            attributes={**whole.attributes, **rows},
+        )
+
+
+def _ordered(one: _Stack) -> tuple[list[stack.Slice], list[tuple[stack.Slice, RecordError]]]:
+    return stack.ordered(one.slices) if len(one.slices) > 1 else (list(one.slices), [])
+
+
+def _timing(dataset: Any) -> dict[str, Scalar]:
+    """When a clip's frames were taken: rate_hz, seconds and, where they are not even, `frame_times_s`.
+
+    Raises:
+        RecordError: nothing says so.
+    """
+    count = frames(dataset)
+    steps = [float(v) for v in _list(dataset.get("FrameTimeVector"))]
+    if len(steps) == count > 1 and all(np.isfinite(v) and v >= 0 for v in steps) and sum(steps[1:]) > 0:
+        times = np.cumsum([0.0, *steps[1:]]) / 1000  # C.7.6.5.1.2: the increments between frames, in ms
+        even = np.ptp(steps[1:]) < 1e-3 * max(steps[1:])
+        rate = (count - 1) / float(times[-1])
+        said = {} if even else {"frame_times_s": " ".join(f"{t:.3f}" for t in times)}
+        return {"rate_hz": rate, "seconds": count / rate, **said}
+    period_ms = float(dataset.get("FrameTime") or 0)
+    rates = [1000 / period_ms if period_ms > 0 else 0.0]
+    rates += [float(dataset.get(k) or 0) for k in ("CineRate", "RecommendedDisplayFrameRate")]
+    rate = next((r for r in rates if 0 < r < 1e5), None)
+    if rate is None:
+        raise RecordError(
+            f"{count} frames without places or times", "a plane of each frame, or FrameTime, FrameTimeVector or CineRate",
+            "export it as single frames",
+        )  # fmt: skip
+    return {"rate_hz": rate, "seconds": count / rate}
+
+
+def _list(value: Any) -> Sequence[Any]:
+    return () if value is None else value if not isinstance(value, int | float | str) else (value,)
+
+
+def load(dataset: Any, record: Record) -> Payload:
+    """Of a stack array (1 z y x) or (1 y x), of a clip (t c y x), c 3 where it has colours, float32; to_world → mm.
+
+    A clip without a scale has no to_world. CT, MR and PET keep their units, frame by frame.
+    """
+    dicom_pixels.check(dataset)
+    groups = Groups(dataset)
+    slices = _slices(dataset, groups, Path(record.uri))
+    if slices is None:
+        clip = [p.astype(np.float32) for p in dicom_pixels.each(dataset)]
+        array = np.stack([p[None] if p.ndim == 2 else p[..., :3].transpose(2, 0, 1) for p in clip])
+        spacing = spacing_of(dataset)
+        return Payload(array, to_world=np.diag([spacing[1], spacing[0], 1.0, 1.0]) if spacing else None)
+    number = part_number(record.uri, "stack") or 1
+    ordered, _ = _ordered(_stacks(slices, groups)[number - 1])
+    numbers = [s.frame for s in ordered]
+    array = np.empty((1, len(ordered), int(dataset.Rows), int(dataset.Columns)), np.float32)
+    stored = text(dataset, "PhotometricInterpretation") != "PALETTE COLOR"
+    for place, (frame, pixels) in enumerate(zip(numbers, dicom_pixels.each(dataset, numbers, stored), strict=True)):
+        slope, intercept = groups.rescale(frame)
+        values = dicom_pixels.grey(pixels.astype(np.float32))
+        array[0, place] = dicom_pixels.upright(values, dataset) * slope + intercept
+    if len(ordered) == 1:
+        only = ordered[0]
+        return Payload(array[:, 0], to_world=stack.plane(only.spacing, only.position, only.cosines))
+    return Payload(array, to_world=stack.to_world(ordered))

@@ -1,0 +1,204 @@
+"""EDF, EDF+ and BDF signals (`pyedflib`): sleep, EEG, long ECG; signals of one rate are one record.
+
+Source: Kemp and Olivan 2003, EDF+ (edfplus.info/specs/edfplus.html); BioSemi's BDF is EDF in 24 bits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
+from .naming import patient_of
+from .source import RecordError, check_size, content_id, part_number, place_of, split_uri
+
+MOST_ANNOTATIONS = 1000
+_BDF = b"\xffBIOSEMI"
+_NOT_SIGNALS = ("EDF Annotations", "BDF Annotations")
+_ONE_AT_A_TIME = Lock()  # edflib refuses a file that is open
+
+
+def recognises(path: Path, head: bytes) -> bool:
+    """Whether it begins as EDF or BDF does, and its header counts its own bytes."""
+    return head.startswith((_BDF, b"0       ")) and all(
+        head[a:b].strip().isdigit() for a, b in ((184, 192), (252, 256))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What the header says.
+
+    Args:
+        labels: of each signal, those of annotations too.
+        samples: of each signal in one data record.
+        records: data records.
+        seconds: of one data record.
+        undated: whether the date is unknown.
+    """
+
+    labels: tuple[str, ...]
+    samples: tuple[int, ...]
+    records: int
+    seconds: float
+    undated: bool
+
+    @property
+    def counts(self) -> list[int]:
+        """Samples a data record of each signal that is none of annotations: as pyedflib counts them."""
+        return [n for n, label in zip(self.samples, self.labels, strict=True) if label not in _NOT_SIGNALS]
+
+    def groups(self) -> list[list[int]]:
+        """Signals of one rate, in the order of the first of each."""
+        found: dict[int, list[int]] = {}
+        for number, count in enumerate(self.counts):
+            found.setdefault(count, []).append(number)
+        return list(found.values())
+
+
+def _header(path: Path) -> _Header:
+    """The header, checked against the file's length before a library allocates anything.
+
+    Raises:
+        RecordError: they disagree, or the recording has gaps.
+    """
+    with path.open("rb") as file:
+        head = file.read(256)
+        try:
+            size, count = int(head[184:192]), int(head[252:256])
+            if not 0 < count <= 4096 or size != 256 * (count + 1):
+                raise _contradicts()
+            more = file.read(256 * count)
+            field = lambda start, width: [
+                more[start * count + i * width : start * count + (i + 1) * width].decode("latin-1").strip()
+                for i in range(count)
+            ]
+            labels, samples = field(0, 16), [int(v) for v in field(216, 8)]
+            records, seconds = int(head[236:244]), float(head[244:252])
+        except ValueError as error:
+            raise RecordError(
+                "an EDF header that does not parse", "numbers where EDF has them", "copy it again"
+            ) from error
+    if head[192:197] in (b"EDF+D", b"BDF+D"):
+        raise RecordError(
+            "an EDF+ recording with gaps (EDF+D)", "one without (EDF+C)", "convert it, or cut it at its gaps"
+        )
+    if records == -1:
+        raise RecordError("an EDF recording that was not finished", "a number of data records", "finish or repair it")
+    if records < 1 or min(samples) < 1:
+        raise _contradicts()
+    if all(label in _NOT_SIGNALS for label in labels) or not (np.isfinite(seconds) and seconds > 0):
+        raise RecordError("an EDF file without a signal", "at least one signal", "give the recording that it is about")
+    expected = size + records * sum(samples) * (3 if head.startswith(_BDF) else 2)
+    if path.stat().st_size != expected:
+        short = "that was cut short" if path.stat().st_size < expected else "of another length than its header says"
+        raise RecordError(
+            f"an EDF file {short}: {path.stat().st_size} of {expected} bytes",
+            "as many as the header says",
+            "copy it again",
+        )
+    undated = head[88:168].startswith(b"Startdate X ") or head[168:176] == b"01.01.85"  # as EDF+ 2.1.3.4 has it
+    return _Header(tuple(labels), tuple(samples), records, seconds, undated)
+
+
+def _contradicts() -> RecordError:
+    return RecordError(
+        "an EDF header that contradicts itself",
+        "256 bytes a signal and 256 more, each of a sample or more",
+        "copy it again",
+    )
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        import pyedflib
+    except ImportError as error:
+        raise MissingExtraError("pyedflib", "signals") from error
+    with _ONE_AT_A_TIME:
+        try:
+            reader = pyedflib.EdfReader(str(path))
+        except Exception as error:
+            reason = re.search(r"compliant(?:, | \()([A-Za-z ]+)", str(error))
+            raise RecordError(
+                f"an EDF file that does not open ({reason[1].lower() if reason else type(error).__name__})",
+                "a file that keeps to EDF, EDF+ or BDF", "check it with the system that wrote it",
+            ) from error  # fmt: skip
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+
+def _kind(labels: list[str]) -> str:
+    words = [label.upper().split(" ")[0] for label in labels]
+    eeg, ecg = words.count("EEG"), words.count("ECG") + words.count("EKG")
+    if eeg or ecg:
+        return f"EEG {eeg}-channel" if eeg >= ecg else f"ECG {ecg}-lead"
+    return "signal " + " ".join(label.lower() for label in labels[:3])
+
+
+def _age(born: str, taken: datetime | None) -> float | None:
+    try:
+        return round((taken - datetime.strptime(born, "%d %b %Y")).days / 365.25, 2) if taken else None
+    except ValueError:
+        return None
+
+
+def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
+    """One record a rate; what was noted during the recording stands in `annotations` of the first: [onset s, duration s, words]."""
+    header = _header(path)
+    place, groups = place_of(path, root), header.groups()
+    for group in groups:
+        check_size((len(group), header.records * header.counts[group[0]]), 8)
+    with _open(path) as reader:
+        about, signals = reader.getHeader(), reader.getSignalHeaders()
+        onset, duration, words = reader.readAnnotations()
+    taken = None if header.undated else about["startdate"]
+    code = about["patientcode"].strip()
+    named = bool(code) and code != "X"
+    noted = [[float(o), float(d), str(w)] for o, d, w in zip(onset, duration, words, strict=True)]
+    for number, group in enumerate(groups, start=1):
+        fragment = f"group={number}" if len(groups) > 1 else ""
+        mine = [signals[i] for i in group]
+        notes = {
+            "annotation_count": len(noted),
+            "annotations": json.dumps(noted[:MOST_ANNOTATIONS], ensure_ascii=False),
+        }
+        samples = header.counts[group[0]]
+        yield Record(
+            id=content_id(path, fragment),
+            patient=code if named else patient_of(place, path.stem) or path.stem,
+            time=taken,
+            modality=Modality.SIGNAL,
+            kind=_kind([s["label"].strip() for s in mine]),
+            uri=f"{place}#{fragment}" if fragment else place,
+            device=about["equipment"].strip() or None,
+            attributes={
+                "rate_hz": samples / header.seconds, "channels": len(group), "seconds": header.records * header.seconds,
+                "unit": " ".join(sorted({s["dimension"].strip() for s in mine} - {""})) or None,
+                "age": _age(about["birthdate"], taken), "sex": about["sex"][:1].upper() or None,
+                "anonymous": not named, **(notes if number == 1 and noted else {}),
+            },
+        )  # fmt: skip
+
+
+def load(record: Record) -> Payload:
+    """array (c t) float32 in the file's physical units, to_world[0, 0] seconds a sample, names the signals' labels."""
+    path = Path(split_uri(record.uri)[0])
+    header = _header(path)
+    group = header.groups()[(part_number(record.uri, "group") or 1) - 1]
+    rate = header.counts[group[0]] / header.seconds
+    with _open(path) as reader:
+        array = np.stack([reader.readSignal(i).astype(np.float32) for i in group])
+        names = tuple(reader.getLabel(i).strip() for i in group)
+    return Payload(array, np.diag([1.0 / rate, 1.0, 1.0, 1.0]), names=names)

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import highdicom
+import numpy as np
+import pydicom
+import pytest
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from polyclinic import records
+from polyclinic.cohort.ingest import ingest
+from polyclinic.harmonise.fingerprint import Fingerprint
+from polyclinic.harmonise.volume import VolumeStandard, harmonise, harmonise_mask
+from polyclinic.schema import Modality, Payload, Record, Rejected
+
+SHAPE = (12, 16)
+
+
+def taken(path: Path) -> list[Record]:
+    return [item for item in records.read(path) if isinstance(item, Record)]
+
+
+def reasons(path: Path) -> list[str]:
+    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
+
+
+def segmentation(
+    path: Path,
+    images: Sequence[Dataset],
+    pixels: np.ndarray,
+    kind: str = "BINARY",
+    names: Sequence[str] = ("Liver", "Spleen"),
+) -> Any:
+    """What highdicom writes of pixels (z y x) of numbers, or (z y x k) of one mask a segment."""
+    seg = highdicom.seg
+    described = [
+        seg.SegmentDescription(
+            number, name, codes.SCT.Organ, codes.SCT.Liver, seg.SegmentAlgorithmTypeValues.MANUAL,
+        )
+        for number, name in enumerate(names, start=1)
+    ]  # fmt: skip
+    made = seg.Segmentation(
+        list(images), pixels, kind, described, generate_uid(), 9, generate_uid(), 1, "nobody", "none", "1", "0",
+    )  # fmt: skip
+    made.save_as(path)
+    return made
+
+
+def drawn() -> np.ndarray:
+    """(z y x) of 0, 1 and 2 in the middle planes, with an empty plane between."""
+    labels = np.zeros((7, *SHAPE), np.uint8)
+    labels[1:3, 2:6, 3:9] = 1
+    labels[2, 4:9, 9:12] = 2
+    labels[4, 1:4, 1:5] = 2
+    return labels
+
+
+def places(payload: Payload, number: int) -> np.ndarray:
+    """(n 3) mm of the voxels of a segment, sorted."""
+    assert payload.to_world is not None
+    z, y, x = np.nonzero(payload.array[0] == number)
+    mm = (payload.to_world @ np.stack([x, y, z, np.ones(len(x))]))[:3].T
+    return mm[np.lexsort(np.round(mm, 2).T)]
+
+
+def by_highdicom(made: Any) -> Payload:
+    """Its index is (plane, row, column), ours (x y z)."""
+    volume = made.get_volume(combine_segments=False)
+    labels = (volume.array >= 0.5).astype(np.float32) @ np.arange(1, volume.array.shape[-1] + 1)
+    return Payload(labels[None], to_world=volume.affine[:, [2, 1, 0, 3]])
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_segments_lie_where_highdicom_puts_them(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], kind: str
+) -> None:
+    images = write_series(tmp_path, SHAPE)
+    made = segmentation(tmp_path / "seg.dcm", images, drawn(), kind)
+    (record,) = taken(tmp_path / "seg.dcm")
+    assert record.modality is Modality.VOLUME
+    assert record.kind == "MASK liver, spleen"
+    assert [record.attributes[k] for k in ("mask", "segment_1", "segment_2")] == [True, "Liver", "Spleen"]
+    assert record.attributes["stem"] == images[0].SeriesInstanceUID
+    assert record.attributes["spacing_z_mm"] == pytest.approx(2.5, abs=1e-3)
+    payload = records.load(record, tmp_path)
+    expected = by_highdicom(made)
+    for number in (1, 2):
+        assert len(places(payload, number)) == (drawn() == number).sum()
+        assert np.allclose(places(payload, number), places(expected, number), atol=1e-2)
+
+
+def test_a_mask_is_linked_to_its_series_and_lands_on_it(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    """Of the planes, only those that are not empty are in the file."""
+    (tmp_path / "in/series").mkdir(parents=True)
+    images = write_series(tmp_path / "in/series", SHAPE)
+    made = segmentation(tmp_path / "in/seg.dcm", images, drawn())
+    assert int(made.NumberOfFrames) == 4
+    cohort = ingest(tmp_path / "in", tmp_path / "out")
+    assert not cohort.rejected()
+    volume, mask = sorted(cohort.records(), key=lambda r: bool(r.attributes.get("mask")))
+    assert mask.attributes["mask_of"] == volume.id
+    source, labels = cohort.load(volume), cohort.load(mask)
+    standard = VolumeStandard(spacing_mm=(2.5, 0.8, 0.6), size=(7, *SHAPE))
+    fingerprint = Fingerprint(hounsfield=True, spacing_mm=(2.5, 0.8, 0.6))
+    landed = harmonise_mask(labels, harmonise(source, volume, standard, fingerprint), standard)
+    drawn_mm, step = drawn(), harmonise(source, volume, standard, fingerprint).history[-1]
+    full = Payload(drawn_mm[None].astype(np.float32), to_world=source.to_world)
+    assert step.shape == (7, *SHAPE)
+    assert (landed > 0).any()
+    again = harmonise_mask(full, harmonise(source, volume, standard, fingerprint), standard)
+    assert np.array_equal(landed, again)  # the planes that are not stored are empty
+
+
+def test_an_enhanced_image_is_linked_by_its_instance(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+
+    (tmp_path / "series").mkdir()
+    (tmp_path / "in").mkdir()
+    images = write_series(tmp_path / "series", SHAPE)
+    whole = LegacyConvertedEnhancedCTImage(images, "1.77", 2, generate_uid(), 1)
+    whole.save_as(tmp_path / "in/whole.dcm")
+    made = segmentation(tmp_path / "in/seg.dcm", [whole], drawn())
+    cohort = ingest(tmp_path / "in", tmp_path / "out")
+    assert not cohort.rejected()
+    volume, mask = sorted(cohort.records(), key=lambda r: bool(r.attributes.get("mask")))
+    assert volume.modality is mask.modality is Modality.VOLUME
+    assert mask.attributes["mask_of"] == volume.id
+    assert np.allclose(places(cohort.load(mask), 1), places(by_highdicom(made), 1), atol=1e-2)
+
+
+def test_a_mask_of_one_slice_is_linked_to_its_image(tmp_path: Path, shared_data: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("ct_image", "seg_image_ct_binary_single_frame"):
+        shutil.copy(shared_data / f"dicom-objects/{name}.dcm", tmp_path / "in")
+    cohort = ingest(tmp_path / "in", tmp_path / "out")
+    image, mask = sorted(cohort.records(), key=lambda r: bool(r.attributes.get("mask")))
+    assert image.modality is mask.modality is Modality.IMAGE
+    assert mask.attributes["mask_of"] == image.id
+    raw = pydicom.dcmread(tmp_path / "in/seg_image_ct_binary_single_frame.dcm").pixel_array
+    assert np.array_equal(cohort.load(mask).array[0], raw)
+    to_world = cohort.load(mask).to_world, cohort.load(image).to_world
+    assert np.allclose(to_world[0][:, [0, 1, 3]], to_world[1][:, [0, 1, 3]])  # type: ignore[index]
+
+
+def test_a_mask_of_a_radiograph_has_no_place(shared_data: Path) -> None:
+    path = shared_data / "dicom-objects/seg_image_cr_binary.dcm"
+    (record,) = taken(path)
+    payload = records.load(record, path.parent)
+    assert record.modality is Modality.IMAGE
+    assert payload.to_world is None
+    assert np.array_equal(payload.array[0], pydicom.dcmread(path).pixel_array)
+
+
+def test_segments_that_overlap_are_a_record_each(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    both = np.zeros((7, *SHAPE, 2), np.uint8)
+    both[2, 2:8, 2:8, 0] = 1
+    both[2, 4:6, 4:6, 1] = 1
+    segmentation(tmp_path / "seg.dcm", write_series(tmp_path, SHAPE), both, names=("Liver", "Tumour"))
+    found = taken(tmp_path / "seg.dcm")
+    assert [r.kind for r in found] == ["MASK liver", "MASK tumour"]
+    assert len({r.id for r in found}) == 2
+    assert [records.load(r, tmp_path).array.sum() for r in found] == [36, 4]
+    assert [r.attributes["segment_1"] for r in found] == ["Liver", "Tumour"]
+
+
+def test_a_fractional_segment_is_where_it_is_half_or_more(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    share = np.zeros((7, *SHAPE), np.float32)
+    share[3, 5, :5] = [0.2, 0.4, 0.6, 0.8, 1.0]
+    segmentation(tmp_path / "seg.dcm", write_series(tmp_path, SHAPE), share, "FRACTIONAL", names=("Liver",))
+    (record,) = taken(tmp_path / "seg.dcm")
+    assert record.attributes["segmentation"] == "fractional probability"
+    assert records.load(record, tmp_path).array[0, 0, 5, :6].tolist() == [0, 0, 1, 1, 1, 0]
+
+
+def test_slides_are_refused_by_name(shared_data: Path) -> None:
+    found = sorted((shared_data / "dicom-objects").glob("seg_image_sm*.dcm"))
+    assert len(found) == 6
+    for path in found:
+        assert reasons(path) == ["a segmentation of a slide's tiles"]
+
+
+def _unnamed(seg: Any) -> None:
+    del seg.ReferencedSeriesSequence
+    for item in seg.PerFrameFunctionalGroupsSequence:
+        item.DerivationImageSequence = []
+
+
+def _twice(seg: Any) -> None:
+    seg.PerFrameFunctionalGroupsSequence[1] = seg.PerFrameFunctionalGroupsSequence[0]
+
+
+def _turned(seg: Any) -> None:
+    turn = Dataset()
+    turn.ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+    seg.PerFrameFunctionalGroupsSequence[1].PlaneOrientationSequence = [turn]
+
+
+def _moved(seg: Any) -> None:
+    position = seg.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient
+    position[0] = float(position[0]) + 3
+
+
+def _far(seg: Any) -> None:
+    place = seg.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0]
+    normal = np.cross([1.0, 0, 0], [0, 1.0, 0])
+    place.ImagePositionPatient = [float(v) for v in normal * 2.5e9]
+    seg.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+
+
+def _unknown(seg: Any) -> None:
+    seg.PerFrameFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber = 7
+
+
+def _several_series(seg: Any) -> None:
+    other = Dataset()
+    other.SeriesInstanceUID = "1.2.99"
+    other.ReferencedInstanceSequence = seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    seg.ReferencedSeriesSequence.append(other)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (_unnamed, "a segmentation that names no image"),
+        (_several_series, "a segmentation that names 7 images and no one series"),
+        (_twice, "a segment with several frames at one place"),
+        (_turned, "a segmentation with frames of several orientations"),
+        (_moved, ("a segmentation with frames at uneven distances", "frames of a segmentation up to")),
+        (_far, ("a header that promises", "a segmentation with frames at uneven")),
+        (_unknown, "frame 1 of a segment that is not described"),
+        (lambda seg: setattr(seg, "PixelData", b"\0\0"), "pixel data that was cut short"),
+        (lambda seg: setattr(seg, "NumberOfFrames", 2**31 - 1), "a header that promises"),
+        (lambda seg: setattr(seg, "NumberOfFrames", 100_000), "100000 frames with functional groups for 4"),
+    ],
+)
+def test_a_segmentation_that_is_none_is_refused(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], spoil: Callable[[Any], object], reason: Any
+) -> None:
+    seg = segmentation(tmp_path / "seg.dcm", write_series(tmp_path, SHAPE), drawn())
+    spoil(seg)
+    pydicom.dcmwrite(tmp_path / "bad.dcm", seg)
+    (found,) = reasons(tmp_path / "bad.dcm")
+    assert found.startswith(reason)
+
+
+def test_frames_for_other_functional_groups_are_refused() -> None:
+    path = Path(str(get_testdata_file("liver_1frame.dcm", download=False)))
+    assert reasons(path) == ["1 frames with functional groups for 3"]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.98])
+def test_a_segmentation_that_was_cut_short_is_refused(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], share: float
+) -> None:
+    segmentation(tmp_path / "seg.dcm", write_series(tmp_path, SHAPE), drawn())
+    data = (tmp_path / "seg.dcm").read_bytes()
+    (tmp_path / "bad.dcm").write_bytes(data[: int(len(data) * share)])
+    assert not taken(tmp_path / "bad.dcm")
+    assert reasons(tmp_path / "bad.dcm")
