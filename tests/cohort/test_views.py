@@ -127,3 +127,22 @@ def test_the_chest_set_as_it_was_published_comes_in_with_its_patients_and_lungs(
     linked = [r for r in cohort.records() if r.attributes.get("mask_of")]
     assert len(linked) > 90
     assert all(r.patient == found[str(r.attributes["mask_of"])].patient for r in linked)
+
+
+def test_a_file_that_says_whose_it_is_is_not_overruled_by_a_table(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.data import get_testdata_file
+
+    dataset = pydicom.dcmread(str(get_testdata_file("MR_small.dcm", download=False)))
+    (tmp_path / "in").mkdir()
+    for name, patient in (("named.dcm", "P7"), ("nameless.dcm", "")):
+        dataset.PatientID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID = (
+            patient,
+            f"1.2.{len(patient)}",
+            f"1.3.{len(patient)}",
+        )
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.save_as(tmp_path / "in" / name)
+    (tmp_path / "in/t.csv").write_text("patient_id,filename\nP1,named.dcm\nP2,nameless.dcm\n")
+    found = ingest(tmp_path / "in", tmp_path / "c").records("modality <> 'table'")
+    assert {r.uri.split("#")[0]: r.patient for r in found} == {"named.dcm": "P7", "nameless.dcm": "P2"}

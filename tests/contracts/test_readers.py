@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyedflib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,11 +21,13 @@ from polyclinic import records
 from polyclinic.records import READERS, RecordError
 from polyclinic.schema import Modality, Payload, Record, Rejected
 
+WRITTEN = tempfile.TemporaryDirectory()
 HOSPITAL = Path(__file__).parents[2] / "examples/hospital/data"
 NAME = lambda reader: reader.__name__.rsplit(".", 1)[1]
 AXES = {
     Modality.IMAGE: 3,
     Modality.VOLUME: 4,
+    Modality.VIDEO: 4,
     Modality.SIGNAL: 2,
     Modality.OMICS: 1,
     Modality.TABLE: 2,
@@ -32,11 +37,30 @@ every_reader = pytest.mark.parametrize("reader", READERS, ids=NAME)
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@cache
+def written() -> Path:
+    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads."""
+    folder = Path(WRITTEN.name)
+    writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
+    lead = {
+        "dimension": "mV",
+        "sample_frequency": 100,
+        "physical_max": 5.0,
+        "physical_min": -5.0,
+        "digital_max": 32767,
+        "digital_min": -32768,
+    }
+    writer.setSignalHeaders([{"label": name, "transducer": "", "prefilter": "", **lead} for name in ("I", "II")])
+    time = np.arange(300) / 100
+    writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
+    writer.close()
+    return folder
+
+
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:
-    """Files of the hospital that are this reader's, the smallest ones."""
-    found = [
-        p for p in sorted(HOSPITAL.rglob("*"), key=lambda p: (p.stat().st_size, p)) if p.is_file() and mine(reader, p)
-    ]
+    """Files that are this reader's, of the hospital or written, the smallest ones."""
+    every = sorted((*HOSPITAL.rglob("*"), *written().iterdir()), key=lambda p: (p.stat().st_size, p))
+    found = [p for p in every if p.is_file() and mine(reader, p)]
     assert found, f"give the embedded hospital a file that {NAME(reader)} reads"
     return found[:most]
 

@@ -82,3 +82,17 @@ def test_a_deflated_file_is_inflated_within_bound(
     (item,) = records.read(path)
     assert isinstance(item, Rejected)
     assert item.found == "a deflated DICOM file of over 1 MiB"
+
+
+def test_of_a_deflated_file_its_items_are_counted_before_they_become_objects(
+    tmp_path: Path, write_slice: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_slice(tmp_path / "a.dcm", np.arange(64).reshape(8, 8))
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.OtherPatientIDsSequence = [pydicom.Dataset() for _ in range(300)]
+    dataset.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+    assert [type(i).__name__ for i in records.read(tmp_path / "a.dcm")] == ["Record"]
+    monkeypatch.setattr(packed, "MOST_ITEMS", 299)
+    (item,) = records.read(tmp_path / "a.dcm")
+    assert isinstance(item, Rejected)
+    assert item.found == "a DICOM file of 300 sequence items"

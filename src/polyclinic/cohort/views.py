@@ -18,14 +18,15 @@ create temp view said as
     select distinct on (id) stored_records.* from stored_records join latest using (root, unit, version)
     order by id, stored_records.turn desc, root, uri;
 
--- A table's row that names an image's file says whose it is; a file name alone is a guess.
+-- A table's row that names an image's file says whose it is, where the file does not: a file name alone is a guess.
 create temp table owners as
     select root, file, min(patient) as patient from said where file is not null
     group by root, file having count(distinct patient) = 1;
 
 create temp view owned as
     select said.* replace (coalesce(owners.patient, said.patient) as patient) from said left join owners
-    on said.stem is not null and owners.root = said.root and owners.file = parse_filename(said.uri);
+    on said.stem is not null and coalesce(said.attributes->>'anonymous', 'true') = 'true'
+    and owners.root = said.root and owners.file = parse_filename(said.uri);
 
 -- The image of a mask has its name (or its accession number); of several, the one that shares most folders with it.
 create temp view pairs as

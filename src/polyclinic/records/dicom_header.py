@@ -13,31 +13,13 @@ import numpy as np
 
 from ..schema import MissingExtraError, Modality, Record, Scalar
 from .naming import patient_of
-from .packed import check_deflated
+from .packed import check_deflated, check_items
 from .source import RecordError, content_id, parse_time, place_of, quiet
 
 MEASURED = {"CT", "MR", "PT"}
 """Modalities whose values measure something, and whose slices make up volumes."""
 
 silent = quiet("pydicom")
-
-
-MOST_ITEMS = 400_000
-_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), PS3.5 7.5, in either byte order
-
-
-def _check_items(path: Path) -> None:
-    """Refuse a file of more items than any honest one has: eight bytes each, they become an object each."""
-    if path.stat().st_size < 8 * MOST_ITEMS:
-        return
-    count = 0
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            count += sum(block.count(tag) for tag in _ITEMS)
-    if count > MOST_ITEMS:
-        raise RecordError(
-            f"a DICOM file of {count} sequence items", f"at most {MOST_ITEMS}", "check where it comes from"
-        )
 
 
 def opened(path: Path, pixels: bool) -> Any:
@@ -53,7 +35,7 @@ def opened(path: Path, pixels: bool) -> Any:
         raise MissingExtraError("pydicom", "dicom") from error
     try:
         check_deflated(path)
-        _check_items(path)
+        check_items(path)
         dataset = pydicom.dcmread(path, stop_before_pixels=not pixels)
         if len(dataset) == 0:  # pydicom gives up silently where the file ends within an element
             raise EOFError

@@ -10,6 +10,9 @@ from typing import Any
 from .source import RecordError
 
 MOST_INFLATED = 2**29
+MOST_ITEMS = 400_000
+"""Of a file's sequences, more than any honest one has: eight bytes each, they become an object each."""
+_ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), PS3.5 7.5, in either byte order
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
@@ -17,7 +20,7 @@ def check_deflated(path: Path) -> None:
     """Refuse a deflated file (PS3.5 A.5) that inflates beyond bound; pydicom would inflate it in one piece.
 
     Raises:
-        RecordError: over half a GiB.
+        RecordError: over half a GiB, or too many sequence items.
     """
     from pydicom.filereader import read_file_meta_info
 
@@ -28,13 +31,41 @@ def check_deflated(path: Path) -> None:
         return
     with path.open("rb") as file:
         file.seek(_end_of_meta(path))
-        inflate, count = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        inflate, count, items = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
         while packed := inflate.unconsumed_tail or file.read(1 << 16):
-            count += len(inflate.decompress(packed, 1 << 20))
+            block = inflate.decompress(packed, 1 << 20)
+            count, items = count + len(block), items + _items(block)
+            _few(items)
             if count > MOST_INFLATED:
                 raise RecordError(
                     f"a deflated DICOM file of over {MOST_INFLATED >> 20} MiB", "less", "decompress it on the PACS"
                 )
+
+
+def check_items(path: Path) -> None:
+    """Refuse a file of too many sequence items.
+
+    Raises:
+        RecordError: with how many.
+    """
+    if path.stat().st_size < 8 * MOST_ITEMS:
+        return
+    with path.open("rb") as file:
+        items = 0
+        while block := file.read(1 << 22):
+            items += _items(block)
+    _few(items)
+
+
+def _items(block: bytes) -> int:
+    return sum(block.count(tag) for tag in _ITEMS)
+
+
+def _few(items: int) -> None:
+    if items > MOST_ITEMS:
+        raise RecordError(
+            f"a DICOM file of {items} sequence items", f"at most {MOST_ITEMS}", "check where it comes from"
+        )
 
 
 def _end_of_meta(path: Path) -> int:

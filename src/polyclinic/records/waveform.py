@@ -48,6 +48,8 @@ _OWN_READERS = {
     ".nii",
     ".gz",
     ".zip",
+    ".edf",
+    ".bdf",
 }
 
 
