@@ -184,3 +184,10 @@ def test_the_synthetic_people(shared_data: Path, tmp_path: Path) -> None:
     assert people == 11
     assert aside == ["a bundle of 0 Patients"]
     assert observed
+
+
+@pytest.mark.parametrize(("born", "age"), [("1950", 69.5), ("1950-06", 69.55), ("1950-06-01", 69.6), ("", None)])
+def test_an_age_is_known_of_a_year_of_birth_too(tmp_path: Path, born: str, age: float | None) -> None:
+    item = read(tmp_path / "a.json", seen(when="2020-01-03"), person=PERSON | {"birthDate": born})
+    assert isinstance(item, Record)
+    assert item.attributes.get("age") == (None if age is None else pytest.approx(age, abs=0.06))

@@ -117,6 +117,12 @@ def _events(resources: list[dict[str, Any]]) -> tuple[list[tuple[datetime, str, 
     return sorted(found), undated
 
 
+def _born(date: str) -> datetime | None:
+    """A birth date; of a year or a month alone (FHIR's `date`; all that is left after de-identification) its middle."""
+    middle = {4: "-07-01", 7: "-15"}.get(len(date), "")
+    return parse_time(date + middle)
+
+
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """The person of the bundle, as one record; a bundle without a person is set aside."""
     resources = _resources(path)
@@ -128,7 +134,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         raise RecordError(
             "a bundle without dated events", "observations, conditions or the like", "export the history too"
         )
-    born = parse_time(str(person.get("birthDate", "")))
+    born = _born(str(person.get("birthDate", "")))
     last = events[-1][0]
     yield Record(
         id=content_id(path),

@@ -1,0 +1,453 @@
+"""CSV: identifying columns dropped or pseudonymised, by name and by content; dates moved, ages capped; k-anonymity measured and, if asked
+for, reached by suppression.
+
+Source: L. Sweeney, k-anonymity (2002); 45 CFR 164.514(b)(2).
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+import zipfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .. import tables
+from ..source import RecordError, parse_time
+from .keyed import Key, moved_time
+from .known import Known, name_parts
+from .naming import Namer, split_ending
+from .notes import Recogniser, Scrubbed, scrub
+from .options import OLDEST, Options
+from .report import Report
+from .words import words
+
+_DROP = re.compile(
+    r"(^|[^a-z])(first|last|middle|given|family|full|maiden|sur|fore|nick|pre|patient|pt|mother"
+    r"|father|spouse|physician|doctor|provider"
+    r"|surgeon|nurse|contact|nok|guarantor|user|display|person|subject)?[ _.-]*name[0-9]*$|^name"
+    r"|surname|lastname|firstname|initials"
+    r"|address|street|^addr|^line\d|phone|telephone|^tel$|mobile|^cell$|fax|pager|e-?mail|^mail$"
+    r"|\burl\b|website|^ip$|ip[ _-]?addr|ssn"
+    r"|social[ _]?security|passport|driver|licen[cs]e[ _]?(no|num|plate)|plate|insurance|policy"
+    r"|beneficiary|account|^acct|iban|zip|postcode"
+    r"|postal|^plz$|^city$|^town|county|birth[ _]?place|religion|employer|next[ _]?of[ _]?kin"
+    r"|signature|photo|^vin$|latitude|longitude"
+    r"|^lat$|^lon$|^geo|vorname|nachname|strasse|stra[sß]e|wohnort",
+    re.IGNORECASE,
+)
+_ID = re.compile(
+    r"(^|[_ .-])(id|ids|mrn|uid|uuid|identifier|identifiers|accession|serial|barcode|filename|file"
+    r"|image|path|number|no|nr|key|stem)$"
+    r"|^(mrn|accession|encounter|visit|order|episode|case|sample|specimen|slide|hadm|stay|subject"
+    r"|patient|participant|chart|device)"
+    r"([_ .-]?(id|no|nr|number|num|key|uid|serial))?$|study.*uid|series.*uid|patientunitstayid|fallnummer|sopinstance"
+)
+_CAMEL_ID = re.compile(r"(?<=[a-z])(ID|Id|UID|Uid|Identifier|Number|Key|Serial)$")
+_PLACE = re.compile(
+    r"^(site|location|region|place|department|ward|careunit|center|centre)([_ ]?(id|code))?$|_by$|(^"
+    r"|[^a-z])(physician|doctor|provider|surgeon"
+    r"|operator|radiologist|nurse|caregiver|attending|hospital|clinic|institution|facility)([_ ]?(id"
+    r"|code))?$|^hospitalid$",
+    re.IGNORECASE,
+)
+_BIRTH = re.compile(r"birth|^dob$|^born|geburt", re.IGNORECASE)
+_AGE = re.compile(r"(^|[_ .-])age([_ .-]|$)|^age|^alter$", re.IGNORECASE)
+_WHEN = re.compile(r"date|time|^day$|_at$|^when|dt$|datum|admit|discharge|timestamp", re.IGNORECASE)
+_TEXT = re.compile(
+    r"note|text|comment|report|description|history|narrative|impression|findings|remark|summary|free"
+    r"|dialogue|section_text",
+    re.IGNORECASE,
+)
+_QUASI = frozenset(
+    [
+        "age",
+        "ageyears",
+        "sex",
+        "gender",
+        "race",
+        "ethnicity",
+        "zip",
+        "zip3",
+        "yearofbirth",
+        "birthyear",
+        "birthdate",
+        "dob",
+        "maritalstatus",
+        "language",
+        "occupation",
+        "nationality",
+        "country",
+        "isfemale",
+        "ismale",
+    ]
+)
+_SMALL = re.compile(r"[-+]?\d{0,4}(?:\.\d*)?(?:[eE][-+]?\d{1,3})?").fullmatch
+"""A number too short to name anyone."""
+_MOST_DISTINCT = 200_000
+
+
+@dataclass(slots=True)
+class Column:
+    """What is done with a column, and what its cells looked like."""
+
+    name: str
+    action: str = "keep"
+    cells: int = 0
+    numbers: int = 0
+    dates: int = 0
+    names: int = 0
+    digits: int = 0
+    words: int = 0
+    distinct: set[str] = field(default_factory=set)
+
+    def look(self, cell: str) -> None:
+        """Take a cell into account."""
+        if cell and _SMALL(cell):
+            self.cells += 1
+            self.numbers += 1
+            return
+        text = cell.strip()
+        if text.lower() in tables.UNKNOWN:
+            return
+        self.cells += 1
+        if isinstance(tables.typed(text), float):
+            self.numbers += 1
+            if not re.fullmatch(r"\d{5,}(\.0)?", text):
+                return
+        elif parse_time(text) is not None or re.match(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}(?!\d)", text):
+            self.dates += 1
+        else:
+            self.words += len(text.split())
+            parts = name_parts(text)
+            known = words("first_names") | words("surnames")
+            self.names += (
+                bool(parts)
+                and len(text.split()) <= 5
+                and bool(parts & (known - words("ambiguous")))
+                and text[:1].isupper()
+            )
+        if re.search(r"\d", text):
+            self.digits += 1
+        if len(self.distinct) < _MOST_DISTINCT:
+            self.distinct.add(text)
+
+
+def is_id(name: str) -> bool:
+    """Whether a column's name speaks of an identifier."""
+    return bool(_ID.search(name.lower()) or _CAMEL_ID.search(name))
+
+
+def judge(column: Column, patient: bool, known: Known) -> str:
+    """What is to be done with a column: patient, drop, pseudonym, birth, date, age, text or keep."""
+    name = column.name
+    if patient:
+        return "patient"
+    if tables.plain(name) in tables.PATIENT_COLUMNS:
+        return "pseudonym"
+    if _BIRTH.search(name) and not re.search(r"weight|order|year", name, re.IGNORECASE) and not _DROP.search(name):
+        return "birth"
+    if _PLACE.search(name):
+        return "pseudonym"
+    if _DROP.search(name):
+        return "drop"
+    if _AGE.search(name) and column.dates == 0:
+        return "age"
+    if is_id(name) and not (column.cells and column.numbers == column.cells and not column.distinct):
+        return "pseudonym"
+    if column.cells and (
+        column.dates >= 0.5 * column.cells or (_WHEN.search(name) and column.dates >= 0.1 * column.cells)
+    ):
+        return "date"
+    if column.cells >= 5 and column.names >= 0.5 * column.cells:
+        return "drop"
+    if _TEXT.search(name) or (
+        column.cells and column.words >= 4 * max(1, column.cells - column.numbers) and column.words
+    ):
+        return "text"
+    share = len(column.distinct) / column.cells if column.cells else 0.0
+    if (
+        column.cells >= 20
+        and column.digits >= 0.9 * column.cells
+        and share > 0.9
+        and column.digits == column.cells
+        and len(column.distinct) >= 20
+    ):
+        return "pseudonym"
+    hits = sum(value.casefold() in known.ids for value in column.distinct)
+    return "pseudonym" if hits and hits >= 0.2 * len(column.distinct) else "keep"
+
+
+def survey(path: Path, known: Known) -> None:
+    """Note the identifiers of the patient's column and the columns like it, and names."""
+    with tables.table(path) as (names, rows):
+        try:
+            patient = tables.patient_column(names)
+        except RecordError:
+            patient = -1
+        ids = [i for i, n in enumerate(names) if i != patient and n and is_id(n) and not _PLACE.search(n)]
+        people = [i for i, n in enumerate(names) if n and re.search(r"name", n, re.IGNORECASE) and _DROP.search(n)]
+        if patient < 0 and not ids and not people:
+            return
+        for _, cells in rows:
+            who = tables.identifier(cells[patient]) if 0 <= patient < len(cells) else None
+            known.patient(who)
+            for i in ids:
+                if i < len(cells) and re.search(r"\d", cells[i]):
+                    known.identify(split_ending(tables.identifier(cells[i]))[0])
+            for i in people:
+                if i < len(cells):
+                    staff = re.search(r"physician|doctor|provider|surgeon|nurse|user", names[i], re.IGNORECASE)
+                    known.name(None if staff else who, cells[i])
+
+
+@dataclass(slots=True)
+class Cleaner:
+    """Cleans one table.
+
+    Args:
+        file: its new name, for the report.
+    """
+
+    key: Key
+    options: Options
+    report: Report
+    file: str
+    known: Known
+    namer: Namer
+    recognisers: Sequence[Recogniser] = ()
+    seen: dict[tuple[str, bool], Scrubbed] = field(default_factory=dict)
+
+    def deidentify(self, path: Path, to: Path) -> None:
+        """Write the table anew.
+
+        Raises:
+            RecordError: it is no table.
+        """
+        columns, patient = self._columns(path)
+        kept = [i for i, c in enumerate(columns) if c.action != "drop" and c.name]
+        quasi = self._quasi(columns, kept)
+        suppressed, classes = self._suppressed(path, columns, patient, quasi)
+        for number, column in enumerate(columns):
+            if column.action != "keep" and column.name:
+                self.report.did(self.file, f"column {number + 1}", f"{column.action}")
+        dropped = 0
+        with _writer(to) as write:
+            write([self._heading(columns[i].name) for i in kept])
+            with tables.table(path) as (names, rows):
+                for number, cells in rows:
+                    if (
+                        tables.wrong(cells, names, max(patient, 0), "", number)
+                        if patient >= 0
+                        else len(cells) > len(names)
+                    ):
+                        dropped += 1
+                        continue
+                    who = tables.identifier(cells[patient]) if patient >= 0 else f"row {number} of {self.file}"
+                    blank = suppressed.get(_class(cells, quasi, columns), frozenset())
+                    write(
+                        [
+                            self._cell(columns[i], cells[i] if i < len(cells) else "", who, i in blank, number)
+                            for i in kept
+                        ]
+                    )
+        if dropped:
+            self.report.did(self.file, f"{dropped} rows", "X: rows without a patient or with too many cells")
+        self.report.tables[self.file] = {
+            "columns": {str(i + 1): c.action for i, c in enumerate(columns) if c.action != "keep"},
+            "quasi_identifiers": [i + 1 for i in quasi],
+            **classes,
+        }
+
+    def _heading(self, name: str) -> str:
+        """A column's name is one of the data model, unless it holds an identifier itself."""
+        if name.casefold() in self.known.ids:
+            return self.key.pseudonym(name)
+        return scrub(name, light=True, kinds=frozenset({"EMAIL", "PHONE", "URL"})).text
+
+    def _columns(self, path: Path) -> tuple[list[Column], int]:
+        with tables.table(path) as (names, rows):
+            try:
+                patient = tables.patient_column(names)
+            except RecordError:
+                patient = -1
+            columns = [Column(name) for name in names]
+            for seen, (_, cells) in enumerate(rows):
+                if seen < 20_000:
+                    for column, cell in zip(columns, cells, strict=False):
+                        column.look(cell)
+        for i, column in enumerate(columns):
+            column.action = judge(column, i == patient, self.known)
+        return columns, patient
+
+    def _quasi(self, columns: Sequence[Column], kept: Sequence[int]) -> list[int]:
+        chosen = self.options.quasi_identifiers
+        if chosen is None:
+            return [i for i in kept if tables.plain(columns[i].name) in _QUASI]
+        wanted = {tables.plain(name) for name in chosen}
+        return [i for i in kept if tables.plain(columns[i].name) in wanted]
+
+    def _suppressed(
+        self, path: Path, columns: Sequence[Column], patient: int, quasi: Sequence[int]
+    ) -> tuple[dict[tuple[str, ...], frozenset[int]], dict[str, Any]]:
+        """Which combinations lose their quasi-identifiers, and how many people share one before and after."""
+        if not quasi:
+            return {}, {}
+        people: defaultdict[tuple[str, ...], set[str]] = defaultdict(set)
+        with tables.table(path) as (names, rows):
+            for number, cells in rows:
+                if len(cells) <= len(names) and (patient < 0 or len(cells) > patient):
+                    who = tables.identifier(cells[patient]) if patient >= 0 else str(number)
+                    people[_class(cells, quasi, columns)].add(who)
+        sizes = Counter({values: len(who) for values, who in people.items()})
+        measured: dict[str, Any] = {"k_before": min(sizes.values(), default=0), "classes": len(sizes)}
+        k = self.options.k
+        if k is None:
+            return {}, measured
+        small = {values for values, n in sizes.items() if n < k}
+        hidden = set().union(*(people[v] for v in small)) if small else set()
+        for values, _ in sorted(sizes.items(), key=lambda item: (item[1], item[0])):  # the suppressed are a class too
+            if not small or len(hidden) >= k or values in small:
+                continue
+            small.add(values)
+            hidden |= people[values]
+        left = [n for values, n in sizes.items() if values not in small]
+        measured |= {
+            "k": k,
+            "k_after": min([*left, *([len(hidden)] if small else [])], default=0),
+            "suppressed_classes": len(small),
+            "suppressed_people": len(hidden),
+        }
+        self.report.did(self.file, f"{len(hidden)} people", "X: quasi-identifiers suppressed")
+        return dict.fromkeys(small, frozenset(quasi)), measured
+
+    def _cell(self, column: Column, cell: str, who: str, blank: bool, number: int) -> str:
+        if column.action == "keep" and not blank and _SMALL(cell):
+            return cell
+        text = cell.strip()
+        if blank or not text:
+            return ""
+        unknown = text.lower() in tables.UNKNOWN
+        match column.action:
+            case _ if unknown:
+                return cell
+            case "patient":
+                return self.key.pseudonym(tables.identifier(text))
+            case "pseudonym":
+                return self._pseudonym(text)
+            case "date":
+                return self._date(text, who)
+            case "birth":
+                return self._birth(text)
+            case "age":
+                return _capped(text)
+            case "text":
+                done = self._scrubbed(text, who, light=False)
+                for span in done.unsure:
+                    self.report.ask(self.file, f"row {number} characters {span.start}–{span.stop}", "may be a name")
+                return done.text
+        if isinstance(tables.typed(text), float) and not re.fullmatch(r"\d{6,}", text):
+            return cell
+        if parse_time(text) is not None:
+            return self._date(text, who)
+        return self._scrubbed(text, who, light=True).text
+
+    def _scrubbed(self, text: str, who: str, light: bool) -> Scrubbed:
+        """The words by the rules for notes; a table says the same few things over and over."""
+        known = self.known
+        if any(w in known.parts for w in re.findall(r"[^\W\d_]{2,}", text.casefold())):
+            return scrub(text, known.of(who), ordinary=known.ordinary, recognisers=self.recognisers, light=light)
+        if (text, light) not in self.seen:
+            done = scrub(text, known.of(None), ordinary=known.ordinary, recognisers=self.recognisers, light=light)
+            if len(self.seen) >= _MOST_DISTINCT:
+                self.seen.clear()
+            self.seen[text, light] = done
+        return self.seen[text, light]
+
+    def _pseudonym(self, text: str) -> str:
+        """A file's name keeps its ending, as its new name does."""
+        stem, ending = split_ending(tables.identifier(text))
+        if not ending:
+            return self.key.pseudonym(stem)
+        return self.namer.place(text.replace("\\", "/")) if "/" in text else self.namer.file(text)
+
+    def _date(self, text: str, who: str) -> str:
+        if re.fullmatch(r"(18|19|20|21)\d\d(\.0)?", text):
+            return text
+        if self.options.dates == "remove":
+            return ""
+        moment = parse_time(text)
+        if moment is None:
+            if re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?( ?[AP]M)?|[-+]?\d+(\.\d+)?", text, re.IGNORECASE):
+                return text  # an hour, or a number of days
+            self.report.counts["dates that could not be read: emptied"] += 1
+            return ""
+        new = moved_time(moment, self.key.days(self.known.person(who)))
+        return (
+            new.strftime("%Y-%m-%d %H:%M:%S")
+            if ":" in text or re.search(r"\d{8}[ T]?\d{4}", text)
+            else new.strftime("%Y-%m-%d")
+        )
+
+    def _birth(self, text: str) -> str:
+        moment = parse_time(text)
+        year = moment.year if moment else int(text[:4]) if re.fullmatch(r"(18|19|20)\d\d(-\d\d)?(\.0)?", text) else None
+        return str(max(year, _this_year() - OLDEST)) if year is not None else ""
+
+
+def _this_year() -> int:
+    from datetime import datetime
+
+    return datetime.now().year
+
+
+def _class(cells: Sequence[str], quasi: Sequence[int], columns: Sequence[Column]) -> tuple[str, ...]:
+    """The combination of a row's quasi-identifiers as it will be written."""
+    values = []
+    for i in quasi:
+        text = cells[i].strip() if i < len(cells) else ""
+        text = "" if text.lower() in tables.UNKNOWN else text
+        action = columns[i].action
+        values.append(_capped(text) if action == "age" and text else text[:4] if action == "birth" else text)
+    return tuple(values)
+
+
+def _capped(text: str) -> str:
+    found = re.fullmatch(r"[>≥ ]*(\d+(?:\.\d+)?)(.*)", text)
+    if not found:
+        return "" if re.search(r"\d{3,}", text) else text
+    return (
+        f"{OLDEST}{found[2]}"
+        if float(found[1]) >= OLDEST or (text[0] in ">≥" and float(found[1]) >= OLDEST - 1)
+        else text
+    )
+
+
+@contextmanager
+def _writer(to: Path) -> Iterator[Any]:
+    """A function that writes a row, into a plain, gzipped or zipped table."""
+    name = to.name.lower()
+    tabs = ".tsv" in name
+    raw: IO[bytes]
+    with to.open("wb") as file:
+        if name.endswith(".gz"):
+            raw = gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0, compresslevel=6)  # type: ignore[assignment]
+        elif name.endswith(".zip"):
+            raw = io.BytesIO()
+        else:
+            raw = file
+        text = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
+        yield csv.writer(text, delimiter="\t" if tabs else ",", lineterminator="\n").writerow
+        text.flush()
+        if name.endswith(".zip"):
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr(zipfile.ZipInfo(to.name[: -len(".zip")]), raw.getvalue())  # type: ignore[attr-defined]
+        text.detach()
+        if raw is not file:
+            raw.close()
