@@ -248,7 +248,9 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         lr = LEARNING_RATE[plan.method] * (AFTER_PROBE if "ridge" in chosen else 1.0)
         chosen |= {"steps": plan.steps, "lr": lr}
         _fine_tune(plan, model, head, lr, progress)
-    if isinstance(head, SurvivalTask):
+    if (
+        isinstance(head, SurvivalTask) and plan.method != "probe"
+    ):  # the probe's vectors are as they were when it was fitted
         head.refer_to(head.read(features(model, head, plan.loader, plan.patients, plan.reads)[0]).detach())
     known = plan.loader.labelled(plan.task)
     to_prevalence(head, [known[p] for p in plan.patients])

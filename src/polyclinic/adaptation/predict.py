@@ -189,12 +189,19 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         raise RecordError(
             f"files of {kinds}", "one of " + ", ".join(adapted.inputs), "give a file that this model reads"
         )
+    sources: dict[str, Payload] = {}  # an overlay is drawn on what was read, which is read once
+
+    def load(record: Record) -> Payload:
+        if record.id not in sources:
+            sources[record.id] = records.load(record, roots[record.id])
+        return sources[record.id]
+
     loader = Loader(
         usable,
         ["patient"],
         adapted.run.recipe.standards(),
         adapted.run.fingerprint,
-        lambda r: records.load(r, roots[r.id]),
+        load,
         most=None,
     )
     batch = next(iter(loader.each(1, modalities=adapted.inputs)))

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
 from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_waveform, stack
-from .dicom_header import MEASURED, frames, opened, plane_of, record_of, silent, spacing_of, text
+from .dicom_header import MEASURED, first, frames, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
@@ -33,7 +33,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 def _template(dataset: Any) -> str:
     """What a structured report is, by its title and its template (PS3.16)."""
-    title, template = ((dataset.get(k) or [{}])[0] for k in ("ConceptNameCodeSequence", "ContentTemplateSequence"))
+    title, template = (first(dataset, k) for k in ("ConceptNameCodeSequence", "ContentTemplateSequence"))
     said = [text(title, "CodeMeaning"), f"TID {number}" if (number := text(template, "TemplateIdentifier")) else ""]
     return f" ({', '.join(filter(None, said))})" if any(said) else ""
 

@@ -59,6 +59,11 @@ def text(dataset: Any, keyword: str) -> str:
     return str(dataset.get(keyword, "") or "").strip()
 
 
+def first(item: Any, sequence: str) -> Any:
+    """The first item of a sequence; an empty one where there is none."""
+    return (item.get(sequence) or [{}])[0]
+
+
 def frames(dataset: Any) -> int:
     """How many frames the header promises."""
     return int(dataset.get("NumberOfFrames") or 1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import dicom_pixels, stack
-from .dicom_header import frames, plane_of, record_of, spacing_of, text
+from .dicom_header import first, frames, plane_of, record_of, spacing_of, text
 from .source import RecordError, content_id, part_number, place_of
 
 _NOT_HERE = {"SEG", "SM", "RTDOSE", "RTPLAN", "RTSTRUCT", "SR"}
@@ -30,7 +30,7 @@ class Groups:
     """The functional groups of a dataset's frames: what is said of one frame stands before what is said of all."""
 
     def __init__(self, dataset: Any) -> None:
-        self.shared = (dataset.get("SharedFunctionalGroupsSequence") or [{}])[0]
+        self.shared = first(dataset, "SharedFunctionalGroupsSequence")
         self.each = dataset.get("PerFrameFunctionalGroupsSequence") or []
         if len(self.each) not in (0, frames(dataset)):
             raise RecordError(
@@ -61,7 +61,7 @@ class Groups:
 
 
 def _direction(groups: Groups, frame: int) -> str | None:
-    item = (groups.item(frame, "MRDiffusionSequence").get("DiffusionGradientDirectionSequence") or [{}])[0]
+    item = first(groups.item(frame, "MRDiffusionSequence"), "DiffusionGradientDirectionSequence")
     vector = item.get("DiffusionGradientOrientation")
     return " ".join(f"{float(v):.4f}" for v in vector) if vector else None
 

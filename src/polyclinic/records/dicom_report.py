@@ -13,7 +13,7 @@ from typing import Any
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import tables
-from .dicom_header import record_of, text
+from .dicom_header import first, record_of, text
 from .source import RecordError, content_id, place_of
 
 _REPORT, _GROUP = "126000", "125007"
@@ -22,19 +22,15 @@ _HOW = {"121401", "370129005", "G-C036", "363698007", "G-C0E3"}
 """What makes another quantity of a measurement: its derivation, method or site, not what is thought of its value."""
 
 
-def _first(item: Any, sequence: str) -> Any:
-    return (item.get(sequence) or [{}])[0]
-
-
 def _concept(item: Any) -> tuple[str, str]:
     """Code and meaning of what an item is about."""
-    name = _first(item, "ConceptNameCodeSequence")
+    name = first(item, "ConceptNameCodeSequence")
     return text(name, "CodeValue"), text(name, "CodeMeaning")
 
 
 def mine(dataset: Any) -> bool:
     """Whether it is a measurement report, by its template or its title."""
-    template = text(_first(dataset, "ContentTemplateSequence"), "TemplateIdentifier")
+    template = text(first(dataset, "ContentTemplateSequence"), "TemplateIdentifier")
     return text(dataset, "Modality") == "SR" and (template == "1500" or _concept(dataset)[0] == _REPORT)
 
 
@@ -54,18 +50,18 @@ def _coded(items: Sequence[Any]) -> list[tuple[str, str]]:
     return [
         (_concept(item)[1], value)
         for item in items
-        if text(item, "ValueType") == "CODE" and (value := text(_first(item, "ConceptCodeSequence"), "CodeMeaning"))
+        if text(item, "ValueType") == "CODE" and (value := text(first(item, "ConceptCodeSequence"), "CodeMeaning"))
     ]
 
 
 def _measured(item: Any) -> tuple[str, float] | None:
     """`Diameter, Maximum (mm)` and its value; None where nothing was measured."""
-    measured = _first(item, "MeasuredValueSequence")
+    measured = first(item, "MeasuredValueSequence")
     try:
         value = float(measured.get("NumericValue"))
     except (TypeError, ValueError):
         return None
-    unit = text(_first(measured, "MeasurementUnitsCodeSequence"), "CodeValue")
+    unit = text(first(measured, "MeasurementUnitsCodeSequence"), "CodeValue")
     how = [said for _, said in _coded([i for i in item.get("ContentSequence") or () if _concept(i)[0] in _HOW])]
     name = ", ".join([_concept(item)[1], *how]) + (f" ({unit})" if unit not in ("", "1") else "")
     return (name, value) if math.isfinite(value) else None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from .dicom_header import person_of, record_of, text
+from .dicom_header import first, person_of, record_of, text
 from .source import RecordError, check_size, content_id, parse_time, part_number, place_of
 
 _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"}
@@ -32,20 +32,20 @@ def mine(dataset: Any) -> bool:
 
 
 def _lead(channel: Any) -> str | None:
-    source = (channel.get("ChannelSourceSequence") or [{}])[0]
+    source = first(channel, "ChannelSourceSequence")
     code = re.fullmatch(r"(?:5\.6\.3-9-|2:)(\d+)", text(source, "CodeValue"))
     return _LEADS.get(int(code[1])) if code else None
 
 
 def _name(channel: Any) -> str:
-    source = (channel.get("ChannelSourceSequence") or [{}])[0]
+    source = first(channel, "ChannelSourceSequence")
     meaning = re.sub(r"^lead\s+|\s*\(.*\)$", "", text(source, "CodeMeaning"), flags=re.IGNORECASE)
     return _lead(channel) or meaning or text(channel, "ChannelLabel") or "channel"
 
 
 def _unit(channel: Any) -> str:
     """UCUM, voltages as mV; empty for numbers without a unit."""
-    units = (channel.get("ChannelSensitivityUnitsSequence") or [{}])[0]
+    units = first(channel, "ChannelSensitivityUnitsSequence")
     code = text(units, "CodeValue") if "ChannelSensitivity" in channel else ""
     return "mV" if code in _MILLIVOLT else "" if code == "1" else code
 
@@ -130,7 +130,7 @@ def load(dataset: Any, record: Record) -> Payload:
     array = raw.astype(np.float32)
     for row, channel in zip(array, channels, strict=True):
         if "ChannelSensitivity" in channel:
-            units = text((channel.get("ChannelSensitivityUnitsSequence") or [{}])[0], "CodeValue")
+            units = text(first(channel, "ChannelSensitivityUnitsSequence"), "CodeValue")
             scale = _MILLIVOLT.get(units, 1.0)
             row *= (
                 float(channel.ChannelSensitivity)

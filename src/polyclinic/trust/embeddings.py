@@ -95,6 +95,18 @@ def embedding_map(
             and beside that distance the patients' cannot be seen.
         seed: of the draw and of t-SNE.
     """
+    return _maps(run, cohort, task, patients, method, most, seed, (centred,))[0]
+
+
+def embedding_maps(run: Run | str | Path, cohort: Cohort | None = None) -> tuple[EmbeddingMap, ...]:
+    """The map of the test side as it is, and with each modality about its own mean; the records are read once."""
+    return _maps(run, cohort, None, None, "pca", MOST_PATIENTS, 0, (False, True))
+
+
+def _maps(
+    run: Run | str | Path, cohort: Cohort | None, task: str | None, patients: Sequence[str] | None, method: Literal["pca", "tsne"],
+    most: int, seed: int, centrings: Sequence[bool],
+) -> tuple[EmbeddingMap, ...]:  # fmt: skip
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort or run.cohort()
     asked = tuple(patients) if patients is not None else run.split.test
@@ -103,14 +115,15 @@ def embedding_map(
     names = findings(run, catalogue, task)
     order = [m for m in Modality if m in found]
     who = tuple(p for m in order for p in found[m][0])
-    vectors = (
-        np.concatenate([found[m][1] - centred * found[m][1].mean(0) for m in order]) if order else np.zeros((0, 1))
-    )
-    points, explained = flatten(vectors, method, seed)
     words = tuple(names.get(p, "unlabelled") for p in who)
     kinds = tuple(m.value for m in order for _ in found[m][0])
     used = "t-SNE" if method == "tsne" and len(who) >= 10 else "principal components"
-    return EmbeddingMap(points, who, kinds, words, used, explained, run.split.hash, len(asked), centred)
+    maps = []
+    for centred in centrings:
+        parts = [found[m][1] - centred * found[m][1].mean(0) for m in order]
+        points, explained = flatten(np.concatenate(parts) if parts else np.zeros((0, 1)), method, seed)
+        maps.append(EmbeddingMap(points, who, kinds, words, used, explained, run.split.hash, len(asked), centred))
+    return tuple(maps)
 
 
 def findings(run: Run, cohort: Cohort, task: str | None = None) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ from ..tasks import Retrieval, SegmentationTask
 from ..training import Run, RunError
 from ..training.run import file_hash
 from .comparison import Comparison
-from .embeddings import embedding_map
+from .embeddings import embedding_maps
 from .evidence import Evidence
 from .inputs import ReportInputs, curves_of
 from .overlays import Overlay, overlays
@@ -82,7 +82,7 @@ def gather(
         comparison=comparison,
         evidence=tuple(evidence),
         curves=curves,
-        maps=tuple(embedding_map(run, catalogue, centred=centred) for centred in (False, True)),
+        maps=embedding_maps(run, catalogue),
         retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
         overlays=masks,
         words=called,

@@ -38,7 +38,7 @@ def telling(secret: str) -> list[str]:
     parts = [p for p in re.findall(r"[^\W_]{2,}", secret) if not re.fullmatch(r"\d\d", p)] or re.findall(
         r"[^\W_]+", secret
     )
-    everyday = words("common") | words("english")
+    everyday = words("frequent") | words("english")
     kept = [p for p in parts if p.casefold() not in PLAIN and not (p.casefold() in everyday and len(parts) > 1)]
     return kept or parts
 

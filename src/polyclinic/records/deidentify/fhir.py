@@ -200,7 +200,7 @@ class Cleaner:
             if key == "resourceType":
                 continue
             if key == "id":
-                new["id"] = self._id(str(value))
+                new["id"] = self.key.pseudonym(str(value))
             elif key == "entry" and kind == "Bundle":
                 new["entry"] = [
                     self._entry(_dict(e), patient, f"{place}entry[{n}]/") for n, e in enumerate(_list(value))
@@ -237,9 +237,6 @@ class Cleaner:
         if mode in ("match", "include", "outcome"):
             new["search"] = {"mode": mode}
         return new
-
-    def _id(self, value: str) -> str:
-        return self.key.pseudonym(value)
 
     def _element(self, key: str, value: Any, place: str, parent: dict[str, Any]) -> Any:
         """An element anew; None where it goes."""
@@ -350,7 +347,7 @@ class Cleaner:
 
     def _known(self, value: str) -> bool:
         parts = {value.casefold(), *re.findall(r"[^\W_]+(?:-[^\W_]+)*", value.casefold())}
-        return bool(parts & self.identity.ids or parts & (self.identity.names - words("plain") - words("common")))
+        return bool(parts & self.identity.ids or parts & (self.identity.names - words("plain") - words("frequent")))
 
     def _words(self, value: str, place: str) -> str:
         done = scrub(
@@ -399,13 +396,13 @@ class Cleaner:
 
     def _reference(self, value: str, full: bool = False) -> str | None:
         if found := _UUID.fullmatch(value):
-            return f"urn:uuid:{self._id(found[1])}"
+            return f"urn:uuid:{self.key.pseudonym(found[1])}"
         if value.startswith("urn:oid:"):
             return f"urn:oid:{self.key.uid(value)}"
         if value.startswith("#"):
-            return f"#{self._id(value[1:])}" if value != "#" else value
+            return f"#{self.key.pseudonym(value[1:])}" if value != "#" else value
         if found := _REFERENCE.fullmatch(value):
-            new = f"{found['type']}/{self._id(found['id'])}"
+            new = f"{found['type']}/{self.key.pseudonym(found['id'])}"
             return f"https://deidentified.invalid/{new}" if full else new
         if found := re.fullmatch(r"([A-Z][A-Za-z]+)\?identifier=(?:([^|]*)\|)?(.+)", value):
             system = self._system(found[2], "") if found[2] else ""

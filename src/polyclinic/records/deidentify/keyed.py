@@ -20,8 +20,8 @@ from ...schema import PolyclinicError
 FEWEST_BYTES = 16
 MOST_DAYS = 365
 _PERSON = re.compile(r"^(sub|subject|patient|pat|person|case)([-_ ]?)\w*\d\w*$", re.IGNORECASE)
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-_UID = re.compile(r"[0-9]+(?:\.[0-9]+){4,}")
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+UID = re.compile(r"[0-9]+(?:\.[0-9]+){4,}")
 
 
 class DeidentifyError(PolyclinicError):
@@ -50,9 +50,9 @@ class Key:
         A name like `sub-07` keeps its first word, by which a folder is known as a person's; a UUID gives a UUID and a UID a UID.
         """
         plain = value.strip()
-        if _UUID.fullmatch(plain):
+        if UUID.fullmatch(plain):
             return self.uuid(plain)
-        if _UID.fullmatch(plain):
+        if UID.fullmatch(plain):
             return self.uid(plain)
         found = _PERSON.match(plain)
         lead = f"{found[1]}{found[2] or '-'}" if found else ""

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from .words import words
 
 _PART = re.compile(r"[^\W\d_][^\W\d_'’-]*[^\W\d_]")
-_TOKEN = re.compile(r"[^\W_]+(?:[.'’-][^\W_]+)*")
 TITLES = frozenset(
     re.split(
         " ",
@@ -51,7 +50,7 @@ class Known:
     def identify(self, value: object) -> None:
         """Note an identifier: of a patient, a visit, an examination; a word of the language or a short number is none to look for."""
         text = str(value if value is not None else "").strip().casefold()
-        everyday = words("plain") | words("common") | words("english")
+        everyday = words("plain") | words("frequent") | words("english")
         if len(text) >= 3 and (len(text) >= 5 or not text.isdecimal()) and text not in everyday:
             self.ids.add(text)
 
@@ -93,8 +92,3 @@ def name_parts(value: str) -> set[str]:
     """`Doe^Jane Q.` → doe, jane. Numbers at the end, as synthetic people have, are kept apart."""
     whole = {t.casefold() for t in re.findall(r"[^\W\d_]+\d+", value)}
     return whole | {p.casefold() for p in _PART.findall(value) if p.casefold() not in TITLES}
-
-
-def tokens(text: str) -> list[str]:
-    """Words with what holds them together."""
-    return _TOKEN.findall(text)

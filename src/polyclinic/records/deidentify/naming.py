@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from ..naming import patient_of, without_mask
-from .keyed import Key
+from .keyed import UID, UUID, Key
 from .known import Known
 from .words import words
 
@@ -18,8 +18,6 @@ _ENDING = re.compile(
     r"(?:\.(?:nii|csv|tsv|txt|tar))?\.(?:gz|zip)$|\.(?:nii|csv|tsv|txt|text|json|ndjson|dcm|dicom|png|jpe?g|tiff?|hea|dat|mat|atr|edf|pdf|xml|parquet|h5ad|ima)$",
     re.IGNORECASE,
 )  # fmt: skip
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_UID = re.compile(r"[0-9]+(?:\.[0-9]+){4,}")
 
 
 def split_ending(name: str) -> tuple[str, str]:
@@ -53,7 +51,7 @@ class Namer:
     def word(self, stem: str) -> str:
         """The new name of a stem: known identifiers first, the longest of them, then each part that is no harmless word."""
         if (
-            found := _UUID.fullmatch(stem) or _UID.fullmatch(stem)
+            found := UUID.fullmatch(stem) or UID.fullmatch(stem)
         ) or stem.casefold() in self.known.ids | self.known.patients:
             return self.key.pseudonym(found[0] if found else stem)
         parts = [m.span() for m in re.finditer(r"[^\W_]+", stem)]
@@ -69,7 +67,7 @@ class Namer:
         start = parts[first][0]
         for last in range(min(len(parts), first + 8) - 1, first, -1):
             whole = stem[start : parts[last][1]]
-            if whole.casefold() in self.known.ids or _UUID.fullmatch(whole) or _UID.fullmatch(whole):
+            if whole.casefold() in self.known.ids or UUID.fullmatch(whole) or UID.fullmatch(whole):
                 return start, parts[last][1], last + 1
         return start, parts[first][1], first + 1
 

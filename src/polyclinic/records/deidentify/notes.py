@@ -92,7 +92,7 @@ def scrub(
 
 def _known(text: str, known: Identity) -> Iterator[Span]:
     """The person's own names and all known identifiers, word by word."""
-    ordinary = words("common") | words("ambiguous")
+    ordinary = words("frequent") | words("ambiguous")
     lengthy = [name for name in known.names if len(name) >= 6]
     for found in re.finditer(r"[^\W_]+", text):
         word = found[0].casefold()
@@ -143,7 +143,7 @@ def _is_name(word: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _everyday() -> frozenset[str]:
-    return words("common") | words("plain") | words("english")
+    return words("frequent") | words("plain") | words("english")
 
 
 def _is_word(word: str) -> bool:

@@ -16,7 +16,7 @@ def words(name: str) -> frozenset[str]:
 
     Args:
         name: `plain` (say nothing about a person: they may stay in a file's name and, with the option, in a DICOM descriptor),
-            `first_names`, `surnames`, `ambiguous` (names that are words too), `common` (begin sentences and headings, or are
+            `first_names`, `surnames`, `ambiguous` (names that are words too), `frequent` (begin sentences and headings, or are
             written large in English), `english` (words that notes and abstracts write small), `medical` (drugs, bacteria and eponyms).
     """
     return frozenset((Path(__file__).parent / f"{name}.txt").read_text(encoding="utf-8").split())
