@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
     from torch import Tensor
 
 Scalar = str | float | int | bool | None
@@ -104,6 +105,23 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """Rows of a health record's history, of any patients, as a reader found them; they land in the catalogue's event table.
+
+    The columns are MEDS's `DataSchema` (subject, time, code, numeric_value, text_value) and what MEDS leaves out. A reader
+    may leave a column out where it has nothing to say.
+
+    Args:
+        table: `patient` string; `time` timestamp[us], null where the fact has none (sex); `code` string, "LOINC 2160-0",
+            "MEDS_BIRTH", "MEDS_DEATH"; `numeric_value` float32 in `unit`; `text_value` string; `unit` string, in UCUM, the
+            code's standard one where it has one; `source_value` float64 and `source_unit` string, as it was written, where
+            that differs; `encounter` string; `site` string.
+    """
+
+    table: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One invertible step of a payload's history: enough of the grid before it to travel back.
 
@@ -124,10 +142,10 @@ class Step:
 class Payload:
     """An array with its geometry.
 
-    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (c t) for a signal, (w,) int64 word
-    numbers for a harmonised text, (e 3) code number, value, hours for a harmonised table, (g,) float32 with NaN where
-    not measured for harmonised omics. `to_world` maps homogeneous index (x y z 1) to mm in LPS, as DICOM PS3.3
-    C.7.6.2.1.1; for signals its [0, 0] is seconds a sample. Readers give text and tables as `items`, not as an array.
+    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (n c y x) for the tiles of a slide, (c t)
+    for a signal and for kinematics, (w,) int64 word numbers for a harmonised text, (e 3) code number, value, hours for a
+    harmonised table, (g,) float32 with NaN where not measured for harmonised omics. `to_world` maps homogeneous index
+    (x y z 1) to mm in LPS, as DICOM PS3.3 C.7.6.2.1.1; for signals its [0, 0] is seconds a sample.
     """
 
     array: np.ndarray
@@ -136,6 +154,9 @@ class Payload:
     nominal: bool = False  # the scale is by kind, not from the file
     names: tuple[str, ...] = ()  # what the rows are called: signal leads, genes, a table's codes
     text: str | None = None  # a text record's words, before tokenising
+    places: np.ndarray | None = (
+        None  # (n 4) x, y, z in mm and s, where no even grid says it: tiles of a slide, frames of a video
+    )
 
 
 @dataclass(slots=True)

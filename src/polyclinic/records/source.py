@@ -110,7 +110,11 @@ def place_of(path: Path, root: Path) -> str:
 
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`)."""
-    found = re.fullmatch(r"(.*)#((?:row|stack|segment|group)=\d+|series=[\w.]+)", uri, re.DOTALL)
+    found = re.fullmatch(
+        r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+|(?:sheet|topic)=[^#]+)",
+        uri,
+        re.DOTALL,
+    )
     return (found[1], found[2]) if found else (uri, "")
 
 
