@@ -104,6 +104,26 @@ def test_the_source_is_never_changed_and_a_second_run_adds_nothing(few: Path, tm
     assert look(few) == before
 
 
+def test_a_changed_file_is_a_new_version_and_the_old_one_stays(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/a.csv").write_text("patient,crp\nA,3\n")
+    first = ingest(tmp_path / "s", tmp_path / "c").records()
+    (tmp_path / "s/a.csv").write_text("patient,crp\nA,30\n")
+    cohort = ingest(tmp_path / "s", tmp_path / "c")
+    assert cohort.records() != first
+    rows = cohort.query(
+        "select id, attributes->>'crp' as crp, current, read_at from versions order by read_at"
+    ).to_pylist()
+    assert [(r["crp"], r["current"]) for r in rows] == [("3.0", False), ("30.0", True)]
+    assert rows[0]["id"] == first[0].id
+    assert rows[0]["read_at"] < rows[1]["read_at"]
+    (tmp_path / "s/a.csv").unlink()
+    (tmp_path / "s/b.csv").write_text("patient,crp\nB,1\n")
+    cohort = ingest(tmp_path / "s", tmp_path / "c")
+    assert cohort.patients() == ["B"]
+    assert cohort.query("select count(*) as n from versions")["n"].to_pylist() == [3]
+
+
 def test_the_order_of_the_files_does_not_matter(few: Path, tmp_path: Path) -> None:
     expected = whole(ingest(few, tmp_path / "whole"))
     paths = sorted(p for p in few.rglob("*") if p.is_file())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,18 +36,34 @@ def ingest(
     source: Annotated[Path, typer.Argument(help="A folder of files of any kind, or one file.", show_default=False)],
     into: Annotated[Path, typer.Option(help="The catalogue's folder; made if it is not there.")] = Path("cohort"),
     workers: Annotated[int, typer.Option(min=1, help="Processes that read files.")] = 1,
+    engine: Annotated[
+        Literal["processes", "ray"], typer.Option(help="Who reads: processes here, or a Ray cluster (RAY_ADDRESS).")
+    ] = "processes",
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Go on: take what comes into the folder until Ctrl-C.")
+    ] = False,
+    every: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds from one look to the next.")] = 10.0,
 ) -> Reply:
     """Take a folder of files into a catalogue: finds out what each file is, and sets aside what cannot be used, with the reason.
 
     The source is never changed. What was read is kept: a run that was stopped goes on where it stopped, and a second run
     reads only what is new or changed.
     """
-    from ..cohort import Cohort
+    from ..cohort import Cohort, watch
     from ..cohort import ingest as take
 
     before = Cohort.open(into).ids() if (into / "cohort.json").exists() else set()
-    with progress("ingest") as report:
-        cohort = take(source, into, progress=report, workers=workers)
+    if follow:
+        count = len(before)
+        with suppress(KeyboardInterrupt):
+            for grown in watch(source, into, every_s=every, workers=workers, engine=engine):
+                now = len(grown.ids())
+                typer.echo(f"{datetime.now():%H:%M:%S} {into}: {now} records ({now - count:+d})", err=True)
+                count = now
+        cohort = Cohort.open(into)
+    else:
+        with progress("ingest") as report:
+            cohort = take(source, into, progress=report, workers=workers, engine=engine)
     now, described, aside = cohort.ids(), cohort.describe(), cohort.rejected()
     rejected = [{"uri": r.uri, "found": r.found, "expected": r.expected, "do": r.remedy} for r in aside]
     data = {

@@ -9,8 +9,9 @@ from .labels import Label, LabelError, labels_of, subset
 from .leakage import LeakageError, guard
 from .sampling import Sampler
 from .split import Split, SplitError, SplitSpec, split
+from .watch import watch
 
 __all__ = [
     "Cohort", "CohortError", "EmptyCohortError", "Label", "LabelError", "LeakageError", "Sampler", "Split", "SplitError",
-    "SplitSpec", "guard", "ingest", "labels_of", "split", "subset",
+    "SplitSpec", "guard", "ingest", "labels_of", "split", "subset", "watch",
 ]  # fmt: skip

@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from .. import records
+from ..records import events
 from ..schema import Modality, Payload, Record, Rejected
 from .parts import PARTS, RECORDS, REJECTED, CohortError, Rows, commit, no_room, place_name
 from .parts import write_whole as write_whole
 from .views import VIEWS
 
-FORMAT = 2
+FORMAT = 3
 ADDED = "added"
+_VIEWS = {"records": RECORDS, "rejected": REJECTED, "events": events.SCHEMA.names}
 
 
 class EmptyCohortError(CohortError):
@@ -107,8 +109,9 @@ class Cohort:
         self._records = None
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to a DuckDB query over the views `records` and `rejected`.
+        """The answer to a DuckDB query over the views `records`, `rejected`, `events` and `versions`.
 
+        `versions` has all that was ever read, and whether it still stands.
         `attributes` is JSON: `attributes->>'age'` is a cell of it as text. A query reads the catalogue and nothing else.
 
         Raises:
@@ -139,7 +142,7 @@ class Cohort:
             except duckdb.Error as error:
                 raise CohortError(
                     f"a query that the catalogue does not understand: {_first(error)}",
-                    f"DuckDB SQL over records({', '.join(RECORDS)}) or rejected({', '.join(REJECTED)})",
+                    "DuckDB SQL over " + ", ".join(f"{name}({', '.join(columns)})" for name, columns in _VIEWS.items()),
                     f"see what there is with `polyclinic cohort describe {self.path}`; a table's column is attributes->>'column'",
                 ) from error
 
@@ -201,7 +204,18 @@ class Cohort:
             raise CohortError(
                 f"the record {record.id}, which is not in {self.path}", "one of its own", "ingest its source"
             )
+        if record.kind == events.KIND:
+            return events.payload(self.events(record.patient))
         return records.load(record, self._roots[record.id])
+
+    def events(self, patient: str | None = None) -> pa.Table:
+        """The events of health records, in the MEDS schema and in the order of patient and time.
+
+        Args:
+            patient: only this one's.
+        """
+        whose = "" if patient is None else "where patient = '" + patient.replace("'", "''") + "'"
+        return self.query(f"select * from events {whose} order by patient, time, code")
 
     def describe(self) -> dict[str, Any]:
         """Who is in the cohort: counts by modality, kind and site, missingness, sex, age, and what was set aside."""
@@ -252,7 +266,7 @@ def describe(found: Sequence[Record], set_aside: Sequence[Rejected] = ()) -> dic
             sex[record.patient] = "F" if value["is_female"] else "M"
         if isinstance(value.get("age"), int | float):
             age[record.patient] = float(value["age"])  # type: ignore[arg-type]
-        if record.modality is Modality.TABLE and record.kind != "EHR events":
+        if record.modality is Modality.TABLE and record.kind != events.KIND:
             for name, cell in value.items():
                 if isinstance(cell, str):
                     columns.setdefault(name, Counter())[cell] += 1

@@ -5,21 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from .. import records
+from ..records.naming import litter
 from ..records.source import place_of
-from ..schema import Record, Rejected
+from ..schema import Events, Record, Rejected
 from .catalogue import ADDED, Cohort, EmptyCohortError, Source
+from .engine import Each, Engine
+from .engine import engine as started
 from .parts import CohortError, Rows
 
 Progress = Callable[[int, int, str], None]
@@ -30,20 +27,6 @@ _NEW = Source("", "", False)
 PART_ROWS = 5000
 PART_SECONDS = 20.0
 """A part is written when either is reached: a killed run loses no more than that."""
-_LITTER_NAMES = {"thumbs.db", "desktop.ini", "dicomdir"}
-_LITTER_ENDINGS = {".md", ".py", ".bib"}
-_LITTER_STEMS = {"readme", "license", "licence", "notice", "attribution", "schema", "copying"}
-
-
-def litter(path: Path, root: Path) -> bool:
-    """Whether a file is no record by its name: hidden files, system files, papers about the data."""
-    parts = path.relative_to(root).parts
-    return (
-        any(p.startswith(".") or p == "__MACOSX" for p in parts)
-        or path.name.lower() in _LITTER_NAMES
-        or path.suffix.lower() in _LITTER_ENDINGS
-        or path.stem.lower() in _LITTER_STEMS
-    )
 
 
 def files(root: Path, catalogue: Path | None = None) -> Iterator[Path | Rejected]:
@@ -55,7 +38,7 @@ def files(root: Path, catalogue: Path | None = None) -> Iterator[Path | Rejected
         folders[:] = sorted(f for f in folders if f not in linked and (here / f).resolve() != catalogue)
         for name in sorted([*names, *linked]):
             path = here / name
-            if litter(path, root):
+            if litter(path.relative_to(root)):
                 continue
             place = place_of(path, root)
             if not _writable(place):
@@ -77,7 +60,15 @@ def _writable(place: str) -> bool:
     return True
 
 
-def ingest(source: str | Path, into: str | Path, *, progress: Progress | None = None, workers: int = 1) -> Cohort:
+def ingest(
+    source: str | Path,
+    into: str | Path,
+    *,
+    progress: Progress | None = None,
+    workers: int = 1,
+    engine: Engine = "processes",
+    settled_s: float = 0.0,
+) -> Cohort:
     """Take a folder of a hospital's files into a catalogue.
 
     What was read is kept part by part: a run that was killed goes on where it stopped, and a second run reads only what is
@@ -88,6 +79,8 @@ def ingest(source: str | Path, into: str | Path, *, progress: Progress | None = 
         into: the catalogue's folder, made if it is not there.
         progress: called with done, all, file.
         workers: processes. More than one needs a program whose main module can be imported (multiprocessing's rule).
+        engine: `ray` reads on a Ray cluster, whose machines see the same folders.
+        settled_s: what was written to less than so many seconds ago is left for the next time.
     Raises:
         EmptyCohortError: the folder is not there or holds nothing that could be taken.
         CohortError: the disk is full; what was ingested before is intact.
@@ -108,11 +101,12 @@ def ingest(source: str | Path, into: str | Path, *, progress: Progress | None = 
             writer.take([item], {item.uri: item.found}, item.uri)
     for uri, was in gone.items():
         writer.take([_missing(uri)] if was.given else [], {uri: GONE}, uri)
+    calm = [item for item in found if isinstance(item, Path) and _settled(item, settled_s)]
     try:
-        with _pool(workers) as each:
-            groups = _changed([item for item in found if isinstance(item, Path)], root, known, gone.keys(), each)
+        with started(engine, workers) as each:
+            groups = _changed(calm, root, known, gone.keys(), each)
             done = len(found) - sum(len(group.paths) for group, _ in groups)
-            read = _read if workers == 1 else _read_whole
+            read = _read if each is map else _read_whole
             answers = each(partial(read, root=root), [group for group, _ in groups])
             for (group, stamps), items in zip(groups, answers, strict=True):
                 writer.take(items, stamps, group.place(root))
@@ -144,7 +138,7 @@ class _Writer:
         self.cohort, self.root = cohort, root
         self.rows, self.last = Rows(root), time.monotonic()
 
-    def take(self, items: Iterable[Record | Rejected], stamps: Mapping[str, str], unit: str) -> None:
+    def take(self, items: Iterable[Record | Rejected | Events], stamps: Mapping[str, str], unit: str) -> None:
         """What a group of files (place → stamp) holds; it counts once all of it was read."""
         version = hashlib.blake2b(json.dumps(stamps, sort_keys=True).encode(), digest_size=8).hexdigest()
         for item in items:
@@ -164,34 +158,20 @@ class _Writer:
         self.rows, self.last = Rows(self.root), time.monotonic()
 
 
-def _read(group: records.Group, root: Path) -> Iterable[Record | Rejected]:
+def _read(group: records.Group, root: Path) -> Iterable[Record | Rejected | Events]:
     return records.read_together(group, root)
 
 
-def _read_whole(group: records.Group, root: Path) -> Iterable[Record | Rejected]:
+def _read_whole(group: records.Group, root: Path) -> Iterable[Record | Rejected | Events]:
     return list(records.read_together(group, root))  # a generator does not travel between processes
 
 
-@contextmanager
-def _pool(workers: int) -> Iterator[Any]:
-    """`map`, or that of a pool of processes."""
-    if workers == 1:
-        yield map
-        return
-    spawn = get_context("spawn")
-    with ProcessPoolExecutor(
-        workers, mp_context=spawn, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
-    ) as pool:
-        try:
-            yield partial(pool.map, chunksize=8)
-        except BrokenProcessPool as error:
-            raise CohortError(
-                "a reading process that was killed, perhaps for want of memory", "room for each worker's largest file",
-                "run the same command again with fewer workers: what was read is kept",
-            ) from error  # fmt: skip
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+def _settled(path: Path, seconds: float) -> bool:
+    """Whether nobody has written to it for so long; one that is gone by now is for its reader to name."""
+    try:
+        return seconds <= 0 or abs(time.time() - path.stat().st_mtime) >= seconds
+    except OSError:
+        return True
 
 
 def _stamp(path: Path) -> str:
@@ -213,7 +193,7 @@ def _missing(uri: str) -> Rejected:
 
 
 def _changed(
-    found: Sequence[Path], root: Path, known: Mapping[str, Source], gone: Collection[str], each: Any
+    found: Sequence[Path], root: Path, known: Mapping[str, Source], gone: Collection[str], each: Each
 ) -> list[tuple[records.Group, dict[str, str]]]:
     """The groups of which a file is new, another than it was or gone, and what their files look like (place → stamp).
 

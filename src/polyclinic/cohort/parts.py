@@ -3,7 +3,9 @@
     cohort.json                       format version
     parts/000000/records.parquet      id, patient, time, modality, kind, uri, root, site, device, attributes (JSON) ...
     parts/000000/rejected.parquet     uri, root, found, expected, remedy ...
-    parts/000000/sources.parquet      which files were read whole, and what they looked like then
+    parts/000000/sources.parquet      which files were read whole, what they looked like then, and when that was
+    parts/000000/events.parquet       the events of health records, in the MEDS schema
+    parts/000000/people.parquet       whose events those are, summed up
 
 Parts are only ever added, each written whole and then renamed into place: a killed process leaves nothing half done.
 """
@@ -17,31 +19,43 @@ import shutil
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..records import events
 from ..records.naming import telling
 from ..records.tables import plain
-from ..schema import Modality, PolyclinicError, Record, Rejected
+from ..schema import Events, Modality, PolyclinicError, Record, Rejected
 
 RECORDS = ("id", "patient", "time", "modality", "kind", "uri", "root", "site", "device", "attributes")
 REJECTED = ("uri", "root", "found", "expected", "remedy")
 _FILE_COLUMNS = {"filename", "file", "filepath", "image", "imagefile", "imagename", "imagepath"}
 """Columns of a table that say which file a row is about."""
 
-_TEXT = pa.string()
+_TEXT, _TIME = pa.string(), pa.timestamp("us")
 _READ = [("root", _TEXT), ("unit", _TEXT), ("version", _TEXT), ("turn", pa.int64())]
-_TYPES = {"time": pa.timestamp("us")}
+_TYPES = {"time": _TIME}
 _LINKING = [("mask", pa.bool_()), ("stem", _TEXT), ("accession", _TEXT), ("file", _TEXT), ("telling", pa.list_(_TEXT))]
 _typed = lambda names: [(name, _TYPES.get(name, _TEXT)) for name in names if name != "root"]
+_STORED = {"unit": "ucum"}
+"""What a part calls an event's column: its `unit` is what was read together."""
 PARTS = {
     "records": pa.schema([*_typed(RECORDS), *_READ, *_LINKING]),
     "rejected": pa.schema([*_typed(REJECTED), *_READ]),
-    "sources": pa.schema([("uri", _TEXT), ("stamp", _TEXT), *_READ]),
+    "sources": pa.schema([("uri", _TEXT), ("stamp", _TEXT), ("read_at", _TIME), *_READ]),
+    "events": pa.schema([*(f.with_name(_STORED.get(f.name, f.name)) for f in events.SCHEMA), *map(pa.field, *zip(*_READ, strict=True))]),
+    "people": pa.schema([*events.PEOPLE, *map(pa.field, *zip(*_READ, strict=True))]),
 }  # fmt: skip
+
+
+_BY_ROW = ("records", "rejected", "sources")
+EVENTS_A_ROW = 100
+"""So many events weigh as much as a record, when it is counted what a part may hold."""
+ROW_GROUP = 20_000
 
 
 class CohortError(PolyclinicError):
@@ -80,19 +94,33 @@ def place_name(root: Path) -> str:
 
 @dataclass(slots=True)
 class Rows:
-    """What is to become a part."""
+    """What is to become a part.
+
+    Args:
+        root: the folder that was ingested.
+        tables: rows by table.
+        histories: tables of events and of whose they are; a row of theirs is a small part of one.
+    """
 
     root: Path
-    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in PARTS})
+    tables: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {name: [] for name in _BY_ROW})
+    histories: dict[str, list[pa.Table]] = field(default_factory=lambda: {"events": [], "people": []})
 
     def __len__(self) -> int:
-        return sum(map(len, self.tables.values()))
+        return sum(map(len, self.tables.values())) + sum(len(t) for t in self.histories["events"]) // EVENTS_A_ROW
 
-    def take(self, items: Iterable[Record | Rejected], unit: str, version: str) -> None:
+    def take(self, items: Iterable[Record | Rejected | Events], unit: str, version: str) -> None:
         """Items of a unit: a file, or files that are read together. They count once `finish` says that it was read whole."""
         read = {"root": place_name(self.root), "unit": unit, "version": version}
         for item in items:
-            if isinstance(item, Rejected):
+            if isinstance(item, Events):
+                table = events.whole(item.table)
+                stored = table.rename_columns([_STORED.get(name, name) for name in table.column_names])
+                for name, rows in (("events", stored), ("people", events.people(table))):
+                    for column, value in read.items():
+                        rows = rows.append_column(column, pa.repeat(value, len(rows)).cast(_TEXT))
+                    self.histories[name].append(rows)
+            elif isinstance(item, Rejected):
                 row = {"uri": item.uri, "found": item.found, "expected": item.expected, "remedy": item.remedy}
                 self.tables["rejected"].append(row | read)
             else:
@@ -101,7 +129,19 @@ class Rows:
     def finish(self, stamps: Mapping[str, str], unit: str, version: str) -> None:
         """The unit was read whole: its files (place → what it looks like)."""
         read = {"root": place_name(self.root), "unit": unit, "version": version}
-        self.tables["sources"] += [{"uri": uri, "stamp": stamp} | read for uri, stamp in stamps.items()]
+        now = datetime.now(UTC).replace(tzinfo=None)
+        self.tables["sources"] += [{"uri": uri, "stamp": stamp, "read_at": now} | read for uri, stamp in stamps.items()]
+
+    def table(self, name: str, turn: int) -> pa.Table:
+        """One of the part's tables, whole."""
+        schema = PARTS[name]
+        if name in self.tables:
+            return pa.Table.from_pylist([row | {"turn": turn} for row in self.tables[name]], schema=schema)
+        if not self.histories[name]:
+            return schema.empty_table()
+        rows = pa.concat_tables(self.histories[name])
+        rows = rows.append_column("turn", pa.repeat(turn, len(rows)).cast(pa.int64())).select(schema.names).cast(schema)
+        return rows.sort_by("patient")
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -129,9 +169,10 @@ def commit(folder: Path, rows: Rows) -> None:
         _sweep(parts)
         turn = 1 + max((int(p.name) for p in parts.glob("[0-9]*")), default=-1)
         beside.mkdir(exist_ok=True)
-        for name, schema in PARTS.items():
-            table = pa.Table.from_pylist([row | {"turn": turn} for row in rows.tables[name]], schema=schema)
-            pq.write_table(table, beside / f"{name}.parquet", compression="zstd")
+        for name in PARTS:
+            pq.write_table(
+                rows.table(name, turn), beside / f"{name}.parquet", compression="zstd", row_group_size=ROW_GROUP
+            )
         while True:
             try:
                 os.rename(beside, parts / f"{turn:06d}")

@@ -40,7 +40,8 @@ create temp table links as
     from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
 
 create temp table known as
-    select distinct patient from owned where modality <> 'text';
+    select distinct patient from owned where modality <> 'text' union
+    select patient from stored_people semi join latest using (root, unit, version);
 
 create temp view linked as
     select owned.* replace (coalesce(links.patient, owned.patient) as patient), links.image, links.fitting, case
@@ -50,10 +51,35 @@ create temp view linked as
     end as wrong
     from owned left join links on links.mask = owned.id;
 
+-- A person's events, of however many files, are one record, which the event table is the source of.
+create temp view lived as select * from stored_people semi join latest using (root, unit, version);
+
+create temp view histories as
+    select md5(string_agg(digest, '' order by digest)) as id, patient, min(first) as time, 'table' as modality, 'EHR events' as kind,
+        'events' as uri, '' as root, arg_max(site, turn) as site, null::varchar as device,
+        json_object(
+            'age', round(date_diff('day', min(born), coalesce(max(last), max(died))) / 365.25, 1), 'dead', max(died) is not null,
+            'events', sum(events), 'sex', arg_max(sex, turn)
+        )::varchar as attributes
+    from lived group by patient;
+
+create temp view events as
+    select patient, time, code, numeric_value, text_value, ucum as unit, source_value, source_unit, encounter, site
+    from stored_events semi join latest using (root, unit, version);
+
 create temp view records as
     select id, patient, time, modality, kind, uri, root, site, device,
         case when image is null then attributes else '{"mask_of": "' || image || '", ' || substr(attributes, 2) end as attributes
-    from linked where wrong is null;
+    from linked where wrong is null
+    union all from histories;
+
+-- All that was ever read: a file that has changed is a new version, and what the old one said stays here.
+create temp view versions as
+    select id, patient, time, modality, kind, uri, stored_records.root, site, device, attributes, read_at,
+        latest.version is not null as current
+    from stored_records join (
+        select root, unit, version, min(read_at) as read_at from stored_sources group by root, unit, version
+    ) as read using (root, unit, version) left join latest using (root, unit, version);
 
 create temp view rejected as
     select distinct uri, root, found, expected, remedy from stored_rejected join latest using (root, unit, version)

@@ -14,9 +14,11 @@ from pathlib import Path
 from stat import S_ISREG
 from types import ModuleType
 
-from ..schema import MissingExtraError, Payload, Record, Rejected
-from . import dicom, edf, fhir, nifti, omics, raster, tables, text, waveform
-from .source import RecordError, content_id, place_of, split_uri
+import pyarrow as pa
+
+from ..schema import Events, MissingExtraError, Payload, Record, Rejected
+from . import archive, dicom, edf, events, fhir, nifti, omics, raster, tables, text, waveform
+from .source import RecordError, content_id, part_number, place_of, split_uri
 
 __all__ = [
     "READERS",
@@ -67,8 +69,8 @@ def together(paths: Sequence[Path], each: Each = map) -> list[Group]:
     return [Group(tuple(sorted(group, key=lambda p: (p != key[0], p))), key[1]) for key, group in found.items()]
 
 
-def read_together(group: Group, root: Path | None = None) -> Iterator[Record | Rejected]:
-    """The records of a group; a file that cannot be taken comes back as `Rejected`.
+def read_together(group: Group, root: Path | None = None) -> Iterator[Record | Rejected | Events]:
+    """The records and events of a group; a file that cannot be taken comes back as `Rejected`, an archive's files one after the other.
 
     Args:
         group: as `together` gives it.
@@ -77,7 +79,9 @@ def read_together(group: Group, root: Path | None = None) -> Iterator[Record | R
     first = group.paths[0]
     root = root or first.parent
     try:
-        if group.series and len(group.paths) > 1:
+        if archive.recognises(first):
+            yield from _read_archive(first, root)
+        elif group.series and len(group.paths) > 1:
             yield from dicom.read_series(group.paths, root)
         else:
             yield from _reader(first).read(first, root)
@@ -86,6 +90,20 @@ def read_together(group: Group, root: Path | None = None) -> Iterator[Record | R
     except Exception as error:
         reason = _reason(error)
         yield Rejected(group.place(root), reason.found, reason.expected, reason.remedy)
+
+
+def _read_archive(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:
+    place = place_of(path, root)
+    with archive.unpacked(path) as (folder, left_out):
+        for reason in left_out:
+            yield replace(reason, uri=archive.entry_uri(place, reason.uri))
+        every = sorted(p for p in folder.rglob("*") if p.is_file())
+        for inner in filter(archive.recognises, every):
+            uri = archive.entry_uri(place, place_of(inner, folder))
+            yield Rejected(uri, "an archive in an archive", "files", "unpack the outer one into the folder")
+        for group in together([p for p in every if not archive.recognises(p)]):
+            for item in read_together(group, folder):
+                yield item if isinstance(item, Events) else replace(item, uri=archive.entry_uri(place, item.uri))
 
 
 def _reason(error: Exception) -> RecordError:
@@ -102,14 +120,14 @@ def _reason(error: Exception) -> RecordError:
     )  # fmt: skip
 
 
-def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected]:
+def read(path: Path, root: Path | None = None) -> Iterator[Record | Rejected | Events]:
     """Every record of one file, whatever its format.
 
     Args:
         path: the file.
         root: the ingested folder; the records' `uri` is relative to it.
     Yields:
-        Record, or Rejected with what was found, what was expected and what to do.
+        Record, Events of a health record, or Rejected with what was found, what was expected and what to do.
     """
     return read_together(Group((path,)), root)
 
@@ -123,8 +141,21 @@ def read_patient(paths: Sequence[Path]) -> Iterator[tuple[Path, Record | Rejecte
         the file (of a series, its first) and what it holds; the records' `uri` is relative to the file's folder.
     """
     for group in together(paths):
+        found: list[Events] = []
         for item in read_together(group):
-            yield group.paths[0], item
+            if isinstance(item, Events):
+                found.append(item)
+            else:
+                yield group.paths[0], item
+        for number, person in enumerate(events.people(_history(found)).to_pylist()):
+            yield group.paths[0], events.record(person, f"{group.paths[0].name}#item={number}")
+
+
+def _history(found: Sequence[Events]) -> pa.Table:
+    """All the events together, by patient and time."""
+    if not found:
+        return events.SCHEMA.empty_table()
+    return events.whole(pa.concat_tables([events.whole(item.table) for item in found]))
 
 
 def _reader(path: Path) -> ModuleType:
@@ -164,11 +195,17 @@ def load(record: Record, root: Path | None = None) -> Payload:
     Raises:
         RecordError: the source is gone or cannot be read any more.
     """
+    packed, inside = archive.split_entry(record.uri)
+    if inside:
+        with archive.unpacked((root or Path()) / packed, beside=split_uri(inside)[0]) as (folder, _):
+            return load(replace(record, uri=inside), folder)
     place, fragment = split_uri(record.uri)
     path = (root / place) if root is not None else Path(place)
     if not path.exists():
         raise RecordError(f"no file at {place}", "the source where it was ingested", "put it back or ingest it again")
     try:
+        if record.kind == events.KIND and (number := part_number(record.uri, "item")) is not None:
+            return _events_of(path, number)
         reader = dicom if path.is_dir() else _reader(path)
         return reader.load(replace(record, uri=str(path) + (f"#{fragment}" if fragment else "")))
     except MissingExtraError:
@@ -176,6 +213,15 @@ def load(record: Record, root: Path | None = None) -> Payload:
     except Exception as error:
         reason = _reason(error)
         raise RecordError(f"{reason.found} at {record.uri}", reason.expected, reason.remedy) from error
+
+
+def _events_of(path: Path, number: int) -> Payload:
+    """The events of one of a file's patients, as `read_patient` counts them."""
+    table = _history([item for item in read_together(Group((path,))) if isinstance(item, Events)])
+    patients = sorted(set(table["patient"].to_pylist()))
+    if number >= len(patients):
+        raise RecordError("a file without the events that it had", "the file as ingested", "ingest it again")
+    return events.payload(events.of(table, patients[number]))
 
 
 @lru_cache(maxsize=4096)

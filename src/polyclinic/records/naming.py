@@ -6,7 +6,7 @@ Only the place below the ingested folder counts, so that the answer does not dep
 from __future__ import annotations
 
 import re
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
 
 MASK_FOLDERS = frozenset(
     {"labels", "masks", "segmentations", "label", "mask", "seg", "labelstr", "labelsts", "lung_masks"}
@@ -14,8 +14,21 @@ MASK_FOLDERS = frozenset(
 PLAIN_FOLDERS = frozenset(
     {"images", "image", "data", "nifti", "volumes", "imagestr", "imagests", "anat", "mri", "mr", "ct"}
 )
+_LITTER_NAMES = {"thumbs.db", "desktop.ini", "dicomdir"}
+_LITTER_ENDINGS = {".md", ".py", ".bib"}
+_LITTER_STEMS = {"readme", "license", "licence", "notice", "attribution", "schema", "copying"}
 _MASK_ENDING = re.compile(r"[_-](seg|mask|label|segmentation)$", re.IGNORECASE)
 _PERSON = re.compile(r"^(sub|subject|patient|pat|person|case)([-_ ]\w*)?\d\w*$", re.IGNORECASE)
+
+
+def litter(place: PurePath) -> bool:
+    """Whether a file is no record by its name: hidden files, system files, papers about the data."""
+    return (
+        any(p.startswith(".") or p == "__MACOSX" for p in place.parts)
+        or place.name.lower() in _LITTER_NAMES
+        or place.suffix.lower() in _LITTER_ENDINGS
+        or place.stem.lower() in _LITTER_STEMS
+    )
 
 
 def without_mask(stem: str) -> str:
