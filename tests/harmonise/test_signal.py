@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from polyclinic import records
-from polyclinic.harmonise import LEADS, Fingerprint, SignalStandard, harmonise
+from polyclinic.harmonise import LEADS, Fingerprint, SignalStandard, fit, harmonise
 from polyclinic.harmonise.signal import lead_number
 from polyclinic.schema import Modality, Payload, Record
 
@@ -116,3 +117,40 @@ def test_the_hospitals_twelve_leads(hospital: Path) -> None:
     # Einthoven: I + III = II. Standardised, I and III still span II.
     left, *_ = np.linalg.lstsq(found[[0, 2]].T, found[1], rcond=None)
     assert np.corrcoef(left @ found[[0, 2]], found[1])[0, 1] > 0.99
+
+
+def lead_ii(array: np.ndarray, rate: float, **options: Any) -> np.ndarray:
+    return harmonised(array[None], rate, ("II",), SignalStandard(**options)).array[LEADS.index("ii")]
+
+
+@pytest.mark.parametrize("rate", [250.0, 500.0, 1000.0])
+def test_what_is_not_in_the_band_is_left_out_and_what_is_stays_in_its_place(rate: float) -> None:
+    heart = wave(rate, 12, 5.0)
+    heard = heart + 3 * wave(rate, 12, 0.1) + 0.8 * wave(rate, 12, 50.0)
+    kept = lead_ii(heard, rate, rate_hz=200, band_hz=(0.5, 40), mains_hz=50)
+    assert np.abs(kept - wave(200, 10, 5.0) * np.sqrt(2))[200:-200].max() < 0.1  # no wave is shifted
+    dirty = lead_ii(heard, rate, rate_hz=200)
+    assert np.abs(dirty - wave(200, 10, 5.0) * np.sqrt(2))[200:-200].max() > 0.5
+
+
+def test_a_filter_that_the_rate_cannot_carry_does_nothing() -> None:
+    slow = wave(50.0, 12, 1.0)
+    assert np.array_equal(lead_ii(slow, 50.0, mains_hz=60), lead_ii(slow, 50.0))
+    with pytest.raises(ValueError, match="lower end first"):
+        SignalStandard(band_hz=(40, 0.5))
+
+
+def test_a_signal_of_a_few_samples_is_filtered_too() -> None:
+    assert np.isfinite(lead_ii(np.arange(5.0), 250.0, band_hz=(0.5, 40), mains_hz=50)[:2]).all()
+
+
+def test_the_rate_may_be_that_of_the_training_signals() -> None:
+    signals = {
+        str(i): Payload(wave(rate, 12)[None], np.diag([1 / rate, 1, 1, 1]), names=("II",))
+        for i, rate in enumerate((250.0, 500.0, 500.0))
+    }
+    standard = SignalStandard(rate_hz=None)
+    records = [Record(i, i, None, Modality.SIGNAL, "ECG", i) for i in signals]
+    fingerprint = fit(records, lambda r: signals[r.id], {Modality.SIGNAL: standard})
+    assert fingerprint.rate_hz == 500.0
+    assert harmonise(signals["0"], ECG, standard, fingerprint).array.shape == (len(LEADS), 5000)

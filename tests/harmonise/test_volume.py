@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
 from polyclinic import records
-from polyclinic.harmonise import Fingerprint, GridError, VolumeStandard, harmonise
+from polyclinic.harmonise import Fingerprint, GridError, VolumeStandard, fit, harmonise, points_back
 from polyclinic.harmonise.geometry import spacing_of
-from polyclinic.harmonise.volume import harmonise_mask, standardise
+from polyclinic.harmonise.volume import harmonise_mask, standardise, without_bias
 from polyclinic.schema import Modality, Payload, Record
 
 NOTHING = Fingerprint()
@@ -18,23 +19,89 @@ CT = Record("v", "P", None, Modality.VOLUME, "CT abdomen", "v")
 STANDARD = VolumeStandard(size=(12, 12, 12))
 
 
+def whole_ct(hu: np.ndarray, fingerprint: Fingerprint = NOTHING, **options: Any) -> np.ndarray:
+    standard = VolumeStandard(size=None, **options)
+    return harmonise(Payload(hu, np.eye(4)), CT, standard, fingerprint).array.reshape(-1)
+
+
 def test_hounsfield_units_are_kept_within_a_window() -> None:
     hu = np.array([[[[-2000.0, -1000, 0, 40, 500, 1000, 3000]]]])
-    assert standardise(hu, hounsfield=True).reshape(-1).tolist() == pytest.approx([-2, -2, 0, 0.08, 1, 2, 2])
+    assert whole_ct(hu).tolist() == pytest.approx([-2, -2, 0, 0.08, 1, 2, 2])
+    assert whole_ct(hu, window_hu=(-1000, 1000)).tolist() == pytest.approx([0, 0, 0.5, 0.52, 0.75, 1, 1])
+    assert hu.reshape(-1).tolist() == [-2000, -1000, 0, 40, 500, 1000, 3000]  # written over is a copy
+
+
+def test_integers_are_hounsfield_units_too() -> None:
+    hu = np.array([[[[-1000, 0, 500]]]], dtype=np.int16)
+    assert whole_ct(hu).tolist() == [-2, 0, 1]
+    assert hu.reshape(-1).tolist() == [-1000, 0, 500]
+
+
+def test_the_training_voxels_may_say_what_is_bright(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    bodies = [np.full((1, 20, 20, 20), -1000.0) for _ in range(3)]
+    for number, body in enumerate(bodies):
+        body[:, 5:] = draw.normal(40 + number, 20, (1, 15, 20, 20))
+    standard = VolumeStandard(size=None, intensity="fingerprint")
+    records = [Record(str(i), str(i), None, Modality.VOLUME, "CT", str(i)) for i in range(3)]
+    found = fit(records, lambda r: Payload(bodies[int(r.id)], np.eye(4)), {Modality.VOLUME: standard})
+    inside = np.concatenate([b[b > -900] for b in bodies])
+    assert found.ct is not None
+    assert found.ct.low == pytest.approx(np.percentile(inside, 0.5), abs=1.5)
+    assert found.ct.high == pytest.approx(np.percentile(inside, 99.5), abs=1.5)
+    seen = harmonise(Payload(bodies[1], np.eye(4)), records[1], standard, found).array[:, 5:]
+    assert (abs(seen.mean()), seen.std()) == (pytest.approx(0, abs=0.05), pytest.approx(1, abs=0.05))
+    found.save(tmp_path / "fingerprint.json")
+    assert Fingerprint.open(tmp_path / "fingerprint.json") == found
+    assert found.hash != NOTHING.hash
+
+
+@pytest.mark.parametrize("spacing", [(2.5, 0.9, 0.9), (1.0, 1.0, 1.0), (0.7, 1.5, 3.0)])
+def test_a_whole_volume_has_its_first_and_its_last_voxel(spacing: tuple[float, float, float]) -> None:
+    array = np.random.default_rng(0).normal(size=(1, 11, 20, 15))
+    to_world = np.diag([-spacing[2], spacing[1], spacing[0], 1.0])
+    image = harmonise(Payload(array, to_world), MR, VolumeStandard(size=None, spacing_mm=(1.5, 1.5, 1.5)), NOTHING)
+    extent = (np.array([11, 20, 15]) - 1) * spacing
+    assert image.array.shape[1:] == tuple(np.rint(extent / 1.5).astype(int) + 1)
+    corners = np.array([[0, 0, 0], np.array(image.array.shape[:0:-1]) - 1])
+    ends = points_back(corners, image.history)
+    assert np.abs(ends[0] - [14, 0, 0]).max() < 1e-9  # x is turned to the left
+    assert (np.abs(ends[1] - [0, 19, 10]) * np.array(spacing)[::-1]).max() <= 0.75 + 1e-9
+
+
+def test_a_bias_field_is_divided_out() -> None:
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in (40, 48, 48)), indexing="ij")
+    inside = x**2 + y**2 + z**2 < 0.7
+    core = x**2 + y**2 + z**2 < 0.2
+    tissue = np.where(core, 160.0, 100.0) * inside
+    draw = np.random.default_rng(0)
+    biased = tissue * np.exp(0.5 * x + 0.4 * y) + np.abs(draw.normal(0, 1, x.shape))
+    to_world = np.diag([2.0, 2, 2, 1])
+    flat = without_bias(biased, to_world)
+    for part in (core, inside & ~core):
+        spread = lambda values, part=part: values[part].std() / values[part].mean()
+        assert spread(flat) < 0.4 * spread(biased)
+    plain, option = (
+        harmonise(Payload(biased[None], to_world), MR, VolumeStandard(size=None, bias_field=on), NOTHING).array
+        for on in (False, True)
+    )
+    assert plain.shape == option.shape
+    assert not np.allclose(plain, option, atol=0.1)
+    assert without_bias(np.zeros((3, 3, 3)), to_world).sum() == 0  # too small for a field
 
 
 def test_other_intensities_are_standardised_by_what_is_not_background() -> None:
     draw = np.random.default_rng(0)
     volume = np.zeros((1, 20, 20, 20))
     volume[:, 5:15, 5:15, 5:15] = draw.normal(300, 40, (1, 10, 10, 10))
-    body = standardise(volume, hounsfield=False)[:, 5:15, 5:15, 5:15]
+    body = standardise(volume)[:, 5:15, 5:15, 5:15]
     assert abs(body.mean()) < 0.02
     assert abs(body.std() - 1) < 0.05
     assert np.allclose(
-        standardise(volume * 7 + 100, hounsfield=False), standardise(volume, hounsfield=False), atol=1e-5
+        standardise(volume * 7 + 100), standardise(volume), atol=1e-5
     )  # a scanner's scale does not count
     volume[0, 0, 0, 0] = 1e6
-    assert np.abs(standardise(volume, hounsfield=False)[:, 5:15, 5:15, 5:15] - body).max() < 0.1
+    assert np.abs(standardise(volume)[:, 5:15, 5:15, 5:15] - body).max() < 0.1
 
 
 @pytest.mark.parametrize("kind", ["CT", "MR"])

@@ -204,7 +204,7 @@ class Desk:
         """What of the picture the model did not look at."""
         run = self.adapted.run
         standard = run.recipe.standards()[record.modality]
-        if not isinstance(standard, VolumeStandard):
+        if not isinstance(standard, VolumeStandard) or standard.size is None:
             return ""
         return unread(payload, standard.spacing_mm or run.fingerprint.spacing_mm, standard.size)
 

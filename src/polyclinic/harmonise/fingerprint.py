@@ -22,6 +22,16 @@ class Scale:
     n: int
 
 
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """How bright the training voxels are: their 0.5th and 99.5th percentile, and the mean and spread of what is between."""
+
+    low: float
+    high: float
+    mean: float
+    sd: float
+
+
 @dataclass(frozen=True)
 class Fingerprint:
     """What was learned of the training records without any label.
@@ -32,6 +42,8 @@ class Fingerprint:
         genes: genes in their order.
         spacing_mm: median (z y x) of the volumes, where the standard asks for it.
         hounsfield: whether most of the volumes are CT; one whose file does not say is taken for what they are.
+        ct: of the voxels of the training CTs that are not air, where the standard asks for it.
+        rate_hz: median rate of the signals, where the standard asks for it.
     """
 
     tokenizer: str | None = None
@@ -39,6 +51,8 @@ class Fingerprint:
     genes: Mapping[str, Scale] = field(default_factory=dict)
     spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
     hounsfield: bool = False
+    ct: Intensity | None = None
+    rate_hz: float = 100.0
 
     @cached_property
     def hash(self) -> str:
@@ -72,6 +86,10 @@ class Fingerprint:
             "spacing_mm": self.spacing_mm,
             "hounsfield": self.hounsfield,
         }
+        if self.ct is not None:  # what no standard asked for is not written
+            data["ct"] = [self.ct.low, self.ct.high, self.ct.mean, self.ct.sd]
+        if self.rate_hz != type(self).rate_hz:
+            data["rate_hz"] = self.rate_hz
         return json.dumps(data)
 
     @classmethod
@@ -80,4 +98,7 @@ class Fingerprint:
         data = json.loads(path.read_text())
         scales = lambda rows: {k: Scale(*v) for k, v in rows.items()}
         codes, genes = scales(data["codes"]), scales(data["genes"])
-        return cls(data["tokenizer"], codes, genes, tuple(data["spacing_mm"]), data["hounsfield"])
+        return cls(
+            data["tokenizer"], codes, genes, tuple(data["spacing_mm"]), data["hounsfield"],
+            Intensity(*data["ct"]) if "ct" in data else None, data.get("rate_hz", cls.rate_hz),
+        )  # fmt: skip

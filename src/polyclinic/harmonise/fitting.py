@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record
-from .fingerprint import Fingerprint, Scale
+from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
 from .table import is_of
 from .text import train_tokenizer
+from .volume import AIR_HU
 
 
 def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards: Mapping[Modality, Any]) -> Fingerprint:
@@ -39,7 +40,31 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     if by.get(Modality.OMICS):
         genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
     volumes = [r.kind.startswith("CT") for r in by.get(Modality.VOLUME, [])]
-    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2)
+    ct, rate = None, Fingerprint.rate_hz
+    if any(volumes) and standards[Modality.VOLUME].intensity == "fingerprint":
+        ct = _intensity(load(r) for r in by[Modality.VOLUME] if r.kind.startswith("CT"))
+    if by.get(Modality.SIGNAL) and standards[Modality.SIGNAL].rate_hz is None:
+        rate = float(np.median([1 / load(r).to_world[0, 0] for r in by[Modality.SIGNAL]]))  # type: ignore[index]
+    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2, ct, rate)
+
+
+SAMPLED = 20_000
+"""Voxels of each CT that speak for it."""
+
+
+def _intensity(payloads: Iterable[Payload]) -> Intensity | None:
+    """Of what is not air, the same number of voxels of each CT, evenly spread."""
+    drawn: list[np.ndarray] = []
+    for payload in payloads:
+        hu = payload.array[np.isfinite(payload.array)]
+        hu = hu[hu > AIR_HU + 50]
+        drawn.append(hu[:: max(1, len(hu) // SAMPLED)][:SAMPLED])
+    body = np.concatenate(drawn) if drawn else np.empty(0)
+    if not body.size:
+        return None
+    low, high = np.percentile(body, [0.5, 99.5])
+    clipped = np.clip(body, low, high)
+    return Intensity(float(low), float(high), float(clipped.mean()), max(float(clipped.std()), 1e-6))
 
 
 def _spacing(payloads: Iterable[Payload]) -> tuple[float, float, float]:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..schema import Payload, Record
 from .fingerprint import Fingerprint
-from .geometry import GridError, apply, finite, plan, resample_labels, spacing_of
+from .geometry import GridError, apply, finite, plan, spacing_of
+from .resampling import resample_labels
 
 NOMINAL_MM = {"chest": 350.0, "": 200.0}
 """The longest side of an image without a scale, by a word of its kind."""

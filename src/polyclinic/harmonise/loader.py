@@ -113,12 +113,17 @@ class Loader:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]
         make = lambda: harmonise(self.load(record), record, standard, self.fingerprint)
-        return self.cache.get(record.id, standard, record.kind + self._decided(standard), make)
+        return self.cache.get(record.id, standard, record.kind + self._decided(record, standard), make)
 
-    def _decided(self, standard: Any) -> str:
+    def _decided(self, record: Record, standard: Any) -> str:
         """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""
-        if standard.kind in ("image", "signal") or (standard.kind == "volume" and standard.spacing_mm is not None):
-            return ""
+        match standard.kind:
+            case "image":
+                return ""
+            case "signal" if standard.rate_hz is not None:
+                return ""
+            case "volume" if standard.spacing_mm is not None and standard.intensity == "own":
+                return f"HU {self.fingerprint.hounsfield}" if record.kind.startswith("volume") else ""
         return self.fingerprint.hash
 
     def _assemble(
@@ -190,7 +195,7 @@ class Loader:
             except GridError as error:
                 raise GridError(f"{mask.uri}: {error.found}", error.expected, error.remedy) from error
 
-        kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(standard)}", make)
+        kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
         return torch.from_numpy(kept.array.astype(np.int64))
 
 

@@ -108,7 +108,7 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor]
         case ImageStandard():
             return normal(1, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5
         case VolumeStandard():
-            return normal(1, *standard.size), torch.rand(3, generator=draw) + 0.5
+            return normal(1, *(standard.size or (16, 16, 16))), torch.rand(3, generator=draw) + 0.5
         case TextStandard():
             return torch.randint(4, WORDS, (between(2, min(12, standard.words)),), generator=draw), none
         case TableStandard():
@@ -116,9 +116,10 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor]
             code = torch.randint(0, CODES, (events, 1), generator=draw)
             return torch.cat([code, normal(events, 1), torch.rand(events, 1, generator=draw) * 50], 1), none
         case SignalStandard():
-            leads = normal(len(LEADS), round(standard.seconds * standard.rate_hz))
+            rate = standard.rate_hz or Fingerprint.rate_hz
+            leads = normal(len(LEADS), round(standard.seconds * rate))
             leads[between(1, 5) :] = torch.nan  # a lead that is not there
-            return leads, torch.tensor([1 / standard.rate_hz])
+            return leads, torch.tensor([1 / rate])
         case OmicsStandard():
             genes = normal(GENES)
             return torch.where(torch.rand(GENES, generator=draw) < 0.3, torch.nan, genes), none

@@ -14,12 +14,18 @@ from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows, s
 
 
 class Vit3d(EncoderFields):
-    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`; spacing None: the data's median."""
+    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`; spacing None: the data's median.
+
+    `window_hu`, `intensity` and `bias_field` are the standard's: how a CT or an MR is made comparable.
+    """
 
     kind: Literal["vit3d"] = "vit3d"
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (40, 56, 40)
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (1.0, 1.0, 1.0)
+    window_hu: tuple[float, float] | None = None
+    intensity: Literal["own", "fingerprint"] = "own"
+    bias_field: bool = False
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -29,7 +35,10 @@ class Vit3d(EncoderFields):
 
     def standard(self, exclude: tuple[str, ...] = ()) -> VolumeStandard:
         """What it wants from the harmoniser."""
-        return VolumeStandard(size=self.size, spacing_mm=self.spacing_mm)
+        return VolumeStandard(
+            size=self.size, spacing_mm=self.spacing_mm, window_hu=self.window_hu, intensity=self.intensity,
+            bias_field=self.bias_field,
+        )  # fmt: skip
 
     def build(self, fingerprint: Fingerprint) -> VolumeEncoder:
         """The module, freshly initialised."""
