@@ -1,12 +1,23 @@
-"""The cache of harmonised voxels and signals: one Zarr array a record, keyed by record and standard; a memory in front."""
+"""The cache of harmonised voxels and signals: Zarr v3 shards, keyed by record and standard; a memory in front.
+
+    cache/<standard and what else decides>/<the shard's records>.zarr    (n …) one chunk a record, one shard file
+                                                                         attributes: each row's record, geometry and digest
+
+A record's id is its content's hash, so a changed file is another entry. A shard is written whole beside its place and renamed
+into it; nothing is ever added to one.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import threading
+import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +26,19 @@ from pydantic import BaseModel
 
 from ..schema import Payload, Step
 
-_ON_DISK = {"image", "volume", "signal"}
-_VERSION = "2"
+_ON_DISK = {"image", "volume", "signal", "slide", "video", "kinematics"}
+_VERSION = "3"
 """Goes up whenever a standard's code makes other numbers of the same record."""
+SHARD_BYTES, SHARD_ROWS, SHARD_SECONDS = 64 * 2**20, 256, 30.0
+"""A shard is written when one of them is reached, and with what there is when the cache is flushed or let go."""
 
 
 class Cache:
     """Harmonised payloads, kept.
 
-    Two processes may share the folder: an array is written beside its place and renamed into it, and whoever comes second
-    keeps the first's. What cannot be read back is made again; what cannot be written (a full disk) is kept in memory.
+    Several processes may share the folder: each writes shards of its own and reads everybody's. What cannot be read back is
+    made again; what cannot be written (a full disk) is kept in memory; what a process that ended had not yet written is made
+    again: whoever has asked for the last of many calls `flush`.
 
     Args:
         folder: on the disk; None keeps them in memory only.
@@ -35,6 +49,9 @@ class Cache:
         self.folder, self.most_bytes = folder, most_bytes
         self._kept: OrderedDict[tuple[str, str], Payload] = OrderedDict()
         self._bytes = 0
+        self._shelves: dict[str, _Shelf] = {}
+        # Not when the program ends: Zarr's threads are gone by then.
+        weakref.finalize(self, _flush, self._shelves).atexit = False
 
     def get(self, record_id: str, standard: BaseModel, extra: str, make: Callable[[], Payload]) -> Payload:
         """The payload of a record, made if it is not here.
@@ -51,67 +68,178 @@ class Cache:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key]
-        on_disk = self.folder is not None and getattr(standard, "kind", "") in _ON_DISK
-        place = self.folder / what / record_id if on_disk and self.folder else None
-        payload = _read(place) if place is not None else None
+        shelf = None
+        if self.folder is not None and getattr(standard, "kind", "") in _ON_DISK:
+            shelf = self._shelves.setdefault(what, _Shelf(self.folder / what))
+        payload = shelf.read(record_id) if shelf is not None else None
         if payload is None:
             payload = make()
-            if place is not None:
-                _write(place, payload)
+            if shelf is not None:
+                shelf.add(record_id, payload)
         self._kept[key] = payload
         self._bytes += payload.array.nbytes
         while self._bytes > self.most_bytes and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1].array.nbytes
         return payload
 
+    def flush(self) -> None:
+        """Write what is still only in memory: another process may then read it."""
+        _flush(self._shelves)
 
-def _write(place: Path, payload: Payload) -> None:
+
+def _flush(shelves: dict[str, _Shelf]) -> None:
+    for shelf in shelves.values():
+        shelf.flush()
+
+
+class _Shelf:
+    """Records harmonised alike: the shards of one folder, and the rows that wait to become one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: dict[str, list[tuple[Path, int]]] = {}
+        self.known: set[Path] = set()
+        self.looked = -1
+        self.waiting: dict[str, Payload] = {}
+        self.written = time.monotonic()
+        self.lock = threading.RLock()
+
+    def read(self, record_id: str) -> Payload | None:
+        """The record's payload; None where no shard has it whole."""
+        with self.lock:
+            if record_id in self.waiting:
+                return self.waiting[record_id]
+            if record_id not in self.rows:
+                self._look()
+            places = self.rows.get(record_id, [])
+            while places:
+                if (payload := _row(*places[-1])) is not None:
+                    return payload
+                places.pop()
+            return None
+
+    def _look(self) -> None:
+        """Find the shards that have come."""
+        try:
+            changed = self.folder.stat().st_mtime_ns
+        except OSError:
+            return
+        if changed == self.looked:
+            return
+        self.looked = changed
+        for shard in sorted(self.folder.glob("[!.]*.zarr")):
+            if shard in self.known:
+                continue
+            self.known.add(shard)
+            for number, record_id in enumerate(_records(shard)):
+                self.rows.setdefault(record_id, []).append((shard, number))
+
+    def add(self, record_id: str, payload: Payload) -> None:
+        """Keep a payload; now and then a shard is written."""
+        with self.lock:
+            self.waiting[record_id] = payload
+            if len(self.waiting) >= SHARD_ROWS or sum(p.array.nbytes for p in self.waiting.values()) >= SHARD_BYTES:
+                self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, a shard for each shape."""
+        with self.lock:
+            alike: dict[tuple[Any, ...], list[tuple[str, Payload]]] = {}
+            for record_id, payload in self.waiting.items():
+                places = None if payload.places is None else payload.places.shape
+                alike.setdefault((payload.array.shape, payload.array.dtype.str, places), []).append(
+                    (record_id, payload)
+                )
+            for rows in alike.values():
+                _write(self.folder, rows)
+            self.waiting, self.written = {}, time.monotonic()
+
+
+def _write(folder: Path, rows: Sequence[tuple[str, Payload]]) -> None:
     import zarr
 
-    beside = place.with_name(f".{place.name}.{os.getpid()}")
+    name = hashlib.blake2b("\n".join(record_id for record_id, _ in rows).encode(), digest_size=12).hexdigest()
+    beside, place = folder / f".{name}.{os.getpid()}", folder / f"{name}.zarr"
+    first = rows[0][1].array
+    row = tuple(max(n, 1) for n in first.shape)
+    about = {"rows": [_about(*row) for row in rows]}
+    try:
+        _sweep(folder)
+        shutil.rmtree(beside, ignore_errors=True)
+        array = zarr.create_array(
+            beside, shape=(len(rows), *first.shape), dtype=first.dtype, chunks=(1, *row), shards=(len(rows), *row), attributes=about
+        )  # fmt: skip
+        array[...] = np.stack([payload.array for _, payload in rows])
+        if place.exists():  # the same records, of which one was damaged
+            shutil.rmtree(place, ignore_errors=True)
+        os.rename(beside, place)
+    except OSError:  # another process was first, or the disk is full: a cache is nobody's only copy
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes had begun: after a day it is nobody's."""
+    for left in folder.glob(".*"):
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _about(record_id: str, payload: Payload) -> dict[str, Any]:
     steps = [
         {"name": s.name, "shape": list(s.shape), "to_world": s.to_world, "parameters": dict(s.parameters)}
         for s in payload.history
     ]
-    world = None if payload.to_world is None else payload.to_world.tolist()
-    about: dict[str, Any] = {
-        "to_world": world,
+    return {
+        "record": record_id,
+        "to_world": None if payload.to_world is None else payload.to_world.tolist(),
+        "places": None if payload.places is None else payload.places.tolist(),
         "nominal": payload.nominal,
         "names": list(payload.names),
         "history": steps,
         "digest": _digest(payload.array),
     }
-    try:
-        shutil.rmtree(beside, ignore_errors=True)
-        shape = payload.array.shape
-        array = zarr.create_array(beside, shape=shape, dtype=payload.array.dtype, chunks=shape, attributes=about)
-        array[...] = payload.array
-        os.rename(beside, place)
-    except OSError:  # another process was first, or the disk is full: a cache is nobody's only copy
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _digest(array: np.ndarray) -> str:
     return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
 
 
-def _read(place: Path) -> Payload | None:
+@lru_cache(maxsize=64)
+def _opened(shard: Path, changed: int) -> tuple[Any, list[dict[str, Any]]]:
+    """A shard and what its attributes say of each row."""
     import zarr
 
-    if not place.exists():
-        return None
+    array = zarr.open_array(shard, mode="r")
+    rows: Any = array.attrs["rows"]
+    return array, rows
+
+
+def _shard(shard: Path) -> tuple[Any, list[dict[str, Any]]]:
+    return _opened(shard, (shard / "zarr.json").stat().st_mtime_ns)
+
+
+def _records(shard: Path) -> list[str]:
+    """Whose rows a shard has; one that cannot be opened is removed."""
     try:
-        array = zarr.open_array(place, mode="r")
-        about: dict = dict(array.attrs)
+        return [str(row["record"]) for row in _shard(shard)[1]]
+    except Exception:  # whatever a damaged file makes Zarr or a codec say
+        shutil.rmtree(shard, ignore_errors=True)
+        return []
+
+
+def _row(shard: Path, number: int) -> Payload | None:
+    try:
+        array, rows = _shard(shard)
+        about, values = rows[number], np.asarray(array[number])
+        if _digest(values) != about["digest"]:  # Zarr reads a chunk that is gone as zeros
+            return None
         history = tuple(
             Step(s["name"], tuple(s["shape"]), s["to_world"] and tuple(map(tuple, s["to_world"])), s["parameters"])
             for s in about["history"]
         )
-        world = None if about["to_world"] is None else np.array(about["to_world"])
-        values = np.asarray(array[...])
-        if _digest(values) != about["digest"]:  # Zarr reads a chunk that is gone as zeros
-            raise ValueError
-        return Payload(values, world, history, bool(about["nominal"]), tuple(about["names"]))
-    except Exception:  # whatever a damaged file makes Zarr or a codec say
-        shutil.rmtree(place, ignore_errors=True)
+        matrix = lambda value: None if value is None else np.array(value)
+        return Payload(
+            values, matrix(about["to_world"]), history, bool(about["nominal"]), tuple(about["names"]), places=matrix(about["places"])
+        )  # fmt: skip
+    except Exception:
         return None

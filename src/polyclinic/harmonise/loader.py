@@ -84,6 +84,7 @@ class Loader:
         who = [p for p in (self.patients if patients is None else patients) if p in self.by_patient]
         for start in range(0, len(who), size):
             yield self._assemble(who[start : start + size], modalities, None)
+        self.cache.flush()
 
     def of(
         self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None

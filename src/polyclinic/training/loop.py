@@ -283,6 +283,7 @@ def _stages(
                 here = (number, step + 1, trainee.state_dict(), adam.optimizer.state_dict(), rows)
                 checkpoint.save(place, dict(zip(checkpoint.KEYS, here, strict=True)))
                 write_metrics(run, rows)
+                cache.flush()
                 saved = time.monotonic()
             if stop and done < total:
                 raise InterruptedRunError(
