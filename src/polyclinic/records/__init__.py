@@ -15,7 +15,7 @@ from stat import S_ISREG
 from types import ModuleType
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
-from . import dicom, edf, fhir, nifti, omics, raster, tables, text, waveform
+from . import dicom, edf, fhir, nifti, omics, raster, slide, tables, text, waveform
 from .source import RecordError, content_id, place_of, split_uri
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, fhir, omics, tables, text)
+READERS = (dicom, nifti, slide, raster, waveform, edf, fhir, omics, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 
@@ -62,7 +62,7 @@ def together(paths: Sequence[Path], each: Each = map) -> list[Group]:
     """
     found: dict[tuple[Path, str | None], list[Path]] = {}
     for path, series in zip(paths, each(_series, paths), strict=True):
-        key = (path.parent, series) if series else (waveform.header_of(path) or path, None)
+        key = (path.parent, series) if series else (waveform.header_of(path) or slide.header_of(path) or path, None)
         found.setdefault(key, []).append(path)
     return [Group(tuple(sorted(group, key=lambda p: (p != key[0], p))), key[1]) for key, group in found.items()]
 
