@@ -130,9 +130,8 @@ def _scanners(path: Path) -> Iterator[Any]:
 
     if _is_tiff(path):  # OpenSlide takes a header at its word: it is checked before
         with slide_tiff.pages(path) as file:
-            for page in [file.pages.first, *slide_tiff.levels(file)[1:]]:
-                if page.is_tiled:
-                    slide_tiff.check_whole(file, page)
+            for page in slide_tiff.every(file):
+                (slide_tiff.check_whole if page.is_tiled else slide_tiff.check_there)(file, page)
     try:
         slide = OpenSlide(path)
     except OpenSlideError as error:

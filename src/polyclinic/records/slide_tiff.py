@@ -7,7 +7,6 @@ other files is not followed.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -40,16 +39,22 @@ def pages(path: Path) -> Iterator[Any]:
     Raises:
         RecordError: it is none, or not whole.
     """
-    from tifffile import TiffFile, TiffFileError
+    from tifffile import TiffFile
 
     try:
         file = TiffFile(path, is_ome=False)
-    except (TiffFileError, ValueError, KeyError, OSError, struct.error, IndexError, OverflowError) as error:
-        raise RecordError(
-            f"a TIFF that does not open ({type(error).__name__})", "a whole TIFF", "copy it again"
-        ) from error
+    except Exception as error:  # whatever a hostile one makes the library say
+        raise _broken(error) from error
     with file:
+        try:
+            _ = file.pages.first.imagewidth
+        except Exception as error:
+            raise _broken(error) from error
         yield file
+
+
+def _broken(error: Exception) -> RecordError:
+    return RecordError(f"a TIFF that does not open ({type(error).__name__})", "a whole TIFF", "copy it again")
 
 
 def levels(file: Any) -> list[Any]:
@@ -69,6 +74,11 @@ def levels(file: Any) -> list[Any]:
         if abs(x - y) <= 1.5 * max(x / page.imagewidth, y / page.imagelength) and x > 1.3:
             found.append(page)
     return found
+
+
+def every(file: Any) -> list[Any]:
+    """Its pages that show something, of a chain without end the first."""
+    return [page for page in islice(file.pages, _MOST_PAGES) if page.tags.get(256) and page.tags.get(257)]
 
 
 def planes(file: Any) -> int:
@@ -99,7 +109,18 @@ def check_whole(file: Any, page: Any) -> None:
     starts, lengths = page.dataoffsets, page.databytecounts
     if len(starts) != count or len(lengths) != count:
         raise RecordError(f"a TIFF with {len(starts)} of {count} tiles", "as many as its size says", "copy it again")
-    if count and int((np.asarray(starts, np.int64) + np.asarray(lengths, np.int64)).max()) > file.filehandle.size:
+    check_there(file, page)
+
+
+def check_there(file: Any, page: Any) -> None:
+    """Refuse a page whose tiles or strips lie beyond the file's end.
+
+    Raises:
+        RecordError: they do.
+    """
+    count = min(len(page.dataoffsets), len(page.databytecounts))
+    ends = np.asarray(page.dataoffsets[:count], np.float64) + np.asarray(page.databytecounts[:count], np.float64)
+    if count and ends.max() > file.filehandle.size:
         raise RecordError("a TIFF that was cut short", "a whole TIFF", "copy it again")
 
 
