@@ -41,7 +41,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 @cache
 def written() -> Path:
-    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a slide."""
+    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a slide, a picture."""
     folder = Path(WRITTEN.name)
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
@@ -57,6 +57,7 @@ def written() -> Path:
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
     write_slide(folder / "pyramid.tif")
+    tifffile.imwrite(folder / "deep.tif", np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     return folder
 
 

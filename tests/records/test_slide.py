@@ -316,6 +316,13 @@ def test_the_folder_of_an_mrxs_is_read_with_it(tmp_path: Path) -> None:
     assert len(group.paths) == 4
 
 
+def test_what_a_file_says_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_pyramid(tmp_path / "a.tif", picture(300, 260), description=b"JANE DOE")
+    patched(tmp_path / "a.tif", 262, 4711)
+    list(records.read(tmp_path / "a.tif"))
+    assert not caplog.records
+
+
 def test_another_byte_of_it_is_another_slide(svs: Path, tmp_path: Path) -> None:
     (tmp_path / svs.name).write_bytes(svs.read_bytes() + b"\0")
     assert only(tmp_path / svs.name).id != only(svs).id

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..records.slide import opened
+from ..records.slide import opened, silent
 from ..schema import Payload, Record, Step
 from . import stain
 from .fingerprint import Fingerprint
@@ -202,6 +202,7 @@ def _z_order(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return code
 
 
+@silent
 def _read(source: str, overview: np.ndarray, corners: np.ndarray, step: float, size: int) -> np.ndarray:
     """(n 3 size size) uint8; deeper pixels by the range of the overview, grey ones three times."""
     tiles = np.empty((len(corners), 3, size, size), np.uint8)

@@ -199,9 +199,13 @@ def _number(value: str | None) -> float | None:
     return number if number is not None and np.isfinite(number) else None
 
 
-@silent
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a slide; its overview is read once: a broken one shows itself now."""
+    yield _read(path, root)
+
+
+@silent
+def _read(path: Path, root: Path) -> Record:
     place = place_of(path, root)
     mask, stem = is_mask(place), without_mask(path.name.split(".")[0])
     with _opened(path, mask) as (slide, said):
@@ -210,7 +214,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     ids = [content_id(p) for p in (path, *companions(path))]
     barcode, first = _BARCODE.match(stem), stem.split("_")[0]
     stain = said.get("stain")
-    yield Record(
+    return Record(
         id=ids[0] if len(ids) == 1 else place_id("+".join(ids), "slide"),
         patient=barcode[1] if barcode else patient_of(place, stem) or (first if re.search(r"\d", first) else stem),
         time=None,

@@ -24,10 +24,10 @@ from .source import RecordError, check_size
 MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """TIFF and BigTIFF, in either byte order."""
 _MOST_PAGES = 64
-_JPEG, _CODESTREAMS = {6, 7}, {7, 33003, 33004, 33005, 34712}
-_PACKED = {1, 5, 8, 32773, 32946, 50000} | _CODESTREAMS
+_JPEG, CODESTREAMS = {6, 7}, {7, 33003, 33004, 33005, 34712}
+PACKED = {1, 5, 8, 32773, 32946, 50000} | CODESTREAMS
 """None, LZW, Deflate, PackBits, Zstandard, JPEG and JPEG 2000: what is decoded into no more than a tile's own size."""
-_UNITS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
+UNITS = {"nm": 1e-3, "µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "mm": 1e3, "cm": 1e4, "m": 1e6}
 COARSEST_MPP = 20.0
 """µm a pixel of level 0; 72 dots an inch, which is 353, is a printer's number and no microscope's."""
 
@@ -166,7 +166,7 @@ def pyramid(file: Any, labels: bool = False) -> Pyramid:
 
 def _level(file: Any, page: Any, empty: np.ndarray, inverted: bool) -> Level:
     check_whole(file, page)
-    if page.compression not in _PACKED:
+    if page.compression not in PACKED:
         raise RecordError(
             f"a TIFF of compression {int(page.compression)}", "JPEG, JPEG 2000, Deflate, LZW, Zstandard or none", "write it again"
         )  # fmt: skip
@@ -180,7 +180,7 @@ def _level(file: Any, page: Any, empty: np.ndarray, inverted: bool) -> Level:
             return None  # a sparse file's
         file.filehandle.seek(start)
         data = file.filehandle.read(length)
-        if page.compression in _CODESTREAMS:
+        if page.compression in CODESTREAMS:
             own = frame_size(data)
             if own is None or own[0] > tile[1] or own[1] > tile[0]:
                 raise RecordError(f"a tile of {own} pixels under a header of {tile[::-1]}", "one size", "copy it again")
@@ -200,11 +200,11 @@ def mpp_of(file: Any) -> tuple[float, float] | None:
     """µm a pixel along x and y, by OME's PhysicalSize or by the resolution tags; None where neither is a microscope's."""
     page = file.pages.first
     described = said(page)
-    sizes = [_ome_size(described, axis) for axis in "XY"]
+    sizes = [ome_size(described, axis) for axis in "XY"]
     if not all(sizes):
         unit = page.tags.valueof(296)
         per = {2: 25400.0, 3: 10000.0}.get(int(unit) if unit else 0)
-        sizes = [_resolved(page.tags.valueof(tag), per) if per else None for tag in (282, 283)]
+        sizes = [resolved(page.tags.valueof(tag), per) if per else None for tag in (282, 283)]
     x, y = sizes
     return (x, y) if x and y and 0 < x <= COARSEST_MPP and 0 < y <= COARSEST_MPP else None
 
@@ -215,17 +215,18 @@ def said(page: Any) -> str:
     return value if isinstance(value, str) else value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
 
 
-def _ome_size(described: str, axis: str) -> float | None:
+def ome_size(described: str, axis: str) -> float | None:
+    """µm a pixel along an axis, by OME's PhysicalSize; None where it says none, or in no unit of length."""
     found = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]{{1,30}})"', described) if "<OME" in described else None
     unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]{{1,10}})"', described)
-    scale = _UNITS.get(unit[1] if unit else "µm")
+    scale = UNITS.get(unit[1] if unit else "µm")
     try:
         return float(found[1]) * scale if found and scale else None
     except ValueError:
         return None
 
 
-def _resolved(value: Any, per: float) -> float | None:
+def resolved(value: Any, per: float) -> float | None:
     """µm a pixel of a RATIONAL, pixels a unit of `per` µm."""
     try:
         pixels = value[0] / value[1]
