@@ -3,7 +3,8 @@
 Which library reads a file: OpenSlide what it knows as a scanner's (Aperio SVS, Hamamatsu NDPI, Leica SCN, Ventana BIF,
 3DHISTECH MRXS, Zeiss CZI …), because it alone knows how their tiles overlap and where they lie; tifffile every other pyramid,
 OME's too, because it also reads 16 bits, tiles that are not there, and compressions that libtiff has not. DICOM slides are
-`dicom_slide`'s. A single-level TIFF is `raster`'s, unless it is tiled and larger than pillow takes.
+`dicom_slide`'s, the tissue images of Visium sections `visium`'s. A single-level TIFF is `tiff`'s, unless it is tiled and larger
+than that takes.
 """
 
 from __future__ import annotations
@@ -17,25 +18,25 @@ from typing import Any
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected, Scalar
-from . import dicom_slide, slide_tiff
+from . import dicom_slide, slide_tiff, visium
 from .naming import is_mask, patient_of, without_mask
 from .pyramid import LARGEST_TILE, Level, Pyramid, attributes_of, overview_of
-from .slide_tiff import MAGIC
+from .slide_tiff import MAGIC, MOST_PIXELS
 from .source import RecordError, check_size, content_id, place_id, place_of, quiet, split_uri
 
 _ENDINGS = {".svs", ".svslide", ".ndpi", ".scn", ".bif", ".mrxs", ".czi"}
+_PNG = b"\x89PNG\r\n\x1a\n"
 _HEADS = (*MAGIC, b"\xff\xd8\xff", b"ZISRAWFILE")
 """A TIFF; the JPEG that an .mrxs is; a CZI."""
 _BARCODE = re.compile(r"(TCGA-\w{2}-\w{4})-")
 """Of the Genomic Data Commons: project, tissue source site, participant; the sample and the slide follow."""
-_RASTER_TAKES = 2 * 89_478_485
-"""Pixels; `PIL.Image.MAX_IMAGE_PIXELS` twice is what pillow refuses."""
-
 silent = quiet("tifffile")
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether it is a scanner's format by name and first bytes, or a TIFF that is a pyramid or too large for `raster`."""
+    """Whether it is a scanner's format by name and first bytes, a TIFF that is a pyramid or huge, or a Visium section's picture."""
+    if head.startswith(_PNG):
+        return visium.mine(path)
     if not head.startswith(_HEADS):
         return False
     if path.suffix.lower() in _ENDINGS:
@@ -48,12 +49,12 @@ def _slide_in_tiff(path: Path) -> bool:
     try:
         with slide_tiff.pages(path) as file:
             first = file.pages.first
-            huge = first.is_tiled and first.imagewidth * first.imagelength > _RASTER_TAKES
+            huge = first.is_tiled and first.imagewidth * first.imagelength > MOST_PIXELS
             return huge or _vendor_in(file) or len(slide_tiff.levels(file)) > 1
     except ImportError:
         return False  # a core without the extra: pillow may still take it
     except Exception:
-        return False  # what is wrong with it is for `raster` to say
+        return False  # what is wrong with it is for `tiff` to say
 
 
 def _vendor_in(file: Any) -> bool:
@@ -96,6 +97,9 @@ def opened(source: str, labels: bool = False) -> Iterator[Pyramid]:
 @contextmanager
 def _opened(path: Path, labels: bool) -> Iterator[tuple[Pyramid, dict[str, Scalar]]]:
     """The slide and what its file says of it."""
+    if visium.mine(path):
+        yield visium.pyramid(path), {"vendor": "10x Genomics"}
+        return
     try:
         if vendor := _vendor_of(path):
             with _scanners(path) as slide:
@@ -208,15 +212,21 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 def _read(path: Path, root: Path) -> Record:
     place = place_of(path, root)
     mask, stem = is_mask(place), without_mask(path.name.split(".")[0])
+    section = visium.mine(path)
+    if section and (larger := visium.copy_of(path)):
+        raise RecordError(
+            f"a smaller copy of {larger.name}", "one picture a section", "nothing: the larger one is taken"
+        )
     with _opened(path, mask) as (slide, said):
         slide.overview()
         attributes = attributes_of(slide) | said
     ids = [content_id(p) for p in (path, *companions(path))]
     barcode, first = _BARCODE.match(stem), stem.split("_")[0]
+    whose = patient_of(place, stem) or (first if re.search(r"\d", first) else stem)
     stain = said.get("stain")
     return Record(
         id=ids[0] if len(ids) == 1 else place_id("+".join(ids), "slide"),
-        patient=barcode[1] if barcode else patient_of(place, stem) or (first if re.search(r"\d", first) else stem),
+        patient=visium.patient(place, stem) if section else barcode[1] if barcode else whose,
         time=None,
         modality=Modality.SLIDE,
         kind="MASK slide" if mask else " ".join(filter(None, ("SM slide", str(stain or "")))),

@@ -24,6 +24,8 @@ from .source import RecordError, check_size
 MAGIC = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """TIFF and BigTIFF, in either byte order."""
 _MOST_PAGES = 64
+MOST_PIXELS = 2 * 89_478_485
+"""Of a picture, as pillow has it; a larger one that is tiled is read as a slide."""
 _JPEG, CODESTREAMS = {6, 7}, {7, 33003, 33004, 33005, 34712}
 PACKED = {1, 5, 8, 32773, 32946, 50000} | CODESTREAMS
 """None, LZW, Deflate, PackBits, Zstandard, JPEG and JPEG 2000: what is decoded into no more than a tile's own size."""

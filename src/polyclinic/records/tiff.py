@@ -18,8 +18,6 @@ from . import raster, slide_tiff
 from .packed import frame_size
 from .source import RecordError, check_size, quiet
 
-MOST_PIXELS = 2 * 89_478_485
-"""Of a picture, as pillow has it; a larger one is to be tiled, and is a slide then."""
 _TURNED = {
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -79,7 +77,7 @@ def _pixels(file: Any, mask: bool = False) -> tuple[np.ndarray, tuple[float, flo
             "give a video or a volume in its own format",
         )  # fmt: skip
     first = file.pages.first
-    if first.imagewidth * first.imagelength > MOST_PIXELS:
+    if first.imagewidth * first.imagelength > slide_tiff.MOST_PIXELS:
         raise RecordError("a header that promises more pixels than a picture has", "an image", "tile it")
     check_size((count, first.imagelength, first.imagewidth, first.samplesperpixel), 4)
     planes = [_plane(file, page, mask) for page in file.pages]
