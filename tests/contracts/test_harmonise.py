@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+import tifffile
 from pydantic import TypeAdapter, ValidationError
 
+from polyclinic import records
 from polyclinic.cohort import Cohort
 from polyclinic.cohort.catalogue import inputs
 from polyclinic.harmonise import Cache, Fingerprint, Standard, fit, harmonise, points_back, points_forth
@@ -17,6 +20,7 @@ from polyclinic.schema import Modality, Payload, Record
 STANDARDS: tuple[type[Any], ...] = get_args(get_args(Standard)[0])
 SAME_SHAPE = {Modality.IMAGE, Modality.VOLUME, Modality.SIGNAL, Modality.OMICS}
 MAY_MISS = {Modality.SIGNAL, Modality.OMICS}
+WRITTEN = tempfile.TemporaryDirectory()
 every_standard = pytest.mark.parametrize("standard", [kind() for kind in STANDARDS], ids=lambda s: s.kind)
 
 
@@ -25,7 +29,26 @@ def fingerprint(tiny_cohort: Cohort) -> Fingerprint:
     return fit(inputs(tiny_cohort.records()), tiny_cohort.load, {Modality(kind().kind): kind() for kind in STANDARDS})
 
 
+def slide() -> Payload:
+    """A slide that is one block of tissue, read where it was written."""
+    path = Path(WRITTEN.name) / "slide.tif"
+    level = np.full((512, 512, 3), 245, np.uint8)
+    level[100:400, 100:400] = (220, 120, 180)
+    with tifffile.TiffWriter(path) as file:
+        for by in (1, 4):
+            small = np.ascontiguousarray(level[::by, ::by])
+            file.write(small, tile=(128, 128), photometric="rgb", subfiletype=int(by > 1), metadata=None)
+    (record,) = records.read(path)
+    assert isinstance(record, Record)
+    return records.load(record, path.parent)
+
+
+MADE = {"slide": slide}
+
+
 def some(cohort: Cohort, standard: Any) -> list[tuple[Record, Payload]]:
+    if standard.kind in MADE:
+        return [(Record("0" * 32, "P", None, Modality(standard.kind), standard.kind, "a"), MADE[standard.kind]())]
     mine = [r for r in inputs(cohort.records()) if r.modality.value == standard.kind]
     assert mine, f"give the embedded hospital a record of modality {standard.kind}"
     return [(r, cohort.load(r)) for r in mine[:: max(1, len(mine) // 6)]]
@@ -61,7 +84,7 @@ def test_the_payload_is_standard(standard: Any, tiny_cohort: Cohort, fingerprint
     if modality in SAME_SHAPE:
         assert len({p.array.shape for p in found}) == 1
     for payload in found:
-        assert payload.array.dtype in (np.float32, np.int64)
+        assert payload.array.dtype in (np.float32, np.int64, np.uint8)
         assert modality in MAY_MISS or np.isfinite(payload.array).all()
         assert np.abs(np.nan_to_num(payload.array)).max(initial=0) < 1e5
         if payload.names:

@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pyedflib
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ NAME = lambda reader: reader.__name__.rsplit(".", 1)[1]
 AXES = {
     Modality.IMAGE: 3,
     Modality.VOLUME: 4,
+    Modality.SLIDE: 3,
     Modality.VIDEO: 4,
     Modality.SIGNAL: 2,
     Modality.OMICS: 1,
@@ -39,7 +41,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 @cache
 def written() -> Path:
-    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads."""
+    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a slide, a picture."""
     folder = Path(WRITTEN.name)
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
@@ -54,7 +56,18 @@ def written() -> Path:
     time = np.arange(300) / 100
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
+    write_slide(folder / "pyramid.tif")
+    tifffile.imwrite(folder / "deep.tif", np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     return folder
+
+
+def write_slide(path: Path) -> None:
+    """A pyramid of two levels."""
+    grey = np.add.outer(np.arange(192), np.arange(256)).astype(np.uint8)
+    with tifffile.TiffWriter(path) as file:
+        for by in (1, 2):
+            level = np.ascontiguousarray(np.stack([grey[::by, ::by]] * 3, axis=2))
+            file.write(level, tile=(64, 64), photometric="rgb", compression="jpeg", subfiletype=by - 1, metadata=None)
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:

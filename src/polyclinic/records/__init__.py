@@ -17,7 +17,7 @@ from types import ModuleType
 import pyarrow as pa
 
 from ..schema import Events, MissingExtraError, Payload, Record, Rejected
-from . import archive, dicom, edf, events, fhir, nifti, omics, raster, tables, text, waveform
+from . import archive, dicom, edf, events, fhir, nifti, omics, raster, slide, tables, text, tiff, waveform
 from .source import RecordError, content_id, part_number, place_of, split_uri
 
 __all__ = [
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, fhir, omics, tables, text)
+READERS = (dicom, nifti, slide, tiff, raster, waveform, edf, fhir, omics, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 
@@ -64,7 +64,7 @@ def together(paths: Sequence[Path], each: Each = map) -> list[Group]:
     """
     found: dict[tuple[Path, str | None], list[Path]] = {}
     for path, series in zip(paths, each(_series, paths), strict=True):
-        key = (path.parent, series) if series else (waveform.header_of(path) or path, None)
+        key = (path.parent, series) if series else (waveform.header_of(path) or slide.header_of(path) or path, None)
         found.setdefault(key, []).append(path)
     return [Group(tuple(sorted(group, key=lambda p: (p != key[0], p))), key[1]) for key, group in found.items()]
 

@@ -1,7 +1,7 @@
 """DICOM files (`pydicom`): what kind of object each is, single frames as images, a series of slices as one volume.
 
-Slices are put together by geometry, not by file name. `dicom_multiframe`, `dicom_segmentation`, `dicom_waveform` and
-`dicom_report` read the objects that their names say; `dicom_header` and `dicom_pixels` have what all of them need.
+Slices are put together by geometry, not by file name. `dicom_multiframe`, `dicom_segmentation`, `dicom_waveform`,
+`dicom_report` and `dicom_slide` read the objects that their names say; `dicom_header` and `dicom_pixels` have what all of them need.
 Source: DICOM PS3.3 C.7.6.2 (image plane).
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_waveform, stack
+from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_slide, dicom_waveform, stack
 from .dicom_header import MEASURED, first, frames, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
@@ -54,7 +54,9 @@ def _check(dataset: Any) -> None:
 
 @silent
 def series_of(path: Path) -> str | None:
-    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume; None for anything else."""
+    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else."""
+    if dicom_slide.mine(path):
+        return dicom_slide.series_of(path)
     dataset = opened(path, pixels=False)
     alone = text(dataset, "Modality") in MEASURED and frames(dataset) == 1 and not dicom_multiframe.mine(dataset)
     return _series(dataset) if alone else None
@@ -92,7 +94,7 @@ def _read(path: Path, root: Path) -> list[Record | Rejected]:
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One image a file; of an object with several stacks, segments or groups of channels, a record each."""
-    yield from _read(path, root)
+    yield from dicom_slide.read((path,), root) if dicom_slide.mine(path) else _read(path, root)
 
 
 def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected]:
@@ -101,6 +103,9 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
     Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. A gap, a tilted
     gantry or several images at each place refuse the series.
     """
+    if dicom_slide.mine(paths[0]):
+        yield from dicom_slide.read(paths, root)
+        return
     slices: list[stack.Slice] = []
     for path in paths:
         try:
@@ -157,6 +162,8 @@ def _plane(dataset: Any) -> np.ndarray | None:
 def load(record: Record) -> Payload:
     """array (1 y x) or, for a series, (1 z y x) float32; to_world (x y z 1) → mm in LPS. Other objects as their readers say."""
     place, fragment = split_uri(record.uri)
+    if record.modality is Modality.SLIDE:
+        return dicom_slide.load(record)
     if not fragment.startswith("series="):
         dataset = opened(Path(place), pixels=True)
         if reader := _reader(dataset):

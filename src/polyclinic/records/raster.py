@@ -1,21 +1,22 @@
-"""PNG, JPEG and TIFF images (`pillow`); they have no physical scale, and none is made up here."""
+"""PNG and JPEG images, and TIFF where `tiff` has not its library (`pillow`); they have no physical scale, and none is made up."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..schema import Modality, Payload, Record, Rejected
+from ..schema import Modality, Payload, Record, Rejected, Scalar
 from .naming import is_mask, patient_of, without_mask
 from .source import RecordError, check_size, content_id, place_of
 
-MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 """ITU-R BT.601, as DICOM PS3.3 C.7.6.3.1.2 has it for YBR_FULL."""
 
@@ -27,7 +28,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with warnings.catch_warnings():
@@ -46,6 +47,7 @@ def _open(path: Path) -> Iterator[Any]:
             raise RecordError(f"an image of {frames} frames", "one frame", "give a video or a volume in its own format")
         try:
             image.load()
+            image = ImageOps.exif_transpose(image)  # a photograph is stored as the camera was held
         except Exception as error:
             raise RecordError("an image that was cut short", "a whole image", "copy it again") from error
         yield image
@@ -53,31 +55,54 @@ def _open(path: Path) -> Iterator[Any]:
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record an image, decoded once: a broken one shows itself now."""
-    place = place_of(path, root)
     with _open(path) as image:
-        width, height = image.width, image.height
+        rows, columns = image.height, image.width
+    yield record_of(path, root, rows, columns)
+
+
+def record_of(path: Path, root: Path, rows: int, columns: int) -> Record:
+    """The record of a picture that says nothing but its size."""
+    place = place_of(path, root)
     mask, stem = is_mask(place), without_mask(path.stem)
     first = stem.split("_")[0]
-    yield Record(
+    return Record(
         id=content_id(path),
         patient=patient_of(place, stem) or (first if re.search(r"\d", first) else stem),
         time=None,
         modality=Modality.IMAGE,
         kind="MASK image" if mask else "image",
         uri=place,
-        attributes={"mask": mask, "stem": stem, "anonymous": True, "rows": height, "columns": width},
+        attributes={"mask": mask, "stem": stem, "anonymous": True, "rows": rows, "columns": columns},
     )
+
+
+def as_volume(record: Record, told: Mapping[str, Scalar]) -> Record:
+    """The record of a stack of pictures."""
+    kind = record.kind.replace("image", "volume")
+    return replace(record, modality=Modality.VOLUME, kind=kind, attributes={**record.attributes, **told})
+
+
+def labels_of(grey: np.ndarray) -> np.ndarray:
+    """(y x) label numbers of a mask; what was drawn in black and white, or went through JPEG, is 0 or 1."""
+    levels = np.unique(grey)
+    drawn = levels.max(initial=0) == 255 or (len(levels) > 16 and levels.max() <= 255)
+    return (grey > 127).astype(np.float32) if drawn else grey.astype(np.float32)
 
 
 def load(record: Record) -> Payload:
     """array (1 y x) float32 luminance; a mask keeps its label numbers; no to_world."""
     with _open(Path(record.uri)) as image:
+        deep = image.mode[0] in "IF"
         if record.attributes.get("mask"):
-            grey = np.asarray(image.convert("L"), dtype=np.float32)
-            levels = np.unique(grey)
-            # What was drawn in black and white, or went through JPEG, is 0 or 1.
-            grey = (grey > 127).astype(np.float32) if len(levels) > 16 or levels.max() == 255 else grey
-            return Payload(grey[None])
-        if image.mode == "L" or image.mode[0] in "IF":  # 8 bits, 16 (in either byte order), 32 or float
+            colours = image.mode == "P" and not _grey_palette(
+                image
+            )  # a palette in colours is a legend: its index is the label
+            return Payload(labels_of(np.asarray(image if deep or colours else image.convert("L")))[None])
+        if image.mode == "L" or deep:  # 8 bits, 16 (in either byte order), 32 or float
             return Payload(np.asarray(image, dtype=np.float32)[None])
         return Payload((np.asarray(image.convert("RGB"), dtype=np.float32) @ LUMINANCE)[None])
+
+
+def _grey_palette(image: Any) -> bool:
+    colours = np.array(image.getpalette("RGB") or [0, 0, 0]).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
