@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import av
 import numpy as np
 import pyedflib
 import pytest
@@ -32,6 +33,7 @@ AXES = {
     Modality.OMICS: 1,
     Modality.TABLE: 2,
     Modality.TEXT: 1,
+    Modality.KINEMATICS: 2,
 }
 every_reader = pytest.mark.parametrize("reader", READERS, ids=NAME)
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -39,7 +41,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 @cache
 def written() -> Path:
-    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads."""
+    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a video."""
     folder = Path(WRITTEN.name)
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
@@ -54,7 +56,20 @@ def written() -> Path:
     time = np.arange(300) / 100
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
+    write_video(folder / "scope.mp4")
     return folder
+
+
+def write_video(path: Path) -> None:
+    """Twelve grey frames, by FFmpeg."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        for level in range(12):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * level, np.uint8), "rgb24"))
+            )
+        container.mux(stream.encode(None))
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:
@@ -106,7 +121,7 @@ def check_payload(payload: Payload, record: Record) -> None:
     elif record.modality in (Modality.TABLE, Modality.OMICS, Modality.SIGNAL):
         assert len(payload.names) == len(payload.array)
     else:
-        assert payload.array.dtype == np.float32
+        assert payload.array.dtype == (np.uint8 if record.modality is Modality.VIDEO else np.float32)
         assert payload.array.size
     if payload.to_world is not None:
         assert payload.to_world.shape == (4, 4)
