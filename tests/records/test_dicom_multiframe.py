@@ -288,20 +288,23 @@ def clip(path: Path, write_slice: Any, **attributes: object) -> None:
     [
         ({"FrameTime": 40}, 25.0, None),
         ({"FrameTimeVector": [0, 50, 50, 50]}, 20.0, None),
-        ({"FrameTimeVector": [0, 100, 100, 200]}, 7.5, "0.000 0.100 0.200 0.400"),
+        ({"FrameTimeVector": [0, 100, 100, 200]}, 7.5, [0, 0.1, 0.2, 0.4]),
         ({"CineRate": 15}, 15.0, None),
         ({"RecommendedDisplayFrameRate": 12}, 12.0, None),
         ({"FrameTime": 0, "CineRate": 10}, 10.0, None),
     ],
 )
 def test_a_clip_has_its_frames_times(
-    tmp_path: Path, write_slice: Any, attributes: dict[str, object], rate: float, times: str | None
+    tmp_path: Path, write_slice: Any, attributes: dict[str, object], rate: float, times: list[float] | None
 ) -> None:
     clip(tmp_path / "a.dcm", write_slice, **attributes)
     (record,) = taken(tmp_path / "a.dcm")
     assert record.modality is Modality.VIDEO
     assert record.attributes["rate_hz"] == pytest.approx(rate)
-    assert record.attributes.get("frame_times_s") == times
+    assert record.attributes["variable_rate"] is (times is not None)
+    places = records.load(record, tmp_path).places
+    assert places is not None
+    assert places[:, 3] == pytest.approx(times or np.arange(4) / rate)
     payload = records.load(record, tmp_path)
     assert payload.array.shape == (4, 1, *SHAPE)
     assert payload.array[:, 0, 0, 0].tolist() == [0, 1, 2, 3]

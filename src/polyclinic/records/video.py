@@ -48,17 +48,12 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         frames = index(found, stream)
         about = _about(found, stream, frames)
         taken = _taken(found, stream)
-    checked = _checked(frames, about["rows"] * about["columns"])
-    turn, broken = (False, False, False), len(checked)
-    for _, frame in decode(path, container, frames, checked):
-        turn = turn_of(frame) if broken == len(checked) else turn
+    tried = checked(frames, about["rows"] * about["columns"])
+    turn, broken = (False, False, False), len(tried)
+    for _, frame in decode(path, container, frames, tried):
+        turn = turn_of(frame) if broken == len(tried) else turn
         broken -= 1
-    count = len(frames.pts)
-    share = (1 - broken / len(checked)) * count / (count + frames.lost)
-    if share < LEAST_SHARE:
-        raise RecordError(
-            f"a video of which {share:.0%} of the frames are there and decode", f"at least {LEAST_SHARE:.0%}", "copy it again"
-        )  # fmt: skip
+    check_share(len(frames.pts), frames.lost, len(tried), broken)
     place = place_of(path, root)
     first = path.stem.split("_")[0]
     if turn[0]:
@@ -72,10 +67,25 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         kind=_kind(place),
         uri=place,
         attributes=about | {
-            "rotation_deg": _degrees(turn), "frames_checked": len(checked), "frames_lost": frames.lost + broken,
+            "rotation_deg": _degrees(turn), "frames_checked": len(tried), "frames_lost": frames.lost + broken,
             "stem": path.stem, "anonymous": True,
         },
     )  # fmt: skip
+
+
+def check_share(count: int, lost: int, tried: int, broken: int) -> None:
+    """Refuse a video of which too little is left.
+
+    Args:
+        count: frames that are there.
+        lost: that are not.
+        tried, broken: of those that are there, how many were to be decoded, and did not.
+    """
+    share = (1 - broken / tried) * count / (count + lost)
+    if share < LEAST_SHARE:
+        raise RecordError(
+            f"a video of which {share:.0%} of the frames are there and decode", f"at least {LEAST_SHARE:.0%}", "copy it again"
+        )  # fmt: skip
 
 
 def _kind(place: str) -> str:
@@ -115,19 +125,24 @@ def _taken(container: Any, stream: Any) -> datetime | None:
     return moment if moment and moment.year > 1980 else None
 
 
-def _checked(frames: Index, pixels: int) -> np.ndarray:
+def checked(frames: Index, pixels: int) -> np.ndarray:
     """The presentation times of the frames to decode when a video is read."""
     most = max(1, CHECKED_PIXELS // pixels)
     if len(frames.pts) <= most:
         return frames.pts
-    return _spread(np.intersect1d(frames.keys, frames.pts), most) if len(frames.keys) > 1 else frames.pts[:most]
+    return spread(np.intersect1d(frames.keys, frames.pts), most) if len(frames.keys) > 1 else frames.pts[:most]
 
 
-def _spread(values: np.ndarray, most: int) -> np.ndarray:
+def spread(values: np.ndarray, most: int) -> np.ndarray:
     """At most so many, evenly spread, each in the middle of its share."""
     if len(values) <= most:
         return values
     return values[((np.arange(most) + 0.5) * len(values) / most).astype(int)]
+
+
+def most_frames(pixels: int) -> int:
+    """How many frames of so many pixels are loaded at once."""
+    return max(1, MOST_BYTES // (3 * pixels))
 
 
 @lru_cache(maxsize=64)
@@ -157,7 +172,7 @@ def load(record: Record) -> Payload:
     """
     path = Path(record.uri)
     _, every, pixels = _index(path, path.stat().st_mtime_ns)
-    wanted = _spread(every.pts, max(1, MOST_BYTES // (pixels * 3)))
+    wanted = spread(every.pts, most_frames(pixels))
     found = list(_pictures(path, wanted))
     if not found:
         raise RecordError("a video of which no frame decodes", "the video as ingested", "copy it again")

@@ -5,7 +5,7 @@ other files is never followed. Sound, subtitles and tags are not read. Decoding 
 same frames, and an error belongs to the packet at hand.
 
 Source: ISO/IEC 14496-12 (boxes, edit lists, track matrix), RFC 9559 (Matroska), ISO/IEC 13818-1 (MPEG program and transport
-streams), ITU-T H.264 and H.265 Annex B (byte streams).
+streams).
 """
 
 from __future__ import annotations
@@ -54,11 +54,6 @@ def container_of(head: bytes) -> str | None:
     if any(head[at::size][:3] == b"GGG" for at, size in ((0, 188), (4, 192))):  # sync bytes, ISO 13818-1 2.4.3.2
         return "mpegts"
     return next((name for start, name in _STARTS.items() if head.startswith(start)), None)
-
-
-def byte_stream_of(head: bytes, codec: str) -> str | None:
-    """The container of a DICOM object's video, which may be none: the codec's own byte stream (`h264`, `hevc`, `mpegvideo`)."""
-    return container_of(head) or (codec if head[:3] == b"\0\0\1" or head[:4] == b"\0\0\0\1" else None)
 
 
 @dataclass(frozen=True, slots=True)
