@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..schema import Payload, Record
-from . import image, omics, signal, table, text, volume
+from . import image, omics, signal, table, text, video, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 from .fitting import fit
@@ -20,16 +20,17 @@ from .omics import OmicsStandard
 from .signal import LEADS, SignalStandard
 from .table import TableStandard
 from .text import TextStandard
+from .video import VideoStandard
 from .volume import VolumeStandard
 
 Standard = Annotated[
-    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard,
+    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard | VideoStandard,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "OmicsStandard", "SignalStandard", "Standard", "TableStandard",
-    "TextStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
+    "TextStandard", "VideoStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
 ]  # fmt: skip
 
 
@@ -48,3 +49,5 @@ def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint:
             return signal.harmonise(payload, record, standard, fingerprint)
         case OmicsStandard():
             return omics.harmonise(payload, record, standard, fingerprint)
+        case VideoStandard():
+            return video.harmonise(payload, record, standard, fingerprint)
