@@ -17,6 +17,8 @@ import pyedflib
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import Stores, get_typestore
 
 from polyclinic import records
 from polyclinic.records import READERS, RecordError
@@ -41,7 +43,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 @cache
 def written() -> Path:
-    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a video."""
+    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a video, motion."""
     folder = Path(WRITTEN.name)
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
@@ -57,6 +59,7 @@ def written() -> Path:
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
     write_video(folder / "scope.mp4")
+    write_motion(folder / "arm.csv", folder / "arm.bag")
     return folder
 
 
@@ -70,6 +73,17 @@ def write_video(path: Path) -> None:
                 stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * level, np.uint8), "rgb24"))
             )
         container.mux(stream.encode(None))
+
+
+def write_motion(table: Path, bag: Path) -> None:
+    """A robot's tip in a table, and in a ROS recording."""
+    table.write_text("time,pos_x,pos_y,pos_z\n" + "".join(f"{i / 50},{i},{i * i},{-i}\n" for i in range(9)))
+    store, kind = get_typestore(Stores.ROS1_NOETIC), "geometry_msgs/msg/Point"
+    with Writer(bag) as writer:
+        topic = writer.add_connection("/tip", kind, typestore=store)
+        for i in range(9):
+            point = store.types[kind](float(i), 0.0, 1.0)
+            writer.write(topic, i * 20_000_000, store.serialize_ros1(point, kind))
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:

@@ -15,7 +15,7 @@ from stat import S_ISREG
 from types import ModuleType
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
-from . import dicom, edf, fhir, nifti, omics, raster, tables, text, video, waveform
+from . import dicom, edf, fhir, kinematics, nifti, omics, raster, rosbag, tables, text, video, waveform
 from .source import RecordError, content_id, place_of, split_uri
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, video, waveform, edf, fhir, omics, tables, text)
+READERS = (dicom, nifti, raster, video, rosbag, waveform, edf, fhir, kinematics, omics, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 
