@@ -32,7 +32,13 @@ def video() -> Payload:
     return Payload(np.random.default_rng(0).integers(0, 256, (50, 3, 24, 32), np.uint8), places=places)
 
 
-MADE = {"video": video}
+def kinematics() -> Payload:
+    """A minute of four joints at 50 Hz."""
+    joints = np.random.default_rng(0).normal(size=(4, 3000)).cumsum(axis=1).astype(np.float32)
+    return Payload(joints, np.diag([0.02, 1, 1, 1]), names=("j1", "j2", "j3", "j4"))
+
+
+MADE = {"video": video, "kinematics": kinematics}
 
 
 def some(cohort: Cohort, standard: Any) -> list[tuple[Record, Payload]]:

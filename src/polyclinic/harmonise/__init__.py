@@ -10,12 +10,13 @@ from typing import Annotated
 from pydantic import Field
 
 from ..schema import Payload, Record
-from . import image, omics, signal, table, text, video, volume
+from . import image, kinematics, omics, signal, table, text, video, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 from .fitting import fit
 from .geometry import GridError, points_back, points_forth, way_back
 from .image import ImageStandard
+from .kinematics import KinematicsStandard
 from .omics import OmicsStandard
 from .signal import LEADS, SignalStandard
 from .table import TableStandard
@@ -24,13 +25,20 @@ from .video import VideoStandard
 from .volume import VolumeStandard
 
 Standard = Annotated[
-    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard | VideoStandard,
+    ImageStandard
+    | VolumeStandard
+    | TextStandard
+    | TableStandard
+    | SignalStandard
+    | OmicsStandard
+    | VideoStandard
+    | KinematicsStandard,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
-    "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "OmicsStandard", "SignalStandard", "Standard", "TableStandard",
-    "TextStandard", "VideoStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
+    "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "KinematicsStandard", "OmicsStandard", "SignalStandard", "Standard",
+    "TableStandard", "TextStandard", "VideoStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
 ]  # fmt: skip
 
 
@@ -51,3 +59,5 @@ def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint:
             return omics.harmonise(payload, record, standard, fingerprint)
         case VideoStandard():
             return video.harmonise(payload, record, standard, fingerprint)
+        case KinematicsStandard():
+            return kinematics.harmonise(payload, record, standard, fingerprint)
