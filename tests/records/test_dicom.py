@@ -85,8 +85,6 @@ def test_every_file_of_pydicom_is_taken_or_refused_with_a_reason() -> None:
     [
         ("liver_1frame.dcm", "1 frames with functional groups for 3"),
         ("test-SR.dcm", "modality SR"),
-        ("rtplan.dcm", "modality RTPLAN"),
-        ("rtdose.dcm", "modality RTDOSE"),
         ("MR_truncated.dcm", "pixels that do not decode"),
         ("no_meta.dcm", "without the DICM marker"),
         ("priv_SQ.dcm", "without pixels"),

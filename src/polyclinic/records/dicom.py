@@ -16,13 +16,22 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_waveform, stack
+from . import (
+    dicom_contours,
+    dicom_multiframe,
+    dicom_pixels,
+    dicom_report,
+    dicom_rt,
+    dicom_segmentation,
+    dicom_waveform,
+    stack,
+)
 from .dicom_header import MEASURED, first, frames, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
-_OBJECTS = (dicom_waveform, dicom_segmentation, dicom_report, dicom_multiframe)
+_OBJECTS = (dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_multiframe)
 """Readers of what is no single frame; each knows its own by the header."""
 
 

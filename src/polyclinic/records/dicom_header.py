@@ -54,6 +54,19 @@ def opened(path: Path, pixels: bool) -> Any:
         ) from error  # fmt: skip
 
 
+def check_whole(dataset: Any) -> None:
+    """Refuse an object of which an element is shorter than it says: pydicom reads what is left of it and says nothing.
+
+    Raises:
+        RecordError: it was cut short.
+    """
+    for tag in dataset.keys():  # noqa: SIM118 (a dataset's own iteration decodes each element)
+        element = dataset.get_item(tag)
+        value = getattr(element, "value", None)
+        if isinstance(value, bytes) and len(value) < (getattr(element, "length", 0) or 0) < 0xFFFFFFFF:
+            raise RecordError("a DICOM file that was cut short", "a whole file", "send it again from the PACS")
+
+
 def text(dataset: Any, keyword: str) -> str:
     """An element as text; empty where it is absent."""
     return str(dataset.get(keyword, "") or "").strip()
