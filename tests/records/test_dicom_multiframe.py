@@ -329,6 +329,27 @@ def test_frames_without_places_or_times_are_refused(
     assert reasons(tmp_path / "a.dcm") == ["4 frames without places or times"]
 
 
+def test_a_tomography_of_an_eye_is_a_volume_at_its_scale(tmp_path: Path, write_enhanced: Any) -> None:
+    """Sections of the retina: rows go into its depth, sections lie 0.12 mm apart."""
+    into = np.array([[1.0, 0, 0], [0, 0, -1]])
+    frames = [frame_at(0.12 * i, cosines=into) for i in range(5)]
+    shared = group(
+        PixelMeasuresSequence={"PixelSpacing": [0.0039, 0.0117], "SliceThickness": 0.12},
+        FrameAnatomySequence={"FrameLaterality": "R"},
+    )
+    write_enhanced(
+        tmp_path / "a.dcm", frames, Modality="OPT", SharedFunctionalGroupsSequence=Items([shared]),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.5.4", BitsStored=8, HighBit=7,
+    )  # fmt: skip
+    (record,) = taken(tmp_path / "a.dcm")
+    assert (record.modality, record.kind, record.attributes["laterality"]) == (Modality.VOLUME, "OPT", "R")
+    assert record.attributes["spacing_z_mm"] == pytest.approx(0.12)
+    payload = load(tmp_path / "a.dcm")
+    assert payload.array[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert np.allclose(np.linalg.norm(world(payload)[:3, :3], axis=0), [0.0117, 0.0039, 0.12])
+    assert np.allclose(world(payload)[:3, 1], [0, 0, -0.0039])
+
+
 def test_ultrasound_regions_that_disagree_are_no_scale(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(CLIP)
     other = Dataset()
