@@ -43,7 +43,20 @@ def slide() -> Payload:
     return records.load(record, path.parent)
 
 
-MADE = {"slide": slide}
+def video() -> Payload:
+    """Two seconds of noise in colours, for the hospital has no film."""
+    places = np.zeros((50, 4))
+    places[:, 3] = np.arange(50) / 25
+    return Payload(np.random.default_rng(0).integers(0, 256, (50, 3, 24, 32), np.uint8), places=places)
+
+
+def kinematics() -> Payload:
+    """A minute of four joints at 50 Hz."""
+    joints = np.random.default_rng(0).normal(size=(4, 3000)).cumsum(axis=1).astype(np.float32)
+    return Payload(joints, np.diag([0.02, 1, 1, 1]), names=("j1", "j2", "j3", "j4"))
+
+
+MADE = {"slide": slide, "video": video, "kinematics": kinematics}
 
 
 def some(cohort: Cohort, standard: Any) -> list[tuple[Record, Payload]]:

@@ -11,12 +11,15 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import av
 import numpy as np
 import pyedflib
 import pytest
 import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag1 import Writer
+from rosbags.typesys import Stores, get_typestore
 
 from polyclinic import records
 from polyclinic.records import READERS, RecordError
@@ -34,6 +37,7 @@ AXES = {
     Modality.OMICS: 1,
     Modality.TABLE: 2,
     Modality.TEXT: 1,
+    Modality.KINEMATICS: 2,
 }
 every_reader = pytest.mark.parametrize("reader", READERS, ids=NAME)
 quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -41,7 +45,7 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 
 @cache
 def written() -> Path:
-    """Files of formats that the hospital has none of, by their own libraries: an EDF of two leads, a slide, a picture."""
+    """Files of formats that the hospital has none of, by their own libraries."""
     folder = Path(WRITTEN.name)
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
@@ -58,6 +62,8 @@ def written() -> Path:
     writer.close()
     write_slide(folder / "pyramid.tif")
     tifffile.imwrite(folder / "deep.tif", np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
+    write_video(folder / "scope.mp4")
+    write_motion(folder / "arm.csv", folder / "arm.bag")
     return folder
 
 
@@ -68,6 +74,29 @@ def write_slide(path: Path) -> None:
         for by in (1, 2):
             level = np.ascontiguousarray(np.stack([grey[::by, ::by]] * 3, axis=2))
             file.write(level, tile=(64, 64), photometric="rgb", compression="jpeg", subfiletype=by - 1, metadata=None)
+
+
+def write_video(path: Path) -> None:
+    """Twelve grey frames, by FFmpeg."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height = 64, 48
+        for level in range(12):
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * level, np.uint8), "rgb24"))
+            )
+        container.mux(stream.encode(None))
+
+
+def write_motion(table: Path, bag: Path) -> None:
+    """A robot's tip in a table, and in a ROS recording."""
+    table.write_text("time,pos_x,pos_y,pos_z\n" + "".join(f"{i / 50},{i},{i * i},{-i}\n" for i in range(9)))
+    store, kind = get_typestore(Stores.ROS1_NOETIC), "geometry_msgs/msg/Point"
+    with Writer(bag) as writer:
+        topic = writer.add_connection("/tip", kind, typestore=store)
+        for i in range(9):
+            point = store.types[kind](float(i), 0.0, 1.0)
+            writer.write(topic, i * 20_000_000, store.serialize_ros1(point, kind))
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:
@@ -119,7 +148,7 @@ def check_payload(payload: Payload, record: Record) -> None:
     elif record.modality in (Modality.TABLE, Modality.OMICS, Modality.SIGNAL):
         assert len(payload.names) == len(payload.array)
     else:
-        assert payload.array.dtype == np.float32
+        assert payload.array.dtype == (np.uint8 if record.modality is Modality.VIDEO else np.float32)
         assert payload.array.size
     if payload.to_world is not None:
         assert payload.to_world.shape == (4, 4)

@@ -288,20 +288,23 @@ def clip(path: Path, write_slice: Any, **attributes: object) -> None:
     [
         ({"FrameTime": 40}, 25.0, None),
         ({"FrameTimeVector": [0, 50, 50, 50]}, 20.0, None),
-        ({"FrameTimeVector": [0, 100, 100, 200]}, 7.5, "0.000 0.100 0.200 0.400"),
+        ({"FrameTimeVector": [0, 100, 100, 200]}, 7.5, [0, 0.1, 0.2, 0.4]),
         ({"CineRate": 15}, 15.0, None),
         ({"RecommendedDisplayFrameRate": 12}, 12.0, None),
         ({"FrameTime": 0, "CineRate": 10}, 10.0, None),
     ],
 )
 def test_a_clip_has_its_frames_times(
-    tmp_path: Path, write_slice: Any, attributes: dict[str, object], rate: float, times: str | None
+    tmp_path: Path, write_slice: Any, attributes: dict[str, object], rate: float, times: list[float] | None
 ) -> None:
     clip(tmp_path / "a.dcm", write_slice, **attributes)
     (record,) = taken(tmp_path / "a.dcm")
     assert record.modality is Modality.VIDEO
     assert record.attributes["rate_hz"] == pytest.approx(rate)
-    assert record.attributes.get("frame_times_s") == times
+    assert record.attributes["variable_rate"] is (times is not None)
+    places = records.load(record, tmp_path).places
+    assert places is not None
+    assert places[:, 3] == pytest.approx(times or np.arange(4) / rate)
     payload = records.load(record, tmp_path)
     assert payload.array.shape == (4, 1, *SHAPE)
     assert payload.array[:, 0, 0, 0].tolist() == [0, 1, 2, 3]
@@ -324,6 +327,27 @@ def test_frames_without_places_or_times_are_refused(
 ) -> None:
     clip(tmp_path / "a.dcm", write_slice, **attributes)
     assert reasons(tmp_path / "a.dcm") == ["4 frames without places or times"]
+
+
+def test_a_tomography_of_an_eye_is_a_volume_at_its_scale(tmp_path: Path, write_enhanced: Any) -> None:
+    """Sections of the retina: rows go into its depth, sections lie 0.12 mm apart."""
+    into = np.array([[1.0, 0, 0], [0, 0, -1]])
+    frames = [frame_at(0.12 * i, cosines=into) for i in range(5)]
+    shared = group(
+        PixelMeasuresSequence={"PixelSpacing": [0.0039, 0.0117], "SliceThickness": 0.12},
+        FrameAnatomySequence={"FrameLaterality": "R"},
+    )
+    write_enhanced(
+        tmp_path / "a.dcm", frames, Modality="OPT", SharedFunctionalGroupsSequence=Items([shared]),
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.77.1.5.4", BitsStored=8, HighBit=7,
+    )  # fmt: skip
+    (record,) = taken(tmp_path / "a.dcm")
+    assert (record.modality, record.kind, record.attributes["laterality"]) == (Modality.VOLUME, "OPT", "R")
+    assert record.attributes["spacing_z_mm"] == pytest.approx(0.12)
+    payload = load(tmp_path / "a.dcm")
+    assert payload.array[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4]
+    assert np.allclose(np.linalg.norm(world(payload)[:3, :3], axis=0), [0.0117, 0.0039, 0.12])
+    assert np.allclose(world(payload)[:3, 1], [0, 0, -0.0039])
 
 
 def test_ultrasound_regions_that_disagree_are_no_scale(tmp_path: Path) -> None:

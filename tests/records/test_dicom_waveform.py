@@ -195,4 +195,4 @@ def test_a_voice_and_a_document_are_refused_by_name(tmp_path: Path, write_slice:
         tmp_path / "b.dcm", np.zeros((4, 4)), Modality="DOC", MIMETypeOfEncapsulatedDocument="application/pdf",
         EncapsulatedDocument=b"%PDF-1.4",
     )  # fmt: skip
-    assert reasons(tmp_path / "b.dcm") == ["an encapsulated document (application/pdf)"]
+    assert reasons(tmp_path / "b.dcm") == ["a PDF that does not open (PdfStreamError)"]

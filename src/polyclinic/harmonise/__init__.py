@@ -10,27 +10,38 @@ from typing import Annotated
 from pydantic import Field
 
 from ..schema import Payload, Record
-from . import image, omics, signal, slide, table, text, volume
+from . import image, kinematics, omics, signal, slide, table, text, video, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 from .fitting import fit
 from .geometry import GridError, points_back, points_forth, way_back
 from .image import ImageStandard
+from .kinematics import KinematicsStandard
 from .omics import OmicsStandard
 from .signal import LEADS, SignalStandard
 from .slide import SlideStandard
 from .table import TableStandard
 from .text import TextStandard
+from .video import VideoStandard
 from .volume import VolumeStandard
 
 Standard = Annotated[
-    ImageStandard | VolumeStandard | TextStandard | TableStandard | SignalStandard | OmicsStandard | SlideStandard,
+    ImageStandard
+    | VolumeStandard
+    | TextStandard
+    | TableStandard
+    | SignalStandard
+    | OmicsStandard
+    | SlideStandard
+    | VideoStandard
+    | KinematicsStandard,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
-    "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "OmicsStandard", "SignalStandard", "SlideStandard",
-    "Standard", "TableStandard", "TextStandard", "VolumeStandard", "fit", "harmonise", "points_back", "points_forth", "way_back",
+    "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "KinematicsStandard", "OmicsStandard",
+    "SignalStandard", "SlideStandard", "Standard", "TableStandard", "TextStandard", "VideoStandard", "VolumeStandard",
+    "fit", "harmonise", "points_back", "points_forth", "way_back",
 ]  # fmt: skip
 
 
@@ -51,3 +62,7 @@ def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint:
             return omics.harmonise(payload, record, standard, fingerprint)
         case SlideStandard():
             return slide.harmonise(payload, record, standard, fingerprint)
+        case VideoStandard():
+            return video.harmonise(payload, record, standard, fingerprint)
+        case KinematicsStandard():
+            return kinematics.harmonise(payload, record, standard, fingerprint)

@@ -162,7 +162,7 @@ def _write(folder: Path, rows: Sequence[tuple[str, Payload]]) -> None:
     beside, place = folder / f".{name}.{os.getpid()}", folder / f"{name}.zarr"
     first = rows[0][1].array
     row = tuple(max(n, 1) for n in first.shape)
-    about = {"rows": [_about(*row) for row in rows]}
+    about: dict[str, Any] = {"rows": [_about(*row) for row in rows]}
     try:
         _sweep(folder)
         shutil.rmtree(beside, ignore_errors=True)

@@ -17,7 +17,24 @@ from types import ModuleType
 import pyarrow as pa
 
 from ..schema import Events, MissingExtraError, Payload, Record, Rejected
-from . import archive, dicom, edf, events, fhir, nifti, omics, raster, slide, tables, text, tiff, waveform
+from . import (
+    archive,
+    dicom,
+    edf,
+    events,
+    fhir,
+    kinematics,
+    nifti,
+    omics,
+    raster,
+    rosbag,
+    slide,
+    tables,
+    text,
+    tiff,
+    video,
+    waveform,
+)
 from .source import RecordError, content_id, part_number, place_of, split_uri
 
 __all__ = [
@@ -33,7 +50,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, slide, tiff, raster, waveform, edf, fhir, omics, tables, text)
+READERS = (dicom, nifti, slide, tiff, raster, video, rosbag, waveform, edf, fhir, kinematics, omics, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 

@@ -1,7 +1,7 @@
 """DICOM files (`pydicom`): what kind of object each is, single frames as images, a series of slices as one volume.
 
-Slices are put together by geometry, not by file name. `dicom_multiframe`, `dicom_segmentation`, `dicom_waveform`,
-`dicom_report` and `dicom_slide` read the objects that their names say; `dicom_header` and `dicom_pixels` have what all of them need.
+Slices are put together by geometry, not by file name. The other `dicom_` modules read the objects that their names say;
+`dicom_header` and `dicom_pixels` have what all of them need.
 Source: DICOM PS3.3 C.7.6.2 (image plane).
 """
 
@@ -16,13 +16,26 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from . import dicom_multiframe, dicom_pixels, dicom_report, dicom_segmentation, dicom_slide, dicom_waveform, stack
+from . import (
+    dicom_contours,
+    dicom_document,
+    dicom_multiframe,
+    dicom_pixels,
+    dicom_report,
+    dicom_rt,
+    dicom_segmentation,
+    dicom_slide,
+    dicom_waveform,
+    stack,
+)
 from .dicom_header import MEASURED, first, frames, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
-_OBJECTS = (dicom_waveform, dicom_segmentation, dicom_report, dicom_multiframe)
+_OBJECTS = (
+    dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_multiframe,
+)  # fmt: skip
 """Readers of what is no single frame; each knows its own by the header."""
 
 
@@ -39,11 +52,6 @@ def _template(dataset: Any) -> str:
 
 
 def _check(dataset: Any) -> None:
-    if "MIMETypeOfEncapsulatedDocument" in dataset:
-        raise RecordError(
-            f"an encapsulated document ({text(dataset, 'MIMETypeOfEncapsulatedDocument') or 'of no type'})",
-            "the report's words", "export it as text, with lines `Patient:` and `Date:` at its head",
-        )  # fmt: skip
     modality = text(dataset, "Modality")
     if modality in _NOT_IMAGES:
         raise RecordError(

@@ -54,6 +54,19 @@ def opened(path: Path, pixels: bool) -> Any:
         ) from error  # fmt: skip
 
 
+def check_whole(dataset: Any) -> None:
+    """Refuse an object of which an element is shorter than it says: pydicom reads what is left of it and says nothing.
+
+    Raises:
+        RecordError: it was cut short.
+    """
+    for tag in dataset.keys():  # noqa: SIM118 (a dataset's own iteration decodes each element)
+        element = dataset.get_item(tag)
+        value = getattr(element, "value", None)
+        if isinstance(value, bytes) and len(value) < (getattr(element, "length", 0) or 0) < 0xFFFFFFFF:
+            raise RecordError("a DICOM file that was cut short", "a whole file", "send it again from the PACS")
+
+
 def text(dataset: Any, keyword: str) -> str:
     """An element as text; empty where it is absent."""
     return str(dataset.get(keyword, "") or "").strip()
@@ -124,12 +137,20 @@ def person_of(dataset: Any) -> dict[str, Scalar]:
     }
 
 
+def _laterality(dataset: Any) -> str | None:
+    """`L`, `R`, or `B` for both: of an eye or a breast (C.8.11.3, C.8.17.5), a paired part (C.7.3.1) or a frame's (C.7.6.16.2.8)."""
+    shared = first(first(dataset, "SharedFunctionalGroupsSequence"), "FrameAnatomySequence")
+    said = [text(dataset, k) for k in ("ImageLaterality", "Laterality")] + [text(shared, "FrameLaterality")]
+    return next((side for side in said if side in {"L", "R", "B"}), None)
+
+
 def attributes_of(dataset: Any) -> dict[str, Scalar]:
     """What is known of an image and its patient, as scalars."""
     spacing = spacing_of(dataset) or (None, None)
     return {
         **person_of(dataset),
         "view": text(dataset, "ViewPosition") or None,
+        "laterality": _laterality(dataset),
         "spacing_y_mm": spacing[0],
         "spacing_x_mm": spacing[1],
         "photometric": text(dataset, "PhotometricInterpretation"),

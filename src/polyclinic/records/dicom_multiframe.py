@@ -1,6 +1,6 @@
-"""DICOM objects of several frames: enhanced images as volumes, put together by geometry, and clips as videos.
+"""DICOM objects of several frames: enhanced images as volumes, put together by geometry; frames without a place are a clip.
 
-Source: DICOM PS3.3 C.7.6.16 (functional groups), C.7.6.5 and C.7.6.6 (cine, frame times), C.8.13.5 (MR functional groups).
+Source: DICOM PS3.3 C.7.6.16 (functional groups), C.8.13.5 (MR functional groups).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
-from . import dicom_pixels, stack
+from . import dicom_clip, dicom_pixels, stack
 from .dicom_header import first, frames, plane_of, record_of, spacing_of, text
 from .source import RecordError, content_id, part_number, place_of
 
@@ -22,7 +22,7 @@ _NOT_HERE = {"SEG", "SM", "RTDOSE", "RTPLAN", "RTSTRUCT", "SR"}
 
 def mine(dataset: Any) -> bool:
     """Whether it has several frames, or one in functional groups."""
-    several = "SharedFunctionalGroupsSequence" in dataset or frames(dataset) > 1
+    several = "SharedFunctionalGroupsSequence" in dataset or frames(dataset) > 1 or dicom_clip.coded(dataset)
     return several and text(dataset, "Modality") not in _NOT_HERE
 
 
@@ -145,21 +145,21 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     Frames that repeat a place or lie unlike most are set aside; a stack with a gap, a tilted gantry or several images at
     each place is.
     """
+    if dicom_clip.coded(dataset):
+        yield from dicom_clip.read(dataset, path, root)
+        return
     dicom_pixels.check(dataset)
     parts = int(dataset.get("InConcatenationTotalNumber") or 1)
     if parts > 1:
         raise RecordError(f"one of {parts} parts of a concatenation", "the whole object", "export it in one piece")
     groups = Groups(dataset)
     slices = _slices(dataset, groups, path)
-    whole, place = record_of(dataset, path, root), place_of(path, root)
-    timing = None if slices else _timing(dataset)
+    if slices is None:
+        yield from dicom_clip.read(dataset, path, root)
+        return
     for _ in dicom_pixels.each(dataset):  # a truncated file shows itself now
         pass
-    if slices is None:
-        assert timing is not None
-        rows = {"frames": frames(dataset), **timing, "colour": int(dataset.get("SamplesPerPixel") or 1) > 1}
-        yield replace(whole, modality=Modality.VIDEO, attributes={**whole.attributes, **rows})
-        return
+    whole, place = record_of(dataset, path, root), place_of(path, root)
     stacks = _stacks(slices, groups)
     for number, one in enumerate(stacks, start=1):
         named = f"stack {number} of {len(stacks)}: " if len(stacks) > 1 else ""
@@ -187,49 +187,15 @@ def _ordered(one: _Stack) -> tuple[list[stack.Slice], list[tuple[stack.Slice, Re
     return stack.ordered(one.slices) if len(one.slices) > 1 else (list(one.slices), [])
 
 
-def _timing(dataset: Any) -> dict[str, Scalar]:
-    """When a clip's frames were taken: rate_hz, seconds and, where they are not even, `frame_times_s`.
-
-    Raises:
-        RecordError: nothing says so.
-    """
-    count = frames(dataset)
-    steps = [float(v) for v in _list(dataset.get("FrameTimeVector"))]
-    if len(steps) == count > 1 and all(np.isfinite(v) and v >= 0 for v in steps) and sum(steps[1:]) > 0:
-        times = np.cumsum([0.0, *steps[1:]]) / 1000  # C.7.6.5.1.2: the increments between frames, in ms
-        even = np.ptp(steps[1:]) < 1e-3 * max(steps[1:])
-        rate = (count - 1) / float(times[-1])
-        said = {} if even else {"frame_times_s": " ".join(f"{t:.3f}" for t in times)}
-        return {"rate_hz": rate, "seconds": count / rate, **said}
-    period_ms = float(dataset.get("FrameTime") or 0)
-    rates = [1000 / period_ms if period_ms > 0 else 0.0]
-    rates += [float(dataset.get(k) or 0) for k in ("CineRate", "RecommendedDisplayFrameRate")]
-    rate = next((r for r in rates if 0 < r < 1e5), None)
-    if rate is None:
-        raise RecordError(
-            f"{count} frames without places or times", "a plane of each frame, or FrameTime, FrameTimeVector or CineRate",
-            "export it as single frames",
-        )  # fmt: skip
-    return {"rate_hz": rate, "seconds": count / rate}
-
-
-def _list(value: Any) -> Sequence[Any]:
-    return () if value is None else value if not isinstance(value, int | float | str) else (value,)
-
-
 def load(dataset: Any, record: Record) -> Payload:
-    """Of a stack array (1 z y x) or (1 y x), of a clip (t c y x), c 3 where it has colours, float32; to_world → mm.
-
-    A clip without a scale has no to_world. CT, MR and PET keep their units, frame by frame.
-    """
+    """Of a stack array (1 z y x) or (1 y x) float32, to_world → mm; CT, MR and PET keep their units. A clip as `dicom_clip` has it."""
+    if dicom_clip.coded(dataset):
+        return dicom_clip.load(dataset)
     dicom_pixels.check(dataset)
     groups = Groups(dataset)
     slices = _slices(dataset, groups, Path(record.uri))
     if slices is None:
-        clip = [p.astype(np.float32) for p in dicom_pixels.each(dataset)]
-        array = np.stack([p[None] if p.ndim == 2 else p[..., :3].transpose(2, 0, 1) for p in clip])
-        spacing = spacing_of(dataset)
-        return Payload(array, to_world=np.diag([spacing[1], spacing[0], 1.0, 1.0]) if spacing else None)
+        return dicom_clip.load(dataset)
     number = part_number(record.uri, "stack") or 1
     ordered, _ = _ordered(_stacks(slices, groups)[number - 1])
     numbers = [s.frame for s in ordered]
