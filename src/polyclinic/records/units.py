@@ -146,8 +146,8 @@ _SPELLINGS = _by_spelling(
 """A whole unit without its spaces, in small letters. C and F are degrees: no record speaks of coulombs or farads."""
 
 _PLAIN = (
-    "dL", "cL", "nL", "pL", "mg", "kg", "ng", "pg", "fg", "mol", "mmol", "nmol", "pmol", "meq", "eq", "ueq", "osm", "mosm", "d", "mm", "cm", "m",
-    "kPa", "Pa", "mU", "kU", "ms", "mV", "Hz", "ukat", "nkat", "kcal", "10*3", "10*6", "10*9", "10*12",
+    "dL", "cL", "nL", "pL", "mg", "kg", "ng", "pg", "fg", "mol", "mmol", "nmol", "pmol", "meq", "eq", "ueq", "osm", "mosm", "d",
+    "mm", "cm", "m", "kPa", "Pa", "mU", "kU", "ms", "mV", "Hz", "ukat", "nkat", "kcal", "10*3", "10*6", "10*9", "10*12",
 )  # fmt: skip
 _PARTS = {unit.lower(): unit for unit in _PLAIN} | _by_spelling(
     {
