@@ -205,11 +205,11 @@ def test_damaged_parquet_never_crashes(parquet: bytes, tmp_path: Path, data: st.
 
 
 def test_a_row_without_end_and_a_bomb_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "death.csv").write_text("person_id,death_date\n1," + "9" * 40_000_000)
+    (tmp_path / "death.csv").write_text("person_id,death_date\n1," + "9" * 20_000_000)
     with suppress(RecordError):
         assert not rows(tmp_path / "death.csv")
     with gzip.open(tmp_path / "person.csv.gz", "wb") as file:
-        file.write(b"person_id,gender_concept_id,year_of_birth\n" + b"0" * (1 << 26))
+        file.write(b"person_id,gender_concept_id,year_of_birth\n" + b"0" * (1 << 25))
     with (tmp_path / "person.csv.gz").open("rb") as file:
         assert not omop.recognises(tmp_path / "person.csv.gz", file.read(4096)), "its second row unpacks beyond bound"
 

@@ -9,16 +9,13 @@ Source: OHDSI Common Data Model v5.4, field-level specification.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
-
-from ..schema import Events, Modality, Payload, Record, Rejected
-from .documents import tidy
+from ..schema import Events, Payload, Record, Rejected
+from . import note_tables
 from .history import BIRTH, DEATH, ETHNICITY, RACE, SEX
 from .relational import Layout, layout_of, opened, read_events
-from .source import RecordError, content_id, parse_time, part_number, place_id, place_of
+from .source import RecordError, place_of
 
 _CODE = """
     coalesce({c}.vocabulary_id || ' ' || {c}.concept_code, 'source ' || name(t.{what}_source_value),
@@ -73,6 +70,9 @@ _PERSON = f"""
         select person_id, '{ETHNICITY}' || ethnicity_source_value, null from person
     ) where code is not null"""
 _DEATH = f"select person_id as patient, coalesce(death_datetime, death_date) as time, '{DEATH}' as code from death"
+_NOTE = (
+    "select person_id, coalesce(note_datetime, note_date), coalesce(note_title, note_source_value), note_text from note"
+)
 
 _HAPPENED = {  # table: what its columns begin with, and what its date's do
     "condition_occurrence": ("condition", "condition_start"),
@@ -109,7 +109,7 @@ LAYOUTS = (
     Layout("visit_occurrence", frozenset({"person_id", "visit_concept_id", "visit_start_date"}), _VISIT, helped=_NAMED),
     Layout("person", frozenset({"person_id", "gender_concept_id", "year_of_birth"}), _PERSON),
     Layout("death", frozenset({"person_id", "death_date"}), _DEATH),
-    Layout("note", frozenset({"person_id", "note_id", "note_text"})),
+    Layout("note", frozenset({"person_id", "note_id", "note_text"}), _NOTE),
     *(
         Layout(name, frozenset(key.split()), why=why)
         for name, key, why in (
@@ -151,44 +151,13 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:
             place, f"an OMOP table ({layout.name}), {layout.why}", "a table of events", "keep it where it is"
         )
     elif layout.name == "note":
-        yield from _notes(path, layout, place)
+        yield from note_tables.read(path, layout, _TABLES, place)
     else:
         with opened(path, layout, _TABLES) as connection:
             yield from read_events(connection, layout.query, place)
 
 
-def _notes(path: Path, layout: Layout, place: str) -> Iterator[Record | Rejected]:
-    source, number = content_id(path), 0
-    with opened(path, layout, _TABLES) as connection:
-        rows = connection.execute(
-            "select person_id, coalesce(note_datetime, note_date), coalesce(note_title, note_source_value), note_text from note"
-        )
-        while (row := rows.fetchone()) is not None:
-            number += 1
-            patient, when, title, words = row
-            uri = f"{place}#row={number}"
-            if not patient or not words:
-                yield Rejected(uri, f"row {number} without a patient or words", "both", "fill them in")
-                continue
-            yield Record(
-                id=place_id(source, f"row={number}"), patient=patient, time=parse_time(when or ""), modality=Modality.TEXT,
-                kind=f"note {title}"[:100] if title else "note", uri=uri, attributes={"words": len(words.split())},
-            )  # fmt: skip
-    if not number:
-        yield Rejected(place, "a table without rows", "rows", "nothing, where the hospital's own has none")
-
-
-@lru_cache(maxsize=64)
-def _words(path: Path, changed: int, number: int) -> str | None:
-    with opened(path, _layout(path), _TABLES) as connection:
-        row = connection.execute("select note_text from note limit 1 offset ?", [number - 1]).fetchone()
-    return row[0] if row else None
-
-
 def load(record: Record) -> Payload:
     """A note's words in `Payload.text`."""
     path = Path(record.uri.rsplit("#", 1)[0])
-    words = _words(path, path.stat().st_mtime_ns, part_number(record.uri, "row") or 1)
-    if not words:
-        raise RecordError("a table without the note that it had", "the table as ingested", "ingest it again")
-    return Payload(np.empty(0, dtype=np.int64), text=tidy(words))
+    return note_tables.load(record, path, _layout(path), _TABLES)

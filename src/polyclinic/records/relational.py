@@ -91,7 +91,7 @@ def _parquet_columns(path: Path, changed: int) -> frozenset[str]:
 
     try:
         return frozenset(name.lower() for name in pq.read_schema(path).names)
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # a name that is no UTF-8 too
         return frozenset()
 
 
