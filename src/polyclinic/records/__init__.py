@@ -15,7 +15,7 @@ from stat import S_ISREG
 from types import ModuleType
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
-from . import dicom, edf, fhir, nifti, omics, raster, tables, text, waveform
+from . import cda, dicom, edf, fhir, hl7v2, icu, meds, nifti, omics, omop, raster, tables, text, waveform
 from .source import RecordError, content_id, place_of, split_uri
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, fhir, omics, tables, text)
+READERS = (dicom, nifti, raster, waveform, edf, fhir, hl7v2, cda, omop, meds, icu, omics, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 

@@ -22,7 +22,8 @@ _STAYS = """
     placed as (
         select stay, person, try_cast(year || '-01-01 ' || coalesce(hour, '00:00:00') as timestamp) + to_days(coalesce(cast(sum(
                 cast(ceil(coalesce(length, 0) / 1440) as integer) + 1) over (
-                partition by person, year order by try_cast(stay as bigint), stay rows between unbounded preceding and 1 preceding) as integer), 0)) as admitted
+                partition by person, year order by try_cast(stay as bigint), stay rows between unbounded preceding and 1 preceding
+                ) as integer), 0)) as admitted
         from hospital),
     stays as (
         select p.*, h.person, h.admitted, h.admitted - minutes(coalesce(p.hospitaladmitoffset, '0')) as unit_door
@@ -107,7 +108,7 @@ TABLES = {
 }  # fmt: skip
 _PERIODIC = {
     "temperature": ("LOINC 8310-5", "Cel"), "sao2": ("LOINC 2708-6", "%"), "heartrate": ("LOINC 8867-4", "/min"),
-    "respiration": ("LOINC 9279-1", "/min"), "systemicsystolic": ("LOINC 8480-6", "mm[Hg]"), 
+    "respiration": ("LOINC 9279-1", "/min"), "systemicsystolic": ("LOINC 8480-6", "mm[Hg]"),
     "systemicdiastolic": ("LOINC 8462-4", "mm[Hg]"),
     "systemicmean": ("LOINC 8478-0", "mm[Hg]"),
 }  # fmt: skip
