@@ -102,7 +102,8 @@ HEADINGS = {"GENHX": "History of Present Illness", "FAM/SOCHX": "Family History"
             "PASTMEDICALHX": "Past Medical History", "MEDICATIONS": "Medications", "CC": "Chief Complaint", "EXAM": "Physical Examination",
             "ASSESSMENT": "Assessment", "PASTSURGICAL": "Past Surgical History", "EDCOURSE": "ED Course"}  # fmt: skip
 EXPECTED = {"GENHX": "history", "FAM/SOCHX": "family_history", "ROS": "review", "ALLERGY": "allergies", "PASTMEDICALHX": "past_history",
-            "MEDICATIONS": "medication", "CC": "complaint", "EXAM": "examination", "ASSESSMENT": "assessment", "PASTSURGICAL": "past_history",
+            "MEDICATIONS": "medication", "CC": "complaint", "EXAM": "examination", "ASSESSMENT": "assessment",
+            "PASTSURGICAL": "past_history",
             "EDCOURSE": "course"}  # fmt: skip
 
 
