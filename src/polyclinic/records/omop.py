@@ -97,6 +97,20 @@ _TABLES = {
     "concept": "concept_id vocabulary_id concept_code",
 }  # fmt: skip
 _NAMED = ("concept",)
+_OF_CODES = (
+    ("concept_class", "concept_class_id concept_class_concept_id"), ("concept_synonym", "concept_id concept_synonym_name"),
+    ("domain", "domain_id domain_concept_id"), ("relationship", "relationship_id is_hierarchical"),
+    ("drug_strength", "drug_concept_id ingredient_concept_id"), ("source_to_concept_map", "source_code target_concept_id"),
+)  # fmt: skip
+_DERIVED = (
+    ("dose_era", "dose_era_id person_id"), ("cohort", "cohort_definition_id subject_id"),
+    ("cohort_definition", "cohort_definition_id cohort_definition_name"), ("note_nlp", "note_nlp_id note_id"),
+    ("episode", "episode_id person_id"), ("episode_event", "episode_id event_id"),
+)  # fmt: skip
+_NO_EVENTS = (
+    ("cost", "cost_id cost_event_id"), ("payer_plan_period", "payer_plan_period_id person_id"), ("specimen", "specimen_id person_id"),
+    ("fact_relationship", "fact_id_1 fact_id_2"),
+)  # fmt: skip
 LAYOUTS = (
     *(
         Layout(table, frozenset({"person_id", f"{what}_concept_id", f"{when}_date"}), _query(table, what, when), helped=_NAMED)
@@ -125,6 +139,10 @@ LAYOUTS = (
             ("location", "location_id zip", "which is about places"),
             ("care_site", "care_site_id care_site_name", "which is about places"),
             ("cdm_source", "cdm_source_name cdm_version", "which is about the export"),
+            ("metadata", "metadata_concept_id metadata_type_concept_id", "which is about the export"),
+            *((name, key, "which is about codes") for name, key in _OF_CODES),
+            *((name, key, "which is derived from the other tables") for name, key in _DERIVED),
+            *((name, key, "whose rows are no events") for name, key in _NO_EVENTS),
         )
     ),
 )  # fmt: skip
