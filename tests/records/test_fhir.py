@@ -377,8 +377,8 @@ def test_who_someone_is(tmp_path: Path) -> None:
         ('{"resourceType": "Bundle", "x": ' + "1" * 5000 + "}", "JSON that does not parse"),
         ('{"resourceType": {"name": "Jane"}}', "JSON that is no FHIR resource"),
         ('[{"resourceType": "Bundle"}]', "JSON that is no FHIR resource"),
-        ('{"resourceType": "Bundle", "entry": 7}', "a FHIR file without a patient's history"),
-        ('{"resourceType": "Bundle", "entry": [7, null, {"resource": 3}]}', "a FHIR file without a patient's history"),
+        ('{"resourceType": "Bundle", "entry": 7}', "a bundle of 0 Patients"),
+        ('{"resourceType": "Bundle", "entry": [7, null, {"resource": 3}]}', "a bundle of 0 Patients"),
         ('{"resourceType": "Patient", "name": "Jane"}', "a FHIR file without a patient's history"),
         ('{"a": 1}', "a file of unknown format (.json)"),
     ],
@@ -449,7 +449,7 @@ def test_the_synthetic_people(shared_data: Path, tmp_path: Path) -> None:
     table = pa.concat_tables(tables)
     codes = table["code"].to_pylist()
     assert len(set(table["patient"].to_pylist())) == 11
-    assert aside == ["a FHIR file without a patient's history"]
+    assert aside == ["a bundle of 0 Patients"]
     assert sum(c.startswith("LOINC ") for c in codes) == expected["Observation"]
     assert sum(c.startswith("CVX ") for c in codes) == expected["Immunization"]
     assert sum(c.startswith("RxNorm ") for c in codes) == expected["MedicationRequest"]

@@ -62,6 +62,7 @@ class _Source:
         self.path, self.lines = path, path.name.lower().endswith(_LINES)
         self.by_url: dict[str, Resource] = {}
         self.alone: str | None = None
+        self.bundle = False
         self.sites: dict[str, str] = {}
         self.all = [] if self.lines else list(self._whole())
         people = [r for r in self.all if r.get("resourceType") == "Patient"]
@@ -85,6 +86,7 @@ class _Source:
                 "JSON that is no FHIR resource", "a Bundle or a resource", "export the person's bundle ($everything)"
             )
         if found["resourceType"] == "Bundle":
+            self.bundle = True
             yield from self._entries(found, _DEEPEST)
         else:
             self._known(found, None)
@@ -199,9 +201,8 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:
         if history.full():
             yield from history.given()
     if not history.count and not digest and not history.left:
-        raise RecordError(
-            "a FHIR file without a patient's history", "patients, observations, conditions or the like", "leave it out"
-        )
+        found = "a bundle of 0 Patients" if source.bundle else "a FHIR file without a patient's history"
+        raise RecordError(found, "patients, observations, conditions or the like", "leave it out")
     yield from history.given()
     yield from history.aside()
 
