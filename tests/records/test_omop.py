@@ -175,11 +175,22 @@ def test_tables_about_codes_are_named_and_left(tmp_path: Path) -> None:
     ]
 
 
-def test_a_name_with_quotes_is_a_name(tmp_path: Path) -> None:
-    folder = tmp_path / "it's'); drop"
-    folder.mkdir()
-    (folder / "death.csv").write_text("person_id,death_date\n1,2020-05-06\n")
-    assert len(rows(folder / "death.csv")) == 1
+@pytest.mark.parametrize("name", ["it's'); drop", "a*", "we[i]rd", "wh?t", "person_id=7", "code=x"])
+def test_a_strange_name_is_a_name(tmp_path: Path, name: str) -> None:
+    for other in (name, "aa", "weird"):
+        (tmp_path / other).mkdir()
+    (tmp_path / name / "death.csv").write_text("person_id,death_date\n1,2020-05-06\n")
+    (tmp_path / "aa/death.csv").write_text("person_id,death_date\n2,2020-05-06\n")
+    assert [r["patient"] for r in rows(tmp_path / name / "death.csv")] == ["1"]
+    pq.write_table(pa.table({"person_id": ["1"], "death_date": ["2020-05-06"]}), tmp_path / name / "death.parquet")
+    assert [r["patient"] for r in rows(tmp_path / name / "death.parquet")] == ["1"]
+
+
+def test_what_a_table_is_read_with(tmp_path: Path) -> None:
+    (tmp_path / "measurement.csv").write_text(MEASUREMENTS)
+    assert omop.companions(tmp_path / "measurement.csv") == ()
+    (tmp_path / "CONCEPT.csv").write_text(CONCEPTS)
+    assert omop.companions(tmp_path / "measurement.csv") == (tmp_path / "CONCEPT.csv",)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..schema import Events, Payload, Record, Rejected
-from . import eicu, mimic, note_tables
+from . import eicu, mimic, note_tables, relational
 from .relational import Layout, columns, layout_of, opened, read_events
 from .source import RecordError, place_of
 
@@ -56,6 +56,11 @@ def _known(path: Path) -> Layout:
     if layout is None:
         raise RecordError("a table of no known columns", "those of MIMIC or eICU", "export it again")
     return layout
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The files beside it that its rows are read with."""
+    return relational.companions(path, _known(path))
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..schema import Events, Payload, Record, Rejected
-from . import note_tables
+from . import note_tables, relational
 from .history import BIRTH, DEATH, ETHNICITY, RACE, SEX
 from .relational import Layout, layout_of, opened, read_events
 from .source import RecordError, place_of
@@ -24,17 +24,23 @@ _OPERATOR = """
     case t.operator_concept_id when '4171756' then '<' when '4172704' then '>' when '4171754' then '<=' when '4171755' then '>=' end"""
 
 
+def _named(table: str, *columns: str) -> str:
+    """Of the concepts, of which there may be millions, those that a table speaks of."""
+    ids = " union ".join(f"select {column} from {table}" for column in columns)
+    return f"with named as materialized (select * from concept where concept_id <> '0' and concept_id in ({ids}))"
+
+
 def _query(table: str, what: str, when: str) -> str:
     """What happened: a condition, a drug, a procedure, a device."""
-    return f"""
+    return f"""{_named(table, f"{what}_concept_id")}
         select t.person_id as patient, coalesce(t.{when}_datetime, t.{when}_date) as time, {_CODE.format(c="c", what=what)} as code,
             t.visit_occurrence_id as encounter
-        from {table} t left join concept c on c.concept_id = t.{what}_concept_id and c.concept_id <> '0'"""
+        from {table} t left join named c on c.concept_id = t.{what}_concept_id"""
 
 
 def _found(table: str, text: str, operator: str) -> str:
     """What was measured or observed: a number in a unit, a concept, or words."""
-    return f"""
+    return f"""{_named(table, f"{table}_concept_id", "value_as_concept_id", "unit_concept_id")}
         select t.person_id as patient, coalesce(t.{table}_datetime, t.{table}_date) as time,
             {_CODE.format(c="c", what=table)} as code, num(t.value_as_number) as numeric_value,
             coalesce(case when u.vocabulary_id = 'UCUM' then u.concept_code end, t.unit_source_value) as unit,
@@ -42,16 +48,16 @@ def _found(table: str, text: str, operator: str) -> str:
                  else coalesce(v.vocabulary_id || ' ' || v.concept_code, {text}, 'OMOP ' || nullif(t.value_as_concept_id, '0'))
                  end as text_value,
             t.visit_occurrence_id as encounter
-        from {table} t left join concept c on c.concept_id = t.{table}_concept_id and c.concept_id <> '0'
-            left join concept v on v.concept_id = t.value_as_concept_id and v.concept_id <> '0'
-            left join concept u on u.concept_id = t.unit_concept_id and u.concept_id <> '0'"""
+        from {table} t left join named c on c.concept_id = t.{table}_concept_id
+            left join named v on v.concept_id = t.value_as_concept_id
+            left join named u on u.concept_id = t.unit_concept_id"""
 
 
 _VISIT = f"""
-    with visits as (
+    {_named("visit_occurrence", "visit_concept_id")}, visits as (
         select t.*, {_CODE.format(c="c", what="visit")} as code, coalesce(t.visit_start_datetime, t.visit_start_date) as start,
             coalesce(t.visit_end_datetime, t.visit_end_date) as stop
-        from visit_occurrence t left join concept c on c.concept_id = t.visit_concept_id and c.concept_id <> '0')
+        from visit_occurrence t left join named c on c.concept_id = t.visit_concept_id)
     select person_id as patient, start as time, code, visit_occurrence_id as encounter from visits
     union all
     select person_id, stop, code || ' end', visit_occurrence_id from visits where try_cast(stop as date) > try_cast(start as date)"""
@@ -159,6 +165,11 @@ def _layout(path: Path) -> Layout:
     if layout is None:
         raise RecordError("a table that is none of OMOP's", "its columns", "export it again")
     return layout
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The files beside it that its rows are read with."""
+    return relational.companions(path, _layout(path))
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
@@ -36,6 +37,12 @@ create macro name(x) as regexp_replace(x, '^(\d{6,})\.0$', '\1');
 create macro minutes(x) as to_microseconds((try_cast(x as double) * 6e7)::bigint);
 """
 _STATIC = f"^({'|'.join(map(re.escape, (SEX, RACE, ETHNICITY, AGE)))})"
+_LIMITS = {
+    "threads": 1,  # so that rows keep their order
+    "memory_limit": "1GB",
+    "autoinstall_known_extensions": False,  # nothing is fetched
+    "autoload_known_extensions": False,
+}
 _EVENT = ("patient", "time", "code", "numeric_value", "unit", "text_value", "encounter", "site")
 
 
@@ -144,6 +151,12 @@ def layout_of(path: Path, head: bytes, layouts: tuple[Layout, ...]) -> Layout | 
     return (named or (matching if len(matching) == 1 else [None]))[0]
 
 
+def companions(path: Path, layout: Layout | None) -> tuple[Path, ...]:
+    """The files beside a table that its rows are read with: when one of them changes, so do its events."""
+    names = (*layout.needs, *layout.helped) if layout else ()
+    return tuple(p for name in names if (p := beside(path, name)) is not None)
+
+
 @contextmanager
 def opened(path: Path, layout: Layout, tables: Mapping[str, str]) -> Iterator[Any]:
     """A connection in which the layout's tables are views.
@@ -164,7 +177,8 @@ def opened(path: Path, layout: Layout, tables: Mapping[str, str]) -> Iterator[An
                 f"a table ({layout.name}) without the table {needed} beside it", f"{needed}, which says whose it is and when",
                 "put both into one folder",
             )  # fmt: skip
-    connection = duckdb.connect(":memory:", config={"threads": 1, "memory_limit": "1GB", "temp_directory": ""})
+    spilled = TemporaryDirectory(prefix="polyclinic-")
+    connection = duckdb.connect(":memory:", config=_LIMITS | {"temp_directory": spilled.name})
     try:
         connection.execute(_MACROS)
         for name in (layout.name, *layout.needs, *layout.helped):
@@ -178,6 +192,7 @@ def opened(path: Path, layout: Layout, tables: Mapping[str, str]) -> Iterator[An
         ) from None
     finally:
         connection.close()
+        spilled.cleanup()
 
 
 def _view(name: str, wanted: list[str], path: Path | None) -> str:
@@ -191,9 +206,9 @@ def _view(name: str, wanted: list[str], path: Path | None) -> str:
         f"nullif(trim(cast({c} as varchar)), '') as {c}" if c in there else f"null::varchar as {c}" for c in wanted
     )
     quoted = lambda text: "'" + text.replace("'", "''") + "'"
-    place = quoted(str(path))
+    place = quoted(re.sub(r"([*?\[])", r"[\1]", str(path.absolute())))  # a name, not a pattern of names
     if path.suffix.lower() == ".parquet":
-        return f"create view {name} as select {cells} from read_parquet({place})"
+        return f"create view {name} as select {cells} from read_parquet({place}, hive_partitioning=false)"
     head = _unpacked(path, head)
     names, first = _header(path, head), head.decode(encoding_of(head), errors="replace").partition("\n")[0]
     if len(set(map(str.lower, names))) < len(names):
@@ -203,7 +218,7 @@ def _view(name: str, wanted: list[str], path: Path | None) -> str:
     return (
         f"create view {name} as select {cells} from read_csv({place}, delim={quoted(_delimiter(path, first))}, header=true, "
         f"columns={{{kinds}}}, auto_detect=false, quote='\"', escape='\"', parallel=false, null_padding=true, store_rejects=true, "
-        f"max_line_size={LONGEST_ROW}, buffer_size={2 * LONGEST_ROW}, encoding='{encoding}')"
+        f"hive_partitioning=false, max_line_size={LONGEST_ROW}, buffer_size={2 * LONGEST_ROW}, encoding='{encoding}')"
     )
 
 
