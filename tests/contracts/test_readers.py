@@ -7,12 +7,15 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyedflib
 import pytest
 import tifffile
@@ -23,7 +26,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from polyclinic import records
 from polyclinic.records import READERS, RecordError
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Events, Modality, Payload, Record, Rejected
 
 WRITTEN = tempfile.TemporaryDirectory()
 HOSPITAL = Path(__file__).parents[2] / "examples/hospital/data"
@@ -47,6 +50,21 @@ quick = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCh
 def written() -> Path:
     """Files of formats that the hospital has none of, by their own libraries."""
     folder = Path(WRITTEN.name)
+    (folder / "oru.hl7").write_text(
+        "MSH|^~\\&|L|H|E|H|20200101||ORU^R01|1|P|2.5\rPID|1||P1^^^H^MR\rOBR|1|||CT^CT chest^L|||20200101\r"
+        "OBX|1|NM|2160-0^Creatinine^LN||1.2|mg/dL|||||F\rOBX|2|TX|CT^CT^L||No embolism.||||||F\r"
+    )
+    (folder / "note.xml").write_text(
+        '<ClinicalDocument xmlns="urn:hl7-org:v3"><recordTarget><patientRole><id root="1" extension="P1"/></patientRole></recordTarget>'
+        "<component><structuredBody><component><section><text>No fever.</text></section></component></structuredBody></component>"
+        "</ClinicalDocument>"
+    )
+    (folder / "death.csv").write_text("person_id,death_date\n1,2020-05-06\n")
+    (folder / "values.csv").write_text("patient_id,time,test,value,unit\nP1,2020-01-01,glucose,5.5,mmol/l\n")
+    pq.write_table(
+        pa.table({"subject_id": [1], "time": [datetime(2020, 1, 1)], "code": ["a"], "numeric_value": [1.0]}),
+        folder / "0.parquet",
+    )
     writer = pyedflib.EdfWriter(str(folder / "night.edf"), 2)
     lead = {
         "dimension": "mV",
@@ -118,13 +136,13 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     """A whole file, in a folder of its own with what it needs beside it."""
     reader: ModuleType = request.param
     for path in examples(reader, most=50):
-        if any(isinstance(item, Record) for item in records.read(path)):
+        if any(isinstance(item, Record | Events) for item in records.read(path)):
             folder = tmp_path_factory.mktemp(NAME(reader))
             for sibling in path.parent.glob(path.name.split(".")[0] + ".*"):
                 shutil.copy(sibling, folder)
             yield folder / path.name
             return
-    pytest.fail(f"no file of the embedded hospital gives {NAME(reader)} a record")
+    pytest.fail(f"no file of the embedded hospital gives {NAME(reader)} a record or an event")
 
 
 each_example = pytest.mark.parametrize("example", READERS, ids=NAME, indirect=True)
@@ -155,11 +173,21 @@ def check_payload(payload: Payload, record: Record) -> None:
         assert abs(np.linalg.det(payload.to_world)) > 0
 
 
+def check_events(table: pa.Table) -> None:
+    """The event table's form (`schema.Events`): a patient and a code each, a time unless it is who somebody is."""
+    assert {"patient", "time", "code"} <= set(table.column_names)
+    assert set(table.column_names) <= {
+        "patient", "time", "code", "numeric_value", "text_value", "unit", "source_value", "source_unit", "encounter", "site",
+    }  # fmt: skip
+    assert table["patient"].null_count == table["code"].null_count == 0 < len(table)
+    assert table["time"].type == pa.timestamp("us")
+
+
 @every_reader
 def test_the_hospital_has_files_of_every_format_and_none_raises(reader: ModuleType) -> None:
     for path in examples(reader):
         for item in records.read(path):
-            assert isinstance(item, Record | Rejected)
+            assert isinstance(item, Record | Rejected | Events)
             if isinstance(item, Rejected):
                 assert item.found
                 assert item.expected
@@ -171,6 +199,9 @@ def test_a_record_has_its_form_and_its_payload_loads(example: Path) -> None:
     found = list(records.read(example))
     taken = [item for item in found if isinstance(item, Record)]
     assert len({r.id for r in taken}) == len(taken)
+    for item in found:
+        if isinstance(item, Events):
+            check_events(item.table)
     for record in taken[:20]:
         check(record, example)
         check_payload(records.load(record, example.parent), record)
@@ -211,7 +242,7 @@ def test_an_empty_file_is_set_aside(example: Path, tmp_path: Path) -> None:
 def survives(path: Path) -> None:
     """Reading never raises; what was taken loads, or says why it does not."""
     for item in list(records.read(path))[:3]:
-        assert isinstance(item, Record | Rejected)
+        assert isinstance(item, Record | Rejected | Events)
         if isinstance(item, Record):
             with suppress(RecordError):
                 check_payload(records.load(item, path.parent), item)

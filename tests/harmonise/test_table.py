@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from polyclinic.harmonise import Fingerprint, TableStandard, fit, harmonise
-from polyclinic.harmonise.table import is_of
+from polyclinic.harmonise.fingerprint import Scale
+from polyclinic.harmonise.table import ancestors, is_of
 from polyclinic.records.tables import events
 from polyclinic.schema import Modality, Payload, Record
 
@@ -90,3 +91,44 @@ def test_of_many_events_the_latest_are_kept_with_their_hours() -> None:
     found = harmonise(payload, RECORDS[0], standard, fingerprint)
     assert found.array[:, 2].tolist() == [7, 8, 9]
     assert len(found.names) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "above"),
+    [
+        ("ICD10CM E11.65", ["ICD10CM E11.6", "ICD10CM E11"]),
+        ("ICD9CM 250.02", ["ICD9CM 250.0", "ICD9CM 250"]),
+        ("ICD9CM V15.82", ["ICD9CM V15.8", "ICD9CM V15"]),
+        ("ICD9Proc 36.05", ["ICD9Proc 36.0", "ICD9Proc 36"]),
+        ("ICD10CM I10", []),
+        ("ICD10PCS 02HV33Z", []),
+        (
+            "ATC C09AA05",
+            ["ATC C09AA", "ATC C09A", "ATC C09", "ATC C"],
+        ),  # ramipril ... cardiovascular system, in WHO's index
+        ("ATC C09", ["ATC C"]),
+        ("LOINC 2160-0 [mg/dL]", []),
+        ("age", []),
+    ],
+)
+def test_a_codes_ancestors(code: str, above: list[str]) -> None:
+    assert list(ancestors(code)) == above
+
+
+def test_a_rare_code_counts_under_its_nearest_ancestor_that_is_known() -> None:
+    fingerprint = Fingerprint(codes={"ICD10CM E11": Scale(0, 1.0, 0.0, 9), "ICD10CM E11.6": Scale(1, 1.0, 0.0, 5)})
+    payload = Payload(
+        np.array([[1.0, 0.0], [1.0, 2.0], [1.0, 3.0]]), names=("ICD10CM E11.65", "ICD10CM E11.9", "ICD10CM Z99.2")
+    )
+    alone = harmonise(payload, RECORDS[0], TableStandard(), fingerprint)
+    under = harmonise(payload, RECORDS[0], TableStandard(ancestors=True), fingerprint)
+    assert len(alone.array) == 0
+    assert (under.names, under.array.tolist()) == (("ICD10CM E11.6", "ICD10CM E11"), [[1.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+
+
+def test_what_is_excluded_does_not_come_back_under_an_ancestor() -> None:
+    fingerprint = Fingerprint(codes={"ICD10CM E11": Scale(0, 1.0, 0.0, 9), "ICD10CM E11.6": Scale(1, 1.0, 0.0, 5)})
+    payload = Payload(np.array([[1.0, 0.0]]), names=("ICD10CM E11.65",))
+    for excluded in ("ICD10CM E11", "ICD10CM E11.6", "ICD10CM E11.65"):
+        standard = TableStandard(ancestors=True, exclude=(excluded,))
+        assert len(harmonise(payload, RECORDS[0], standard, fingerprint).array) == 0

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import csv
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
+import pytest
 from tokenizers import Tokenizer
 
 from polyclinic.harmonise import Fingerprint, TextStandard, harmonise
@@ -54,3 +58,42 @@ def test_the_vocabulary_depends_on_the_notes_and_on_nothing_else() -> None:
         check=True,
     )
     assert other.stdout.strip() == train_tokenizer(list(reversed(TEXTS)), 300)
+
+
+REPORT = "HISTORY: no fever.\nFINDINGS: No effusion, without mass.\nIMPRESSION: Normal."
+
+
+def test_only_the_sections_that_count_are_word_pieces() -> None:
+    fingerprint = Fingerprint(tokenizer=train_tokenizer([REPORT] * 3, 200))
+    whole = harmonise(Payload(np.empty(0, np.int64), text=REPORT), NOTE, TextStandard(), fingerprint)
+    part = harmonise(
+        Payload(np.empty(0, np.int64), text=REPORT), NOTE, TextStandard(sections=("findings",)), fingerprint
+    )
+    assert whole.text == REPORT
+    assert part.text == "FINDINGS:\nNo effusion, without mass."
+    assert part.array.tolist() == words(part.text, fingerprint).tolist()
+    assert len(part.array) < len(whole.array)
+
+
+def test_a_section_that_does_not_exist_is_named() -> None:
+    with pytest.raises(ValueError, match="no section is called finding; there are indication, history"):
+        TextStandard(sections=("finding",))
+
+
+def test_negation_survives_in_real_notes(shared_data: Path) -> None:
+    """Every "no", "not", "denies" and "without" of MTS-Dialog's notes is still there, as often, in their word pieces."""
+    with (shared_data / "mts-dialog/MTS-Dialog-ValidationSet.csv").open(newline="", encoding="utf-8") as file:
+        notes = [row["section_text"] for row in csv.DictReader(file)]
+    fingerprint = Fingerprint(tokenizer=train_tokenizer(notes, 2048))
+    assert fingerprint.tokenizer is not None
+    tokenizer = Tokenizer.from_str(fingerprint.tokenizer)
+    negations = re.compile(r"\b(no|not|denies|without)\b")
+    spoken = 0
+    for note in notes:
+        numbers = words(note, fingerprint, most=10_000).tolist()
+        pieces = [note.lower()[a:b] for a, b in tokenizer.encode(note.lower()).offsets]
+        assert len(numbers) == len(pieces) + 1
+        expected = negations.findall(note.lower())
+        assert sum(piece in {"no", "not", "denies", "without"} for piece in pieces) >= len(expected)
+        spoken += len(expected)
+    assert spoken > 50

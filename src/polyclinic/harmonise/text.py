@@ -7,8 +7,9 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from ..records.sections import NAMES, kept
 from ..schema import Payload, Record
 from .fingerprint import Fingerprint
 
@@ -17,12 +18,33 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
 
 
 class TextStandard(BaseModel):
-    """At most `words` word pieces of a vocabulary of `vocabulary`."""
+    """At most `words` word pieces of a vocabulary of `vocabulary`.
+
+    No word is ever dropped for its meaning: "no" and "without" are what a report turns on.
+
+    Args:
+        words: word pieces a note.
+        vocabulary: word pieces there are.
+        sections: which of a note's sections count (`records.sections.NAMES`: findings, impression, history ...); none means the
+            whole note. A note without any heading counts whole; one that has headings, but none of these, says nothing.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["text"] = "text"
     words: int = Field(default=96, ge=4)
     vocabulary: int = Field(default=2048, ge=64)
+    sections: tuple[str, ...] = ()
+
+    @field_validator("sections")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(names) - set(NAMES)):
+            raise ValueError(f"no section is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+        return names
+
+    def of(self, text: str | None) -> str:
+        """What of a note counts."""
+        return kept(text or "", self.sections)
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
@@ -46,7 +68,9 @@ def _tokenizer(text: str) -> Any:
 
 def harmonise(payload: Payload, record: Record, standard: TextStandard, fingerprint: Fingerprint) -> Payload:
     """(w,) int64 word numbers, the first of them `[CLS]`; at most `words`."""
-    numbers = [FIRST]
+    numbers, text = [FIRST], standard.of(payload.text)
     if fingerprint.tokenizer is not None:
-        numbers += _tokenizer(fingerprint.tokenizer).encode(payload.text or "").ids
-    return Payload(np.array(numbers[: standard.words], dtype=np.int64), text=payload.text)
+        numbers += _tokenizer(fingerprint.tokenizer).encode(text).ids
+    return Payload(
+        np.array(numbers[: standard.words], dtype=np.int64), text=text if standard.sections else payload.text
+    )

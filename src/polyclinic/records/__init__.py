@@ -19,13 +19,18 @@ import pyarrow as pa
 from ..schema import Events, MissingExtraError, Payload, Record, Rejected
 from . import (
     archive,
+    cda,
     dicom,
     edf,
     events,
     fhir,
+    hl7v2,
+    icu,
     kinematics,
+    meds,
     nifti,
     omics,
+    omop,
     raster,
     rosbag,
     slide,
@@ -50,7 +55,27 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, slide, tiff, raster, video, rosbag, waveform, edf, fhir, kinematics, omics, tables, text)
+READERS = (
+    dicom,
+    nifti,
+    slide,
+    tiff,
+    raster,
+    video,
+    rosbag,
+    waveform,
+    edf,
+    fhir,
+    kinematics,
+    hl7v2,
+    cda,
+    omop,
+    meds,
+    icu,
+    omics,
+    tables,
+    text,
+)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 

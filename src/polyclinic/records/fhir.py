@@ -1,164 +1,311 @@
-"""FHIR R4 bundles (JSON): one TABLE record a person, kind "EHR events", whose load gives the events with their hours.
+"""FHIR R4 and R5 in JSON: bundles of any number of people, single resources, and bulk export (NDJSON, also gzipped).
 
-Source: HL7 FHIR R4, Bundle, Patient, Observation, Condition, MedicationRequest, Procedure, Encounter, Immunization.
+Observations, conditions, medication and the like are events; a report's or a document's words are a TEXT record. A document that
+only has an address is set aside: nothing is fetched.
+
+Source: HL7 FHIR R4 and R5, Bundle, References (`reference`, `fullUrl`, contained), and the Bulk Data Access guide for NDJSON.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
-from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..schema import Modality, Payload, Record, Rejected
-from .source import RecordError, content_id, parse_time, place_of
+from ..schema import Events, Modality, Payload, Record, Rejected
+from .documents import decoded, words_of
+from .fhir_resources import (
+    DOCUMENTS,
+    EVENTS,
+    Resource,
+    code_of,
+    fields,
+    first,
+    happened,
+    items,
+    name_of,
+    take,
+    take_person,
+    time_of,
+)
+from .history import History
+from .source import Lines, RecordError, content_id, open_text, part_number, place_id, place_of
 
 _LARGEST = 128 * 2**20
 """JSON takes twenty times its size in memory, at worst."""
-_SYSTEM = {
-    "http://loinc.org": "LOINC", "http://snomed.info/sct": "SNOMED", "http://www.nlm.nih.gov/research/umls/rxnorm": "RxNorm",
-    "http://hl7.org/fhir/sid/cvx": "CVX", "http://hl7.org/fhir/sid/icd-10": "ICD10", "http://unitsofmeasure.org": "UCUM",
-}  # fmt: skip
-_TIME = (
-    "effectiveDateTime", "effectiveInstant", "onsetDateTime", "performedDateTime", "authoredOn", "occurrenceDateTime", "recordedDate",
-    "issued",
-)  # fmt: skip
-_PERIOD = ("period", "performedPeriod", "effectivePeriod", "onsetPeriod")
-_CODE = ("code", "medicationCodeableConcept", "vaccineCode", "type")
-_NOT_SO = {"entered-in-error", "cancelled", "not-done", "refuted"}
-_EVENTS = {"Observation", "Condition", "MedicationRequest", "Procedure", "Immunization", "Encounter"}
+_REFERENCE = re.compile(r"(?:^|/)([A-Z][A-Za-z]+)/([A-Za-z0-9.\-]{1,64})(?:/_history/[^/]+)?$")
+_LINES = (".ndjson", ".jsonl", ".ndjson.gz", ".jsonl.gz")
+_DEEPEST = 4
 
 
 def recognises(path: Path, head: bytes) -> bool:
-    """Whether it is JSON that names a FHIR resource type."""
-    return path.suffix.lower() == ".json" and b"{" in head[:64] and b'"resourceType"' in head
+    """Whether it is JSON, or lines of JSON, that name a FHIR resource type."""
+    name = path.name.lower()
+    if name.endswith(".gz") and name.endswith(_LINES):
+        try:
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, 4096)
+        except zlib.error:
+            return False
+    return name.endswith((".json", *_LINES)) and b"{" in head[:64] and b'"resourceType"' in head
 
 
-def _resources(path: Path) -> list[dict[str, Any]]:
-    if path.stat().st_size > _LARGEST:
-        raise RecordError(f"a bundle of over {_LARGEST >> 20} MiB", "a person's bundle", "use the bulk export")
-    try:
-        bundle = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise RecordError("JSON that does not parse", "a whole FHIR bundle", "export it again") from error
-    kind = bundle.get("resourceType") if isinstance(bundle, dict) else None
-    if kind != "Bundle":
-        found = f"a FHIR {kind}" if isinstance(kind, str) and kind.isalpha() else "JSON that is no FHIR resource"
-        raise RecordError(found, "a Bundle with a Patient", "export the person's bundle ($everything)")
-    return [r for e in _list(bundle.get("entry")) if isinstance(r := _dict(e).get("resource"), dict)]
+class _Source:
+    """What a file holds, and how its references lead from one resource to another."""
 
+    def __init__(self, path: Path) -> None:
+        self.path, self.lines = path, path.name.lower().endswith(_LINES)
+        self.by_url: dict[str, Resource] = {}
+        self.alone: str | None = None
+        self.bundle = False
+        self.sites: dict[str, str] = {}
+        self.all = [] if self.lines else list(self._whole())
+        people = [r for r in self.all if r.get("resourceType") == "Patient"]
+        if len(people) == 1:  # what names nobody is this one's
+            self.alone = self.name(people[0])
+        for person in people:
+            if (name := self.name(person)) and (site := self.site(person)):
+                self.sites[name] = site
 
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _time(resource: dict[str, Any]) -> datetime | None:
-    value = next((resource[k] for k in _TIME if resource.get(k)), None)
-    value = value or next((_dict(resource[k]).get("start") for k in _PERIOD if resource.get(k)), None)
-    return parse_time(value[:19]) if isinstance(value, str) else None
-
-
-def _code(concept: Any) -> str | None:
-    if isinstance(concept, list):
-        concept = concept[0] if concept else None
-    coding = _dict(next(iter(_list(_dict(concept).get("coding"))), None))
-    if not isinstance(coding.get("code"), str | int):
-        return None
-    system = str(coding.get("system", ""))
-    return f"{_SYSTEM.get(system, system.rsplit('/', 1)[-1] or 'local')} {coding['code']}"
-
-
-def _happened(resource: dict[str, Any]) -> bool:
-    """Whether it speaks of something that happened: a mistaken, refuted or cancelled entry does not."""
-    verified = _dict(next(iter(_list(_dict(resource.get("verificationStatus")).get("coding"))), None)).get("code")
-    return not ({str(resource.get("status")), str(verified)} & _NOT_SO or resource.get("doNotPerform") is True)
-
-
-def _values(resource: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """The events of one resource: a quantity as code and value, anything else as `code=answer` and 1."""
-    parts = [resource, *map(_dict, _list(resource.get("component")))]
-    for part in parts:
-        code = next((c for k in _CODE if (c := _code(part.get(k)))), None)
-        if code is None or part.get("dataAbsentReason"):
-            continue
-        quantity = _dict(part.get("valueQuantity"))
-        value = quantity.get("value", part.get("valueInteger"))
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            unit = quantity.get("code") or quantity.get("unit")
-            if abs(value) < 1e30:  # JSON has numbers that no instrument shows
-                yield (f"{code} [{unit}]" if unit else code), float(value)
-        elif isinstance(part.get("valueBoolean"), bool):
-            yield f"{code}={str(part['valueBoolean']).lower()}", 1.0
-        elif answer := _code(part.get("valueCodeableConcept")):
-            yield f"{code}={answer}", 1.0
-        elif part is not resource or len(parts) == 1:  # of a panel, its components speak
-            yield code, 1.0
-
-
-def _events(resources: list[dict[str, Any]]) -> tuple[list[tuple[datetime, str, float]], int]:
-    """The events in their order, and how many had no day and were left out."""
-    found, undated = [], 0
-    for resource in resources:
-        if resource.get("resourceType") not in _EVENTS or not _happened(resource):
-            continue
-        moment = _time(resource)
-        if moment is None:
-            undated += 1
+    def _whole(self) -> Iterator[Resource]:
+        if self.path.stat().st_size > _LARGEST:
+            raise RecordError(
+                f"a bundle of over {_LARGEST >> 20} MiB", "a person's bundle", "use the bulk export (NDJSON)"
+            )
+        try:
+            found = json.loads(self.path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise RecordError("JSON that does not parse", "a whole FHIR bundle", "export it again") from error
+        if not isinstance(found, dict) or not isinstance(found.get("resourceType"), str):
+            raise RecordError(
+                "JSON that is no FHIR resource", "a Bundle or a resource", "export the person's bundle ($everything)"
+            )
+        if found["resourceType"] == "Bundle":
+            self.bundle = True
+            yield from self._entries(found, _DEEPEST)
         else:
-            found += [(moment, name, value) for name, value in _values(resource)]
-    return sorted(found), undated
+            self._known(found, None)
+            yield found
+
+    def _entries(self, bundle: Resource, depth: int) -> Iterator[Resource]:
+        """The newest version of each resource of a bundle; a deleted one has no resource."""
+        entries = [fields(e) for e in items(bundle.get("entry"))]
+        versions = [(str(fields(fields(e.get("resource")).get("meta")).get("lastUpdated", "")), e) for e in entries]
+        newest: dict[object, tuple[str, Resource]] = {}
+        for number, (updated, entry) in enumerate(versions):
+            resource = fields(entry.get("resource"))
+            key = (str(resource.get("resourceType")), str(resource["id"])) if resource.get("id") else number
+            if resource and (key not in newest or updated > newest[key][0]):
+                newest[key] = (updated, entry)
+        for _, entry in newest.values():
+            resource = entry["resource"]
+            if resource.get("resourceType") == "Bundle" and depth:
+                yield from self._entries(resource, depth - 1)
+            elif isinstance(resource.get("resourceType"), str):
+                self._known(resource, entry.get("fullUrl"))
+                yield resource
+
+    def _known(self, resource: Resource, url: Any) -> None:
+        if isinstance(url, str):
+            self.by_url[url] = resource
+            resource.setdefault("id", url.rsplit(":", 1)[-1].rsplit("/", 1)[-1])
+        if resource.get("id"):
+            self.by_url.setdefault(f"{resource['resourceType']}/{resource['id']}", resource)
+
+    def numbered(self, history: History | None = None) -> Iterator[tuple[int, Resource]]:
+        """Every resource with its number, from 1; of lines, one at a time, and a broken one is left out."""
+        if not self.lines:
+            yield from enumerate(self.all, 1)
+            return
+        with open_text(self.path) as stream:
+            lines = Lines(stream)
+            for number, line in enumerate(lines, 1):
+                lines.fed = 0
+                try:
+                    found = json.loads(line) if line.strip() else None
+                except (ValueError, RecursionError):
+                    found = 0
+                if isinstance(found, dict) and isinstance(found.get("resourceType"), str):
+                    yield number, found
+                elif found is not None and history is not None:
+                    history.leave("lines that are no FHIR resource", "a JSON object a line", "export them again")
+
+    def name(self, person: Resource) -> str:
+        """What a Patient is called everywhere: its id, not its names."""
+        return str(person.get("id") or re.sub(r"\W", "", self.path.stem))
+
+    def site(self, person: Resource) -> str | None:
+        """The organisation that keeps the patient's record."""
+        where = fields(person.get("managingOrganization"))
+        reference = where.get("reference")
+        name = where.get("display") or (reference.rsplit("/", 1)[-1] if isinstance(reference, str) else None)
+        return str(name) if name else None
+
+    def resolve(self, reference: Any, within: Resource | None = None) -> Resource | None:
+        """The resource that a Reference means: a contained one, one of this bundle, a Medication of the export's other file."""
+        url = fields(reference).get("reference")
+        if not isinstance(url, str):
+            return None
+        if url.startswith("#"):
+            return next(
+                (c for c in map(fields, items(fields(within).get("contained"))) if c.get("id") == url[1:]), None
+            )
+        kind = _REFERENCE.search(url)
+        found = self.by_url.get(url) or (self.by_url.get(f"{kind[1]}/{kind[2]}") if kind else None)
+        if found is None and kind and kind[1] == "Medication" and self.lines:
+            return _medications(self.path.parent, self.path.parent.stat().st_mtime_ns).get(kind[2])
+        return found
+
+    def patient(self, resource: Resource) -> str | None:
+        """Whose a resource is; None where it says nobody's, or a group's or a device's."""
+        reference = first(resource.get("subject")) or resource.get("patient")
+        target = self.resolve(reference, resource)
+        if target is not None:
+            return self.name(target) if target.get("resourceType") == "Patient" and target.get("id") else None
+        url = fields(reference).get("reference")
+        if isinstance(url, str):
+            kind = _REFERENCE.search(url)
+            return kind[2] if kind and kind[1] == "Patient" else None
+        return self.alone
 
 
-def _born(date: str) -> datetime | None:
-    """A birth date; of a year or a month alone (FHIR's `date`; all that is left after de-identification) its middle."""
-    middle = {4: "-07-01", 7: "-15"}.get(len(date), "")
-    return parse_time(date + middle)
+@lru_cache(maxsize=2)
+def _medications(folder: Path, changed: int) -> dict[str, Resource]:
+    """The codes of a bulk export's Medication file, by id."""
+    found: dict[str, Resource] = {}
+    for path in sorted(
+        p for p in folder.iterdir() if p.name.lower().endswith(_LINES) and p.name.lower().startswith("medication.")
+    ):
+        found |= {str(r["id"]): {"code": r.get("code")} for _, r in _Source(path).numbered() if r.get("id")}
+    return found
 
 
-def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """The person of the bundle, as one record; a bundle without a person is set aside."""
-    resources = _resources(path)
-    people = [r for r in resources if r.get("resourceType") == "Patient"]
-    if len(people) != 1:
-        raise RecordError(f"a bundle of {len(people)} Patients", "exactly one", "export one bundle a person")
-    person, (events, undated) = people[0], _events(resources)
-    if not events:
-        raise RecordError(
-            "a bundle without dated events", "observations, conditions or the like", "export the history too"
+def read(path: Path, root: Path) -> Iterator[Record | Rejected | Events]:
+    """The events of all its people in tables, its documents as TEXT records, and what was left out, with how many."""
+    source, history = _Source(path), History(place_of(path, root))
+    digest = ""
+    for number, resource in source.numbered(history):
+        try:
+            words = _take(source, resource, history)
+        except (AttributeError, KeyError, TypeError, ValueError):  # of another form than FHIR's; the others go on
+            history.leave("resources of another form than FHIR's", "FHIR R4 or R5", "validate the export")
+            continue
+        if words:
+            digest = digest or content_id(path)
+            yield _document(source, resource, words, f"item={number}", history.place, digest)
+        if history.full():
+            yield from history.given()
+    if not history.count and not digest and not history.left:
+        found = "a bundle of 0 Patients" if source.bundle else "a FHIR file without a patient's history"
+        raise RecordError(found, "patients, observations, conditions or the like", "leave it out")
+    yield from history.given()
+    yield from history.aside()
+
+
+def _take(source: _Source, resource: Resource, history: History) -> str | None:
+    """Put a resource's events into the history; the words of a document whose patient is known."""
+    kind = resource["resourceType"]
+    if kind == "Patient":
+        return take_person(resource, source.name(resource), source.site(resource), history)
+    if not (kind in EVENTS or kind in DOCUMENTS) or not happened(resource):
+        return None
+    patient = source.patient(resource)
+    if patient is None:
+        return history.leave(
+            "entries of no known patient", "a subject that is a Patient", "export the subjects with them"
         )
-    born = _born(str(person.get("birthDate", "")))
-    last = events[-1][0]
-    yield Record(
-        id=content_id(path),
-        patient=str(person.get("id") or re.sub(r"\W", "", path.stem)),
-        time=events[0][0],
-        modality=Modality.TABLE,
-        kind="EHR events",
-        uri=place_of(path, root),
+    if kind in EVENTS:
+        return take(resource, patient, source.sites.get(patient), history, lambda r: source.resolve(r, resource))
+    try:
+        return _words(source, resource)
+    except RecordError as error:
+        what = error.found.removeprefix("a ").replace("document", "documents", 1)
+        return history.leave(what, error.expected, error.remedy)
+
+
+def _document(source: _Source, resource: Resource, words: str, part: str, place: str, digest: str) -> Record:
+    """The TEXT record of a report or a document."""
+    patient, report = source.patient(resource) or "", resource["resourceType"] == "DiagnosticReport"
+    concept = resource.get("code" if report else "type")
+    called = name_of(concept) or code_of(concept) or ""
+    if not re.search("note|report|letter|summary", called, re.IGNORECASE):
+        called = f"{'report' if report else 'note'} {called}".strip()
+    return Record(
+        id=place_id(digest, part),
+        patient=patient,
+        time=time_of(resource, DOCUMENTS[resource["resourceType"]]),
+        modality=Modality.TEXT,
+        kind=called[:100],
+        uri=f"{place}#{part}",
+        site=source.sites.get(patient),
         attributes={
-            "sex": {"male": "M", "female": "F"}.get(str(person.get("gender"))),
-            "age": round((last - born).days / 365.25, 1) if born else None,
-            "events": len(events),
-            "undated": undated,
+            "words": len(words.split()),
+            "language": str(resource["language"]) if resource.get("language") else None,
         },
     )
 
 
+def _words(source: _Source, resource: Resource) -> str | None:
+    """A document's words: of its forms the first that has any, and a report's conclusion where they do not say it.
+
+    None for a report that only points to its observations.
+
+    Raises:
+        RecordError: forms without words only.
+    """
+    attachments = [fields(fields(c).get("attachment")) for c in items(resource.get("content"))]
+    reason: RecordError | None = None
+    words: str | None = None
+    for attachment in [*attachments, *map(fields, items(resource.get("presentedForm")))]:
+        try:
+            words = _attached(source, attachment, resource)
+            break
+        except RecordError as error:
+            reason = reason or error
+    conclusion = resource.get("conclusion")
+    if isinstance(conclusion, str) and conclusion.strip() and conclusion.strip() not in (words or ""):
+        return f"{words}\n\nConclusion: {conclusion.strip()}" if words else conclusion.strip()
+    if words is None and reason is not None:
+        raise reason
+    return words
+
+
+def _attached(source: _Source, attachment: Resource, within: Resource) -> str:
+    """The words of an attachment, which holds them or leads to a Binary of the same bundle.
+
+    Raises:
+        RecordError: they are elsewhere, or it has none.
+    """
+    data, kind = attachment.get("data"), str(attachment.get("contentType", ""))
+    if not data and attachment.get("url"):
+        binary = fields(source.resolve({"reference": attachment["url"]}, within))
+        data, kind = binary.get("data"), str(binary.get("contentType", kind))
+        if not data:
+            raise RecordError(
+                "a document behind an address",
+                "its words in the export",
+                "export it with its content (nothing is fetched)",
+            )
+    if not isinstance(data, str) or not data:
+        raise RecordError("a document without content", "its words in the export", "export it with its content")
+    return words_of(decoded(data), kind)
+
+
 def load(record: Record) -> Payload:
-    """array (e 2): value, hours since the person's first event; names the codes with their unit."""
-    events, _ = _events(_resources(Path(record.uri)))
-    if not events:
-        raise RecordError("a bundle without dated events", "the bundle as ingested", "ingest it again")
-    start = events[0][0]
-    array = np.array(
-        [(value, (moment - start).total_seconds() / 3600.0) for moment, _, value in events], dtype=np.float64
-    )
-    return Payload(array, names=tuple(name for _, name, _ in events))
+    """A document's words in `Payload.text`.
+
+    Raises:
+        RecordError: they are no longer there.
+    """
+    place = record.uri.rsplit("#", 1)[0]
+    source, number = _Source(Path(place)), part_number(record.uri, "item")
+    resource = next((r for n, r in source.numbered() if n == number), None)
+    words = _words(source, resource) if resource is not None else None
+    if words is None:
+        raise RecordError("a FHIR file without the document that it had", "the file as ingested", "ingest it again")
+    return Payload(np.empty(0, dtype=np.int64), text=words)

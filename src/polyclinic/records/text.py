@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
+from .sections import sections
 from .source import RecordError, content_id, encoding_of, parse_time, place_of
 
 _HEAD = re.compile(r"^(patient|patient id|date|time|type|site|language)\s*:\s*(.*)$", re.IGNORECASE)
@@ -58,6 +59,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         attributes={
             "words": len(body.split()),
             "language": fields.get("language"),
+            "sections": " ".join(dict.fromkeys(part.name for part in sections(body) if part.name)) or None,
             "anonymous": not fields.get("patient"),
         },
     )
