@@ -260,6 +260,7 @@ def test_the_levels_of_a_series_are_one_slide_without_its_label(tmp_path: Path) 
         20.0,
     ]
     assert record.attributes["associated"] == "label overview thumbnail"
+    assert (record.attributes["rows"], record.attributes["columns"]) == (1024, 1024)
     seen = slide.region(at(record, tmp_path), 100, 200, (50, 60))
     assert np.array_equal(seen, array[200:260, 100:150])
     assert np.array_equal(slide.region(at(record, tmp_path), 0, 0, (64, 64), mpp=8.0), array[::16, ::16])
@@ -454,7 +455,7 @@ def test_a_slide_that_was_cut_short_is_refused(tmp_path: Path, share: float, syn
     assert not [one for one in read(tmp_path) if isinstance(one, Record)]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(20))
 def test_damaged_bytes_never_crash(tmp_path: Path, seed: int) -> None:
     write_level(tmp_path / "a.dcm", picture(128, 128), syntax=JPEGLSLossless if seed % 2 else PLAIN)
     random = np.random.default_rng(seed)

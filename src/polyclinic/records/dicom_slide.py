@@ -21,18 +21,15 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
-from . import stack
 from .dicom_frames import Frames
-from .dicom_header import first, frames, record_of, silent, spacing_of, text
+from .dicom_header import first, frames, record_of, silent, text
 from .dicom_header import opened as header_of
-from .pyramid import LARGEST_TILE, Level, Pyramid, attributes_of, grid, of_tiles, overview_of, scattered
-from .source import RecordError, check_size, content_id, place_id, place_of, split_uri
+from .dicom_slide_header import Instance, instance, stain_of, to_world
+from .pyramid import Level, Pyramid, attributes_of, grid, of_tiles, overview_of, scattered
+from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _CLASS = b"\x02\x00\x02\x00UI\x1e\x001.2.840.10008.5.1.4.1.1.77.1.6"
 """(0002,0002) Media Storage SOP Class UID: VL Whole Slide Microscopy Image Storage."""
-_STAINING, _SUBSTANCE = {"127790008", "P3-00003"}, {"424361007", "G-C350"}
-"""Processing type and `using substance`, in SNOMED CT and in SRT (PS3.16 TID 8003)."""
-_GREY, _COLOUR = {"MONOCHROME1", "MONOCHROME2"}, {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 
 def mine(path: Path) -> bool:
@@ -45,101 +42,22 @@ def mine(path: Path) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Instance:
-    """One instance's header: a level, a part of one, or a picture beside them."""
-
-    path: Path
-    dataset: Any
-
-    @property
-    def role(self) -> str:
-        """VOLUME, LABEL, OVERVIEW or THUMBNAIL: value 3 of Image Type, PS3.3 C.8.12.4.1.1."""
-        values = list(self.dataset.get("ImageType") or ())
-        return str(values[2]) if len(values) > 2 else "VOLUME"
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Columns and rows of the total pixel matrix."""
-        return int(self.dataset.TotalPixelMatrixColumns), int(self.dataset.TotalPixelMatrixRows)
-
-    @property
-    def tile(self) -> tuple[int, int]:
-        """Columns and rows of a frame."""
-        return int(self.dataset.Columns), int(self.dataset.Rows)
-
-    @property
-    def spacing(self) -> tuple[float, float] | None:
-        """mm between rows and between columns: the pixel measures', or that of the imaged volume."""
-        measures = first(first(self.dataset, "SharedFunctionalGroupsSequence"), "PixelMeasuresSequence")
-        if found := spacing_of(measures):
-            return found
-        sides = [float(self.dataset.get(f"ImagedVolume{side}") or 0) for side in ("Height", "Width")]
-        return (sides[0] / self.size[1], sides[1] / self.size[0]) if min(sides) > 0 else None
-
-    @property
-    def path_id(self) -> str:
-        """The first optical path."""
-        return text(first(self.dataset, "OpticalPathSequence"), "OpticalPathIdentifier")
-
-
-def _instance(path: Path) -> _Instance:
-    """A header that may be trusted with the reading.
-
-    Raises:
-        RecordError: what is missing, or would take more than it has.
-    """
-    dataset = header_of(path, pixels=False)
-    found = _Instance(path, dataset)
-    if found.role != "VOLUME":
-        return found
-    for keyword in (
-        "Rows",
-        "Columns",
-        "TotalPixelMatrixRows",
-        "TotalPixelMatrixColumns",
-        "BitsAllocated",
-        "BitsStored",
-    ):
-        if not dataset.get(keyword):
-            raise RecordError(
-                f"a slide without {keyword}", "the tiles' and the whole's size (PS3.3 C.8.12.4)", "export it again"
-            )
-    photometric, samples = text(dataset, "PhotometricInterpretation"), int(dataset.get("SamplesPerPixel") or 1)
-    if (photometric, samples) not in {*((p, 1) for p in _GREY), *((p, 3) for p in _COLOUR)}:
-        raise RecordError(
-            f"a slide of {samples} samples a pixel, {photometric or 'unnamed'}",
-            "RGB, YBR or MONOCHROME",
-            "leave it out",
-        )
-    if int(dataset.BitsAllocated) not in (8, 16) or (samples == 3 and int(dataset.BitsAllocated) != 8):
-        raise RecordError(f"a slide of {dataset.BitsAllocated} bits", "8, or 16 of a grey one", "leave it out")
-    if text(dataset, "SpecimenLabelInImage") == "YES":
-        raise RecordError("a slide with its label in the picture", "the tissue alone", "export it without its label")
-    check_size((*found.size, samples), 0)
-    if found.tile[0] * found.tile[1] * samples * int(dataset.BitsAllocated) // 8 > LARGEST_TILE:
-        raise RecordError(
-            f"frames of {found.tile[0]} × {found.tile[1]} pixels", f"at most {LARGEST_TILE >> 20} MiB a frame", "tile it smaller"
-        )  # fmt: skip
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class _Matrix:
     """One level: an instance, or the parts of a concatenation in their order."""
 
-    parts: tuple[_Instance, ...]
+    parts: tuple[Instance, ...]
     about: dict[str, Scalar] = field(default_factory=dict)
 
     @property
-    def head(self) -> _Instance:
+    def head(self) -> Instance:
         """The first part."""
         return self.parts[0]
 
 
-def _matrices(instances: Sequence[_Instance]) -> tuple[list[_Matrix], list[tuple[_Instance, RecordError]]]:
+def _matrices(instances: Sequence[Instance]) -> tuple[list[_Matrix], list[tuple[Instance, RecordError]]]:
     """The levels, the finest first, and the instances that are none, with the reason."""
-    aside: list[tuple[_Instance, RecordError]] = []
-    groups: dict[str, list[_Instance]] = {}
+    aside: list[tuple[Instance, RecordError]] = []
+    groups: dict[str, list[Instance]] = {}
     seen: set[str] = set()
     for one in sorted(instances, key=lambda i: (_number(i), i.path.name)):
         uid = text(one.dataset, "SOPInstanceUID") or str(one.path)
@@ -166,11 +84,11 @@ def _matrices(instances: Sequence[_Instance]) -> tuple[list[_Matrix], list[tuple
     return kept, aside
 
 
-def _number(one: _Instance) -> tuple[int, int]:
+def _number(one: Instance) -> tuple[int, int]:
     return int(one.dataset.get("InConcatenationNumber") or 0), int(one.dataset.get("InstanceNumber") or 0)
 
 
-def _whole(parts: Sequence[_Instance]) -> _Matrix:
+def _whole(parts: Sequence[Instance]) -> _Matrix:
     """A concatenation with all its parts (PS3.3 C.7.6.16.2.2.4), or the one instance.
 
     Raises:
@@ -278,26 +196,6 @@ def _level(matrix: _Matrix, files: ExitStack, background: int, dtype: np.dtype) 
     return level, {"focal_planes": planes, "optical_paths": paths}
 
 
-def _to_world(head: _Instance) -> np.ndarray | None:
-    """4x4 index of the total pixel matrix → mm of the slide's coordinate system, PS3.3 C.8.12.2; without an origin, from (0, 0)."""
-    spacing = head.spacing
-    if spacing is None:
-        return None
-    origin = first(head.dataset, "TotalPixelMatrixOriginSequence")
-    place = [float(origin.get(f"{axis}OffsetInSlideCoordinateSystem") or 0) for axis in "XY"]
-    try:
-        cosines = np.array([float(v) for v in head.dataset.get("ImageOrientationSlide") or (1, 0, 0, 0, 1, 0)]).reshape(
-            2, 3
-        )
-    except ValueError:
-        cosines = np.zeros((2, 3))
-    if not np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-2):
-        raise RecordError(
-            "a slide whose orientation is none", "two right-angled directions (0048,0102)", "export it again"
-        )
-    return stack.plane(spacing, np.array([*place, 0.0]), cosines)
-
-
 @contextmanager
 def _open(matrices: Sequence[_Matrix]) -> Iterator[tuple[Pyramid, dict[str, Scalar]]]:
     head = matrices[0].head.dataset
@@ -307,22 +205,22 @@ def _open(matrices: Sequence[_Matrix]) -> Iterator[tuple[Pyramid, dict[str, Scal
     with ExitStack() as files:
         made = [_level(one, files, background, dtype) for one in matrices]
         yield (
-            Pyramid(tuple(level for level, _ in made), _to_world(matrices[0].head), samples, dtype, background),
+            Pyramid(tuple(level for level, _ in made), to_world(matrices[0].head), samples, dtype, background),
             made[0][1],
         )
 
 
-def _found(paths: Sequence[Path]) -> tuple[list[_Instance], list[tuple[Path, RecordError]]]:
+def _found(paths: Sequence[Path]) -> tuple[list[Instance], list[tuple[Path, RecordError]]]:
     instances, broken = [], []
     for path in paths:
         try:
-            instances.append(_instance(path))
+            instances.append(instance(path))
         except RecordError as error:
             broken.append((path, error))
     return instances, broken
 
 
-def _levels(instances: Sequence[_Instance]) -> tuple[list[_Matrix], list[tuple[_Instance, RecordError]]]:
+def _levels(instances: Sequence[Instance]) -> tuple[list[_Matrix], list[tuple[Instance, RecordError]]]:
     kept, aside = _matrices([i for i in instances if i.role == "VOLUME"])
     if not kept and not aside:
         roles = ", ".join(sorted({i.role.lower() for i in instances}))
@@ -352,6 +250,16 @@ def read(paths: Sequence[Path], root: Path) -> list[Record | Rejected]:
     with _open(matrices) as (slide, said):
         slide.overview()
         attributes = attributes_of(slide)
+    return [*out, _record(matrices, instances, paths, root, attributes | said)]
+
+
+def _record(
+    matrices: Sequence[_Matrix],
+    instances: Sequence[Instance],
+    paths: Sequence[Path],
+    root: Path,
+    attributes: dict[str, Scalar],
+) -> Record:
     head = matrices[0].head
     name = None if head.path.parent == root or len(paths) == 1 else head.path.parent.name
     record = record_of(head.dataset, head.path, root, name)
@@ -360,7 +268,9 @@ def read(paths: Sequence[Path], root: Path) -> list[Record | Rejected]:
     anatomy = first(first(head.dataset, "SpecimenDescriptionSequence"), "PrimaryAnatomicStructureSequence")
     optics = first(head.dataset, "OpticalPathSequence")
     power = optics.get("ObjectiveLensPower")
-    said |= {
+    told = {
+        "rows": attributes["height"],  # of the whole; the header's are a tile's
+        "columns": attributes["width"],
         "magnification": float(power) if power else None,
         "vendor": text(head.dataset, "Manufacturer") or None,
         "stain": stain,
@@ -369,15 +279,14 @@ def read(paths: Sequence[Path], root: Path) -> list[Record | Rejected]:
     }
     whole = len(paths) == 1
     series = text(head.dataset, "SeriesInstanceUID")
-    record = replace(
+    return replace(
         record,
         id=content_id(files[0]) if whole else place_id("+".join(content_id(p) for p in files), "slide"),
         modality=Modality.SLIDE,
         kind=" ".join(filter(None, ("SM slide", stain))),
         uri=record.uri if whole else f"{place_of(head.path.parent, root)}#series={series}",
-        attributes={**record.attributes, **attributes, **said},
+        attributes={**record.attributes, **attributes, **told},
     )
-    return [*out, record]
 
 
 def _decoding(matrices: Sequence[_Matrix], out: list[Record | Rejected], root: Path) -> list[_Matrix]:
@@ -390,26 +299,6 @@ def _decoding(matrices: Sequence[_Matrix], out: list[Record | Rejected], root: P
         except RecordError as e:
             out += [Rejected(place_of(part.path, root), e.found, e.expected, e.remedy) for part in one.parts]
     return kept
-
-
-def stain_of(dataset: Any) -> str | None:
-    """By the codes of the specimen's preparation (PS3.16 TID 8003): "H&E", or the substances' names; None where none is coded.
-
-    Words that somebody typed are left out: they may be about anything.
-    """
-    names: list[str] = []
-    specimen = first(dataset, "SpecimenDescriptionSequence")
-    for step in specimen.get("SpecimenPreparationSequence") or ():
-        items = step.get("SpecimenPreparationStepContentItemSequence") or ()
-        coded = [
-            (text(first(i, "ConceptNameCodeSequence"), "CodeValue"), first(i, "ConceptCodeSequence")) for i in items
-        ]
-        if any(text(value, "CodeValue") in _STAINING for _, value in coded):
-            names += [text(value, "CodeMeaning").lower() for name, value in coded if name in _SUBSTANCE]
-    said = [n.replace("water soluble ", "").removesuffix(" stain") for n in dict.fromkeys(names) if n]
-    if len(said) == 2 and {"hematoxylin", "haematoxylin"} & set(said) and "eosin" in said:
-        return "H&E"
-    return ", ".join(said) or None
 
 
 @contextmanager
