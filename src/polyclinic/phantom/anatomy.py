@@ -80,7 +80,7 @@ def grid_of(size: int) -> Grid:
 def coverage(grid: Grid, solid: Solid, samples: int = 1) -> tuple[tuple[slice, slice, slice], np.ndarray]:
     """How much of each voxel a solid fills, to first order at its surface.
 
-    With q = Σ((r - c)/a)², the surface is at q = 1, and a voxel lies (q - 1)/Σ|∂q/∂r| s of its own extent s outside it.
+    With ρ² = Σ((r - c)/a)², the surface is at ρ = 1, and a voxel lies (ρ - 1)/Σ|∂ρ/∂r| s of its own extent s outside it.
 
     Args:
         grid: the voxels.
@@ -93,15 +93,18 @@ def coverage(grid: Grid, solid: Solid, samples: int = 1) -> tuple[tuple[slice, s
     where = grid.box(solid.centre, reach)
     if samples > 1:
         return where, _counted(grid, solid, where, samples)
-    square, slope = np.float32(-1.0), np.float32(1e-6)
+    square, slope = np.float32(0), np.float32(1e-6)
     for number in range(3):
         shape = [1, 1, 1]
         shape[number] = -1
         off = (grid.axis(number)[where[number]] - solid.centre[number]) / np.float32(solid.half[number])
         square = square + (off * off).reshape(shape)
-        slope = slope + np.abs(2 * off * np.float32(grid.spacing_mm[number] / solid.half[number])).reshape(shape)
-    filled = 0.5 - np.broadcast_to(square / slope, tuple(w.stop - w.start for w in where))
-    return where, np.clip(filled, 0, 1, dtype=np.float32)
+        slope = slope + np.abs(off * np.float32(grid.spacing_mm[number] / solid.half[number])).reshape(shape)
+    rho = np.sqrt(square)
+    filled = np.where(
+        rho < 0.3, np.float32(1), np.float32(0.5) - rho * (rho - 1) / slope
+    )  # at the centre nothing has a slope
+    return where, np.clip(np.broadcast_to(filled, tuple(w.stop - w.start for w in where)), 0, 1, dtype=np.float32)
 
 
 def _counted(grid: Grid, solid: Solid, where: tuple[slice, slice, slice], samples: int) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..schema import PolyclinicError
 from .omics import gene_names
-from .patient import EPOCH, FOLDERS, MODALITIES, Written, write
+from .patient import EPOCH, EXPRESSION, FOLDERS, MODALITIES, Written, write
 from .people import name_of
 from .sites import SITES
 from .truth import Truth
@@ -160,13 +160,13 @@ class Tables:
             self._row("register.csv", _REGISTER, [name, site, day, f"{who['age']:.1f}", "FM"[who["sex"]], *coded])
             self.counted["table"] += 2
             if one.counts is not None:
-                place = f"{FOLDERS[who['site']]}/laboratory/expression.csv"
-                self._row(place, ("patient_id", "site", *gene_names()), [name, site, *one.counts.tolist()])
-                one.files.append(("omics", "RNA-seq", place))
-                self.counted["omics"] += 1
+                self._row(
+                    EXPRESSION.format(FOLDERS[who["site"]]),
+                    ("patient_id", "site", *gene_names()),
+                    [name, site, *one.counts.tolist()],
+                )
             for modality, kind, _ in one.files:
-                if modality != "omics":
-                    self.counted["mask" if kind == "mask" else modality] += 1
+                self.counted["mask" if kind == "mask" else modality] += 1
 
     def _row(self, place: str, header: Sequence[str], cells: Sequence[object]) -> None:
         if place not in self._files:

@@ -22,6 +22,8 @@ MODALITIES = ("xray", "ct", "mr", "ultrasound", "ecg", "ehr", "omics", "report")
 EPOCH = datetime(2015, 1, 1)
 FOLDERS = ("harbour", "hill", "valle")
 """The sites' folders."""
+EXPRESSION = "{}/laboratory/expression.csv"
+"""A site's table of genes, a row a patient."""
 
 
 @dataclass(slots=True)
@@ -146,13 +148,14 @@ def write(index: int, seed: int, size: int, modalities: Iterable[str], hospital:
     return place.written
 
 
-def _nifti(labels: np.ndarray, to_world: np.ndarray) -> bytes:
-    """A mask (z y x) with its place; NIfTI's world is RAS where DICOM's is LPS."""
+def _nifti(labels: np.ndarray, to_world: np.ndarray, name: str) -> bytes:
+    """A mask (z y x) with its place, which says what it is of; NIfTI's world is RAS where DICOM's is LPS."""
     try:
         import nibabel
     except ImportError as error:
         raise MissingExtraError("nibabel", "volumes") from error
     image = nibabel.Nifti1Image(labels.transpose(2, 1, 0), np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_world)  # type: ignore[attr-defined]
+    image.header["descrip"] = name
     return gzip.compress(image.to_bytes(), 1, mtime=0)
 
 
@@ -170,15 +173,17 @@ def _chest(place: Place, wanted: set[str]) -> None:
             "volume",
             "CT chest",
         )
-        mask = _nifti(anatomy.mask(chest, found, grid, has), ct.to_world(place.size))
-        place.put_mask(f"{study.uid('chest')}.nii.gz", mask, "volume")
+        series = study.uid("chest")
+        mask = _nifti(anatomy.mask(chest, found, grid, has), ct.to_world(place.size), series)
+        place.put_mask(f"{series}.nii.gz", mask, "volume")
     if "xray" not in wanted:
         return
     study, name = place.study("XR", 2), f"radiology/{place.name}"
     shown = xray.expose(anatomy.painted(chest, found, False), found, has, grid, place.site, place.draw("xray"))
     pixel = grid.spacing_mm[0]
     place.put(f"{name}/{study.accession}.dcm", dicom.radiograph(study, shown.pixels, pixel), "image", "DX chest PA")
-    place.put_mask(f"{dicom.instance_of(study, 'chest')}.png", _png(xray.shadow(found, has, grid)), "image")
+    instance = dicom.instance_of(study, "chest")
+    place.put_mask(f"{instance}.png", _png(xray.shadow(chest.lung, found, has, grid), instance), "image")
     place.written.truth |= {
         "optimal_nodule_xray": optimal.nodule_from_xray(who, shown.log_likelihood_ratio), "nodule_detectability_xray": shown.detectability,
     }  # fmt: skip
@@ -190,11 +195,14 @@ def _chest(place: Place, wanted: set[str]) -> None:
         place.put(f"{name}/{study.accession}.dcm", dicom.radiograph(study, shown.pixels, pixel), "image", "DX chest PA")
 
 
-def _png(labels: np.ndarray) -> bytes:
+def _png(labels: np.ndarray, name: str) -> bytes:
+    """A mask that says what it is of."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    out = io.BytesIO()
-    Image.fromarray(labels).save(out, format="PNG")
+    out, about = io.BytesIO(), PngInfo()
+    about.add_text("Source", name)
+    Image.fromarray(labels).save(out, format="PNG", pnginfo=about)
     return out.getvalue()
 
 
@@ -205,7 +213,8 @@ def _head(place: Place) -> None:
         volume = mr.scan(found, contrast, place.site, place.draw(contrast))
         where = f"radiology/{place.name}/{study.accession}-{contrast}"
         place.put(where, dicom.mr(study, contrast, times_ms, volume, to_world), "volume", "MR head")
-    place.put_mask(f"{study.uid('T2w')}.nii.gz", _nifti(mr.mask(found), to_world), "volume")
+    series = study.uid("T2w")
+    place.put_mask(f"{series}.nii.gz", _nifti(mr.mask(found), to_world, series), "volume")
 
 
 def _heart(place: Place) -> None:
@@ -236,6 +245,7 @@ def _sample(place: Place) -> None:
     rng = place.draw("omics")
     active = omics.activities(place.person, rng)
     place.written.counts = omics.counts(active, place.site, rng)
+    place.written.files.append(("omics", "RNA-seq", EXPRESSION.format(FOLDERS[place.person["site"]])))
     place.written.truth |= {f"programme_{name}": float(a) for name, a in zip(omics.PROGRAMMES, active, strict=True)}
 
 

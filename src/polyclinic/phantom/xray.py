@@ -84,10 +84,11 @@ def expose(
     return Radiograph(np.ascontiguousarray(pixels[::-1]), ratio, seen)
 
 
-def shadow(found: Lesions, nodule: bool, grid: Grid) -> np.ndarray:
-    """(y x) uint8 of `anatomy.MASK`: where the beam meets 20 mm of fluid or consolidation, or 2 mm of a nodule."""
+def shadow(lung: np.ndarray, found: Lesions, nodule: bool, grid: Grid) -> np.ndarray:
+    """(y x) uint8 of `anatomy.MASK`: where the beam meets 40 mm of lung, 20 mm of fluid or consolidation, or 2 mm of a nodule."""
     labels = np.zeros((grid.shape[0], grid.shape[2]), np.uint8)
-    for name, filled, least_mm in (("effusion", found.effusion, 20.0), ("consolidation", found.consolidation, 20.0)):
+    parts = (("lung", lung, 40.0), ("effusion", found.effusion, 20.0), ("consolidation", found.consolidation, 20.0))
+    for name, filled, least_mm in parts:
         if filled is not None:
             labels[filled.sum(axis=1) * grid.spacing_mm[1] >= least_mm] = MASK[name]
     if nodule:
