@@ -32,6 +32,8 @@ _SENTENCE = (
     "before_mm",
 )
 
+ROWS = 2000
+"""Of a part of a table that is written at once."""
 README = """# The truth of a phantom hospital (seed {seed})
 
 Never give a model anything of this folder. Nothing learned from the phantom is clinical evidence.
@@ -70,6 +72,7 @@ class Truth:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.seed = folder, seed
         self._writers: dict[str, Any] = {}
+        self._waiting: dict[str, list[dict[str, Any]]] = {"patients": [], "sentences": [], "records": []}
 
     def __enter__(self) -> Truth:
         (self.folder / "graph.json").write_text(PEOPLE.as_json(), encoding="utf-8")
@@ -79,23 +82,30 @@ class Truth:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for name in list(self._waiting):
+            self._flush(name)
         for writer in self._writers.values():
             writer.close()
 
     def add(self, part: Sequence[Written]) -> None:
         """The rows of some patients."""
-        self._rows("patients", [_patient(one) for one in part])
-        self._rows("sentences", [row for one in part for row in _sentences(one)])
-        self._rows("records", [row for one in part for row in _records(one)])
+        for one in part:
+            self._waiting["patients"].append(_patient(one))
+            self._waiting["sentences"] += _sentences(one)
+            self._waiting["records"] += _records(one)
+        for name, rows in self._waiting.items():
+            if len(rows) >= ROWS:
+                self._flush(name)
 
-    def _rows(self, name: str, rows: list[dict[str, Any]]) -> None:
+    def _flush(self, name: str) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         schema = _schemas()[name]
         if name not in self._writers:
             self._writers[name] = pq.ParquetWriter(self.folder / f"{name}.parquet", schema)
-        self._writers[name].write_table(pa.Table.from_pylist(rows, schema=schema))
+        self._writers[name].write_table(pa.Table.from_pylist(self._waiting[name], schema=schema))
+        self._waiting[name] = []
 
 
 def _schemas() -> dict[str, Any]:
