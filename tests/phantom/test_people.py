@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -101,3 +104,11 @@ def test_what_is_missing_tells_something(many: Values, name: str) -> None:
     share = [many[name][many["severity"] == level].mean() for level in range(5)]
     assert share == sorted(share)
     assert share[4] > share[0] + 0.15
+
+
+def test_the_code_of_the_page_runs() -> None:
+    page = (Path(__file__).parents[2] / "docs/phantom.md").read_text()
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/phantom.md", "exec"), names)
+    assert 0 < names["spared"] < 5000  # type: ignore[operator]

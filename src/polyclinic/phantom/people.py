@@ -25,7 +25,7 @@ DECADE = "(age - 60)/10"
 SHAPE = 1.2
 """Of the Weibull law of survival."""
 NO_YES = ("no", "yes")
-_OFFICES = np.array([site.refers for site in SITES])
+_REFERS = np.array([site.refers for site in SITES])
 _TREATS = np.array([site.treats for site in SITES])
 _ANNOTATES = np.array([site.annotates for site in SITES])
 _SPANISH = np.array([site.spanish for site in SITES])
@@ -126,7 +126,7 @@ _CARE = (
          "cuts 0.2 1.4 2.8 4.2",
          _severity, ("well", "mild", "moderate", "severe", "critical")),
     Node("site", ("severity",), "softmax of (0.3, 0, 0) + refers (severity - 1)",
-         lambda severity: choice(*(np.array([0.3, 0, 0])[i] + _OFFICES[i] * (np.asarray(severity) - 1) for i in range(len(SITES)))),
+         lambda severity: choice(*(np.array([0.3, 0, 0])[i] + _REFERS[i] * (np.asarray(severity) - 1) for i in range(len(SITES)))),
          tuple(site.name for site in SITES), recorded=True),
     Node("acuity", ("severity",), "triage: softmax of -0.9 (level - severity)^2",
          lambda severity: choice(*(-0.9 * (level - np.asarray(severity)) ** 2 for level in range(5))),
