@@ -96,6 +96,9 @@ def test_a_mask_lies_on_its_image(made: Phantom, cohort: Cohort) -> None:
             assert labels.to_world is not None
             assert pixels.to_world is not None
             np.testing.assert_allclose(labels.to_world, pixels.to_world, atol=1e-3)
+            assert (
+                record.kind == {"CT chest": "MASK chest", "MR head": "MASK head"}[image.kind]
+            )  # by which a task chooses
             volumes += 1
         if image.kind == "CT chest":
             lung = labels.array == MASK["lung"]

@@ -122,12 +122,12 @@ class Place:
                 (path / f"{number:04d}.dcm").write_bytes(one)
         self.written.files.append((modality, kind, path.relative_to(self.hospital).as_posix()))
 
-    def put_mask(self, name: str, data: bytes, modality: str) -> None:
-        """Write a mask: always to the truth, and into the hospital where somebody drew it."""
+    def put_mask(self, name: str, data: bytes, modality: str, part: str) -> None:
+        """Write a mask of a part of the body: always to the truth, and into the hospital where somebody drew it."""
         (self.truth / "masks").mkdir(parents=True, exist_ok=True)
         (self.truth / "masks" / name).write_bytes(data)
         if self.person["annotated"]:
-            self.put(f"radiology/masks/{name}", data, modality, "mask")
+            self.put(f"radiology/{part}/masks/{name}", data, modality, "mask")
 
 
 def write(index: int, seed: int, size: int, modalities: Iterable[str], hospital: Path, truth: Path) -> Written:
@@ -175,7 +175,7 @@ def _chest(place: Place, wanted: set[str]) -> None:
         )
         series = study.uid("chest")
         mask = _nifti(anatomy.mask(chest, found, grid, has), ct.to_world(place.size), series)
-        place.put_mask(f"{series}.nii.gz", mask, "volume")
+        place.put_mask(f"{series}.nii.gz", mask, "volume", "chest")
     if "xray" not in wanted:
         return
     study, name = place.study("XR", 2), f"radiology/{place.name}"
@@ -183,7 +183,7 @@ def _chest(place: Place, wanted: set[str]) -> None:
     pixel = grid.spacing_mm[0]
     place.put(f"{name}/{study.accession}.dcm", dicom.radiograph(study, shown.pixels, pixel), "image", "DX chest PA")
     instance = dicom.instance_of(study, "chest")
-    place.put_mask(f"{instance}.png", _png(xray.shadow(chest.lung, found, has, grid), instance), "image")
+    place.put_mask(f"{instance}.png", _png(xray.shadow(chest.lung, found, has, grid), instance), "image", "chest")
     place.written.truth |= {
         "optimal_nodule_xray": optimal.nodule_from_xray(who, shown.log_likelihood_ratio), "nodule_detectability_xray": shown.detectability,
     }  # fmt: skip
@@ -214,7 +214,7 @@ def _head(place: Place) -> None:
         where = f"radiology/{place.name}/{study.accession}-{contrast}"
         place.put(where, dicom.mr(study, contrast, times_ms, volume, to_world), "volume", "MR head")
     series = study.uid("T2w")
-    place.put_mask(f"{series}.nii.gz", _nifti(mr.mask(found), to_world, series), "volume")
+    place.put_mask(f"{series}.nii.gz", _nifti(mr.mask(found), to_world, series), "volume", "head")
 
 
 def _heart(place: Place) -> None:
