@@ -14,6 +14,7 @@ import pytest
 import SimpleITK
 from PIL import Image
 from pydicom.data import get_testdata_file
+from pydicom.uid import OphthalmicPhotography8BitImageStorage
 
 from polyclinic import records
 from polyclinic.schema import MissingExtraError, Modality, Payload, Record, Rejected
@@ -267,7 +268,7 @@ def test_an_image_of_nobody_is_named_by_its_file(tmp_path: Path, write_slice: An
 @pytest.mark.parametrize(("keyword", "side"), [("ImageLaterality", "L"), ("Laterality", "R")])
 def test_a_photograph_of_an_eye_says_which_and_at_what_scale(tmp_path: Path, keyword: str, side: str) -> None:
     dataset = pydicom.dcmread(of_pydicom("SC_rgb_rle.dcm"))
-    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = OphthalmicPhotography8BitImageStorage
     dataset.Modality, dataset.PixelSpacing = "OP", [0.006, 0.007]
     setattr(dataset, keyword, side)
     dataset.save_as(tmp_path / "a.dcm")

@@ -156,6 +156,8 @@ def test_a_clip_that_is_none_is_refused(tmp_path: Path) -> None:
     assert refused(write(tmp_path / "b.dcm", stream("h264", "libx264"), "102")) == "a coded video without a container"
     assert refused(write(tmp_path / "c.dcm", bytes(100), "102")) == "a coded video without a container"
     assert refused(write(tmp_path / "d.dcm", data[:-200], "102")).startswith("a mov video that does not open")
+    endless = write(tmp_path / "f.dcm", data, "102", NumberOfFrames=2**31 - 1)
+    assert refused(endless) == "an object of 2147483647 frames"  # not one number is made for each of them
     whole = write(tmp_path / "e.dcm", data, "102").read_bytes()
     (tmp_path / "e.dcm").write_bytes(whole[:-300])
     assert refused(tmp_path / "e.dcm")

@@ -142,6 +142,19 @@ def test_the_catalogue_links_a_region_to_its_series_and_both_land_on_one_grid(
     assert labels.sum() * 2.5 == pytest.approx(7 * 2.5 * np.pi * 15**2, rel=0.03)
 
 
+def test_contours_land_on_a_tilted_series(tmp_path: Path, write_slice: Callable[..., FileDataset]) -> None:
+    images = [
+        write_slice(
+            tmp_path / f"{i}.dcm", np.zeros(SHAPE), ImagePositionPatient=[0, 0, 3 * i], SOPInstanceUID=f"1.7.{i}",
+            ImageOrientationPatient=[1, 0, 0, 0, round(float(np.cos(0.3)), 9), round(float(np.sin(0.3)), 9)],
+        )
+        for i in range(5)
+    ]  # fmt: skip
+    path = structures(tmp_path / "rs.dcm", images, {"Liver": [(i, circle(15)) for i in range(1, 4)]})
+    (mask,) = masks(path)
+    assert mask.sum((1, 2)) * 0.48 == pytest.approx([0, *[np.pi * 225] * 3, 0], rel=0.01)
+
+
 def test_an_inner_contour_is_a_hole_apart_or_by_a_keyhole(
     tmp_path: Path, write_series: Callable[..., list[FileDataset]]
 ) -> None:

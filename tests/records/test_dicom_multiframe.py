@@ -202,12 +202,14 @@ def test_a_stack_that_is_none_is_refused(tmp_path: Path, write_enhanced: Any, pl
     assert found.startswith(reason)
 
 
-def test_a_tilted_gantry_is_refused(tmp_path: Path, write_enhanced: Any) -> None:
+def test_a_tilted_gantry_shears_the_grid(tmp_path: Path, write_enhanced: Any) -> None:
     frames = [frame_at(i) for i in range(4)]
     for i, item in enumerate(frames):
         item.PlanePositionSequence[0].ImagePositionPatient = [0, 0.3 * i, i]
     write_enhanced(tmp_path / "a.dcm", frames)
-    assert reasons(tmp_path / "a.dcm") == ["a series with a tilted gantry"]
+    (record,) = taken(tmp_path / "a.dcm")
+    assert record.attributes["tilt_deg"] == pytest.approx(np.rad2deg(np.arctan(0.3)))
+    assert np.allclose(world(load(tmp_path / "a.dcm"))[:3, 2], [0, 0.3, 1])
 
 
 def test_frames_unlike_most_are_set_aside_by_number(tmp_path: Path, write_enhanced: Any) -> None:

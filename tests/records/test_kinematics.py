@@ -126,6 +126,14 @@ def test_a_column_of_words_is_left_out_and_an_empty_cell_is_not_a_number(tmp_pat
     assert np.isfinite(payload.array).sum() == 35
 
 
+def test_a_number_that_float32_cannot_hold_is_not_known(tmp_path: Path) -> None:
+    values = motion().astype(np.float64)
+    values[2, 7] = 1e300
+    payload = loaded(csv(tmp_path / "a.csv", (np.arange(50) / 40).tolist(), values))
+    assert np.isnan(payload.array[2, 7])
+    assert np.isfinite(payload.array).sum() == payload.array.size - 1
+
+
 def test_rows_out_of_time_are_set_aside_with_their_numbers(tmp_path: Path) -> None:
     times: list[object] = [f"{i / 10:.1f}" for i in range(50)]
     values = motion()

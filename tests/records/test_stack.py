@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from polyclinic import records
+from polyclinic.harmonise import Fingerprint, VolumeStandard, harmonise, points_back, points_forth
 from polyclinic.schema import Modality, Payload, Record, Rejected
 
 Place = Callable[..., np.ndarray]
@@ -148,15 +149,56 @@ def test_several_images_at_each_place_are_refused_rather_than_mixed(tmp_path: Pa
     assert reason.found == "a series with 2 images at each place: phases, echoes or b-values"
 
 
-def test_a_tilted_gantry_is_refused(tmp_path: Path, write_slice: Any) -> None:
-    tilt = np.deg2rad(15)
-    sheared = np.array(
-        [[1, 0, 0], [0, np.cos(tilt), 0], [0, np.sin(tilt), 1]], float
-    )  # the table moves along z, the slices lean
-    write_series(tmp_path / "s", write_slice, sheared)
+def leaning(degrees: float) -> np.ndarray:
+    """The table moves along z, the slices lean; x, y and the table's way as columns."""
+    tilt = np.deg2rad(degrees)
+    return np.array([[1, 0, 0], [0, np.cos(tilt), 0], [0, np.sin(tilt), 1]], float)
+
+
+@pytest.mark.parametrize("degrees", [-25, -3, 0, 15, 30])
+def test_of_a_tilted_gantry_every_voxel_keeps_its_value_and_its_place(
+    tmp_path: Path, write_slice: Any, degrees: float
+) -> None:
+    turn = leaning(degrees)
+    volume = write_series(tmp_path / "s", write_slice, turn)
+    (record,), aside = taken(tmp_path / "s")
+    assert not aside
+    assert record.attributes.get("tilt_deg", 0) == pytest.approx(abs(degrees), abs=1e-6)
+    payload = load(record, tmp_path / "s")
+    assert np.array_equal(np.sort(payload.array, axis=None), np.sort(volume.astype(np.float32) - 1024, axis=None))
+    assert payload.to_world is not None
+    index = np.array(list(np.ndindex(4, 5, 6)))  # x y z
+    origin = np.array([10.0, -20.0, 30.0])
+    placed = (
+        origin + index[:, :1] * 0.6 * turn[:, 0] + index[:, 1:2] * 0.8 * turn[:, 1] + index[:, 2:] * 2.0 * turn[:, 2]
+    )
+    written = {tuple(np.round(p, 3)): float(volume[z, y, x]) - 1024 for p, (x, y, z) in zip(placed, index, strict=True)}
+    found = index @ payload.to_world[:3, :3].T + payload.to_world[:3, 3]
+    assert {
+        tuple(np.round(p, 3)): float(payload.array[0, z, y, x]) for p, (x, y, z) in zip(found, index, strict=True)
+    } == written
+
+
+def test_a_place_in_a_tilted_volume_goes_through_the_standard_grid_and_back(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, leaning(20), slices=12)
+    (record,), _ = taken(tmp_path / "s")
+    source = load(record, tmp_path / "s")
+    standard = VolumeStandard(size=(12, 8, 8), spacing_mm=(2.0, 0.7, 0.7))
+    image = harmonise(source, record, standard, Fingerprint())
+    points = np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 11.0], [0.0, 0.0, 0.0]])
+    there = points_forth(points, image.history)
+    assert np.abs(points_back(there, image.history) - points).max() < 1e-9
+    assert source.to_world is not None
+    assert image.to_world is not None
+    mm = lambda world, at: at @ world[:3, :3].T + world[:3, 3]
+    assert np.abs(mm(image.to_world, there) - mm(source.to_world, points)).max() < 1e-6
+
+
+def test_slices_that_lie_askew_are_refused(tmp_path: Path, write_slice: Any) -> None:
+    write_series(tmp_path / "s", write_slice, leaning(45))
     found, (reason,) = taken(tmp_path / "s")
     assert not found
-    assert reason.found == "a series with a tilted gantry"
+    assert reason.found == "slices that lie askew: 45° off their normal"
 
 
 def test_uneven_distances_are_refused(tmp_path: Path, write_slice: Any) -> None:

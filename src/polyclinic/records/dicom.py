@@ -108,8 +108,8 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected]:
     """The slices of one series in one folder as one volume, ordered along the normal (PS3.3 C.7.6.2.1.1), not by file name.
 
-    Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. A gap, a tilted
-    gantry or several images at each place refuse the series.
+    Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. A gap, slices
+    askew or several images at each place refuse the series; of a tilted gantry `tilt_deg` tells, and `to_world` is sheared.
     """
     if dicom_slide.mine(paths[0]):
         yield from dicom_slide.read(paths, root)
@@ -130,13 +130,14 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
     series = record_of(
         first.dataset, first.path, root, name=None if first.path.parent == root else first.path.parent.name
     )
-    step = float(np.linalg.norm(stack.step(ordered)))
+    step, tilt = float(np.linalg.norm(stack.step(ordered))), stack.tilt_deg(ordered)
     yield replace(
         series,
         id=place_id("+".join(content_id(s.path) for s in ordered), "series"),
         modality=Modality.VOLUME,
         uri=series_uri(first.path, str(_series(first.dataset)), root),
-        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step},
+        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step}
+        | ({"tilt_deg": tilt} if tilt else {}),
     )
 
 

@@ -17,7 +17,7 @@ from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import dicom_pixels, video
 from .dicom_header import frames, record_of, spacing_of, text
 from .source import RecordError
-from .video_stream import Index, container_of, decode, index, opened, picture
+from .video_stream import MOST_FRAMES, Index, container_of, decode, index, opened, picture
 
 _VIDEO = re.compile(r"1\.2\.840\.10008\.1\.2\.4\.10[0-8](\.1)?")
 """MPEG-2 main and high level, H.264 in five profiles, HEVC in two; .1 where the stream may be in several fragments."""
@@ -72,6 +72,8 @@ def _times(dataset: Any) -> np.ndarray | None:
     FrameTimeVector stands before FrameTime, and both before the rates at which the clip was taken or is to be shown.
     """
     count = frames(dataset)
+    if count > MOST_FRAMES:
+        raise RecordError(f"an object of {count} frames", f"at most {MOST_FRAMES}", "export it in parts")
     steps = [float(v) for v in _list(dataset.get("FrameTimeVector"))]
     if len(steps) == count > 1 and all(np.isfinite(v) and v >= 0 for v in steps) and sum(steps[1:]) > 0:
         return np.cumsum([0.0, *steps[1:]]) / 1000  # C.7.6.5.1.2: the increments between frames, in ms

@@ -142,7 +142,7 @@ def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[_Stack]:
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a stack (a phase, an echo, a b-value), in the order of its first frame; a clip is one video.
 
-    Frames that repeat a place or lie unlike most are set aside; a stack with a gap, a tilted gantry or several images at
+    Frames that repeat a place or lie unlike most are set aside; a stack with a gap, slices askew or several images at
     each place is.
     """
     if dicom_clip.coded(dataset):
@@ -174,6 +174,7 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         rows = {"spacing_y_mm": first.spacing[0], "spacing_x_mm": first.spacing[1], **one.apart}
         if len(ordered) > 1:
             rows |= {"slices": len(ordered), "spacing_z_mm": float(np.linalg.norm(stack.step(ordered)))}
+            rows |= {"tilt_deg": tilt} if (tilt := stack.tilt_deg(ordered)) else {}
         yield replace(
             whole,
             id=content_id(path, f"stack={number}" if len(stacks) > 1 else ""),

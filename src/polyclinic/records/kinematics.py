@@ -119,6 +119,7 @@ def motion(values: np.ndarray, times: np.ndarray, unit_s: float | None, names: S
         )  # fmt: skip
     epoch_s = float(times[0]) * unit_s
     start = datetime.fromtimestamp(epoch_s, UTC).replace(tzinfo=None) if 5e8 < epoch_s < 5e9 else None
+    values = np.where(np.abs(values) < np.finfo(np.float32).max, values, np.nan)  # no robot reaches so far
     return Motion(np.ascontiguousarray(values, np.float32), (times - times[0]) * unit_s, tuple(names), start)
 
 

@@ -80,7 +80,7 @@ class _Topic:
         if len(self.rows) < FEWEST_SAMPLES or not self.columns:
             raise RecordError(f"a topic of {len(self.rows)} messages", f"at least {FEWEST_SAMPLES}", "leave it out")
         times = np.array(self.stamps if min(self.stamps) > 0 else self.logged, np.int64)
-        values = np.full((len(self.rows), len(self.columns)), np.nan, np.float32)
+        values = np.full((len(self.rows), len(self.columns)), np.nan)
         for into, row in zip(values, self.rows, strict=True):
             into[: len(row)] = row
         order = np.unique(times, return_index=True)[1]  # what has the time of another says nothing of when it was
@@ -145,6 +145,12 @@ def _opened(path: Path) -> Iterator[tuple[Any, Callable[[bytes, str], Any]]]:
             _check_bag(path, reader)
         store = get_typestore(Stores.ROS1_NOETIC if old else Stores.ROS2_HUMBLE)
         yield reader, store.deserialize_ros1 if old else store.deserialize_cdr
+    except RecordError:
+        raise
+    except Exception as error:
+        raise RecordError(
+            f"a damaged ROS recording ({type(error).__name__})", "a finished recording", "reindex it, or copy it again"
+        ) from error
     finally:
         reader.close()
 

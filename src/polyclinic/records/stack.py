@@ -13,6 +13,8 @@ from .source import RecordError
 
 MOST = 8192
 """Slices of one volume: their geometry is compared each with each."""
+MOST_TILT_DEG = 31
+"""Gantries of CT tilt by up to 30°."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, Rec
     """The slices that make up the volume in the order of the normal, and those that do not, with the reason.
 
     Raises:
-        RecordError: they make up none: several images at each place, a gap, uneven distances, a tilted gantry.
+        RecordError: they make up none: several images at each place, a gap, uneven distances, slices askew.
     """
     if len(slices) > MOST:
         raise RecordError(f"a series of {len(slices)} slices", f"at most {MOST}", "export it in parts")
@@ -97,11 +99,11 @@ def _check_line(slices: Sequence[Slice]) -> None:
     if distances.max() > 1.5 * np.median(distances):
         raise RecordError("a series with missing slices", "slices at even distances", "send the whole series again")
     step_mm = step(slices)
-    normal = np.cross(*slices[0].cosines)
-    if abs(step_mm @ normal) < 0.9998 * np.linalg.norm(step_mm):  # one degree
+    if (lean := tilt_deg(slices)) > MOST_TILT_DEG:
         raise RecordError(
-            "a series with a tilted gantry", "slices stacked along their normal", "straighten it before export"
-        )
+            f"slices that lie askew: {lean:.0f}° off their normal",
+            f"a gantry tilted by at most {MOST_TILT_DEG}°", "straighten it before export",
+        )  # fmt: skip
     expected = slices[0].position + np.arange(len(slices))[:, None] * step_mm
     astray = np.linalg.norm(np.stack([s.position for s in slices]) - expected, axis=1).max()
     if astray > max(0.1 * np.linalg.norm(step_mm), 0.02):
@@ -110,6 +112,13 @@ def _check_line(slices: Sequence[Slice]) -> None:
             "slices at even distances",
             "resample the series before export",
         )
+
+
+def tilt_deg(slices: Sequence[Slice]) -> float:
+    """Degrees between the way from slice to slice and the slices' normal: a gantry's tilt, or 0 within one degree."""
+    step_mm, normal = step(slices), np.cross(*slices[0].cosines)
+    lean = float(np.rad2deg(np.arccos(np.clip(step_mm @ normal / np.linalg.norm(step_mm), -1, 1))))
+    return lean if lean > 1 else 0.0
 
 
 def step(slices: Sequence[Slice]) -> np.ndarray:
@@ -128,7 +137,7 @@ def plane(spacing: tuple[float, float], position: np.ndarray, cosines: np.ndarra
 
 
 def to_world(slices: Sequence[Slice]) -> np.ndarray:
-    """4x4 (x y z 1) → mm in LPS of the volume."""
+    """4x4 (x y z 1) → mm in LPS of the volume; sheared where the gantry was tilted: no voxel is moved or made up."""
     matrix = plane(slices[0].spacing, slices[0].position, slices[0].cosines)
     matrix[:3, 2] = step(slices)
     return matrix
