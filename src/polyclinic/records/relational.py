@@ -199,14 +199,14 @@ def opened(path: Path, layout: Layout, tables: Mapping[str, str]) -> Iterator[An
 
 def _view(name: str, wanted: list[str], path: Path | None) -> str:
     """SQL of a view of text columns; null where the file has none of that name."""
+    absent = lambda c: f'null::varchar as "{c}"'
     if path is None:
-        return f"create view {name} as select {', '.join(f'null::varchar as {c}' for c in wanted)} where false"
+        return f"create view {name} as select {', '.join(map(absent, wanted))} where false"
     with path.open("rb") as file:
         head = file.read(1 << 16)
     there = columns(path, head)
-    cells = ", ".join(
-        f"nullif(trim(cast({c} as varchar)), '') as {c}" if c in there else f"null::varchar as {c}" for c in wanted
-    )
+    given = lambda c: f'nullif(trim(cast("{c}" as varchar)), \'\') as "{c}"'
+    cells = ", ".join(given(c) if c in there else absent(c) for c in wanted)
     quoted = lambda text: "'" + text.replace("'", "''") + "'"
     place = quoted(re.sub(r"([*?\[])", r"[\1]", str(path.absolute())))  # a name, not a pattern of names
     if path.suffix.lower() == ".parquet":
