@@ -313,6 +313,15 @@ def test_a_document_is_a_text_record(tmp_path: Path, data: bytes, kind: str, wor
     assert records.load(item, tmp_path).text == words
 
 
+def test_a_document_of_a_bulk_export_is_found_by_its_line(tmp_path: Path) -> None:
+    lines = [document(f"Note {n}.".encode()) | {"subject": {"reference": f"Patient/p{n}"}} for n in range(3)]
+    (tmp_path / "DocumentReference.ndjson").write_text("\n".join(map(json.dumps, lines)))
+    _, made, _ = taken(tmp_path / "DocumentReference.ndjson")
+    assert [(r.patient, r.uri.rsplit("#")[-1], records.load(r, tmp_path).text) for r in made] == [
+        (f"p{n}", f"item={n + 1}", f"Note {n}.") for n in range(3)
+    ]
+
+
 def test_a_document_elsewhere_or_without_words_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(
         bundle(

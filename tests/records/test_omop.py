@@ -225,6 +225,17 @@ def test_a_row_without_end_and_a_bomb_are_refused(tmp_path: Path) -> None:
         assert not omop.recognises(tmp_path / "person.csv.gz", file.read(4096)), "its second row unpacks beyond bound"
 
 
+def test_one_row_repeated_without_end_is_refused(tmp_path: Path) -> None:
+    one = pa.array(["1"]).dictionary_encode()
+    many = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(0, pa.int32()), 4_000_000), one.dictionary)
+    pq.write_table(
+        pa.table({"person_id": many, "death_date": many}), tmp_path / "death.parquet", row_group_size=4_000_000
+    )
+    assert (tmp_path / "death.parquet").stat().st_size < 40_000
+    with pytest.raises(RecordError, match="rows a byte"):
+        rows(tmp_path / "death.parquet")
+
+
 def test_the_synthetic_hospital(shared_data: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(next((shared_data / "synthea-omop").glob("*.zip"))) as archive:
         archive.extractall(tmp_path, [n for n in archive.namelist() if "__MACOSX" not in n])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +46,16 @@ def test_every_unit_that_the_tables_give_is_ucum(registry: PintUcumRegistry) -> 
     units = {standard.unit for standard, _, _ in _STANDARDS} | set(_SPELLINGS.values()) | set(_PARTS.values())
     for unit in units - {"[pH]"}:  # which UCUM has and pint has no quantity for
         registry.from_ucum(unit)
+
+
+def test_what_the_tables_know_needs_no_library() -> None:
+    code = (
+        "import sys; sys.modules['ucumvert'] = sys.modules['pint'] = None\n"
+        "from polyclinic.records.units import conversion\n"
+        "for unit in ('mg/dl', 'MG/DL', '{T-score}', 'K/uL', 'mm Hg', 'mEq/L'): print(conversion('any', unit)[2])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["mg/dL", "mg/dL", "{T-score}", "10*3/uL", "mm[Hg]", "meq/L"]
 
 
 @pytest.mark.parametrize(

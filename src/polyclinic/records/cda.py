@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..schema import Modality, Payload, Record, Rejected
+from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
 from .documents import tidy
 from .history import sex_code
 from .source import RecordError, content_id, parse_time, place_of
@@ -37,9 +37,11 @@ def _document(data: bytes) -> Any:
     Raises:
         RecordError: it does not parse, is no CDA, or has what does harm.
     """
-    from defusedxml import DefusedXmlException
-    from defusedxml.ElementTree import fromstring
-
+    try:
+        from defusedxml import DefusedXmlException
+        from defusedxml.ElementTree import fromstring
+    except ImportError as error:
+        raise MissingExtraError("defusedxml", "ehr") from error
     try:
         root = fromstring(data, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     except DefusedXmlException as error:

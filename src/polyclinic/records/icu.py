@@ -34,10 +34,10 @@ def _long(path: Path, head: bytes) -> Layout | None:
     patient, time, code, value, unit = names
     if len(found) > _MOST or not (patient and time and code and value):
         return None
-    called = f"'LOINC ' || t.{code}" if code.startswith("loinc") else f"t.{code}"
+    called = f"'LOINC ' || t.{code}" if code.startswith("loinc") else f't."{code}"'
     query = f"""
-        select name(t.{patient}) as patient, t."{time}" as time, {called} as code, num(t.{value}) as numeric_value,
-            words(t.{value}) as text_value, {f"t.{unit}" if unit else "null"} as unit from long t"""
+        select name(t."{patient}") as patient, t."{time}" as time, {called} as code, num(t."{value}") as numeric_value,
+            words(t."{value}") as text_value, {f't."{unit}"' if unit else "null"} as unit from long t"""
     return Layout("long", frozenset(n for n in names if n), query)
 
 

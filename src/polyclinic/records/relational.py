@@ -27,6 +27,8 @@ from .history import AGE, ANSWER, CHUNK, ETHNICITY, RACE, SEX
 from .source import EXPANDED_FREELY, LONGEST_ROW, MOST_EXPANDED, RecordError, encoding_of, parse_time
 
 pc: Any = pyarrow.compute
+MOST_ROWS = 50
+"""Of a Parquet file, a byte: whole tables of events have fewer than one."""
 _CSV = re.compile(r"\.(csv|tsv)(\.gz)?$", re.IGNORECASE)
 _TABLE = re.compile(r"\.((csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 _MACROS = r"""
@@ -197,17 +199,18 @@ def opened(path: Path, layout: Layout, tables: Mapping[str, str]) -> Iterator[An
 
 def _view(name: str, wanted: list[str], path: Path | None) -> str:
     """SQL of a view of text columns; null where the file has none of that name."""
+    absent = lambda c: f'null::varchar as "{c}"'
     if path is None:
-        return f"create view {name} as select {', '.join(f'null::varchar as {c}' for c in wanted)} where false"
+        return f"create view {name} as select {', '.join(map(absent, wanted))} where false"
     with path.open("rb") as file:
         head = file.read(1 << 16)
     there = columns(path, head)
-    cells = ", ".join(
-        f"nullif(trim(cast({c} as varchar)), '') as {c}" if c in there else f"null::varchar as {c}" for c in wanted
-    )
+    given = lambda c: f'nullif(trim(cast("{c}" as varchar)), \'\') as "{c}"'
+    cells = ", ".join(given(c) if c in there else absent(c) for c in wanted)
     quoted = lambda text: "'" + text.replace("'", "''") + "'"
     place = quoted(re.sub(r"([*?\[])", r"[\1]", str(path.absolute())))  # a name, not a pattern of names
     if path.suffix.lower() == ".parquet":
+        _check_rows(path)
         return f"create view {name} as select {cells} from read_parquet({place}, hive_partitioning=false)"
     head = _unpacked(path, head)
     names, first = _header(path, head), head.decode(encoding_of(head), errors="replace").partition("\n")[0]
@@ -220,6 +223,21 @@ def _view(name: str, wanted: list[str], path: Path | None) -> str:
         f"columns={{{kinds}}}, auto_detect=false, quote='\"', escape='\"', parallel=false, null_padding=true, store_rejects=true, "
         f"hive_partitioning=false, max_line_size={LONGEST_ROW}, buffer_size={2 * LONGEST_ROW}, encoding='{encoding}')"
     )
+
+
+def _check_rows(path: Path) -> None:
+    """Refuse a Parquet file that repeats one row more often than an honest one has rows.
+
+    Raises:
+        RecordError: with how many rows a byte it promises.
+    """
+    import pyarrow.parquet as pq
+
+    rows, size = pq.read_metadata(path).num_rows, path.stat().st_size
+    if rows > MOST_EXPANDED * size:
+        raise RecordError(
+            f"a Parquet file of {rows // size} rows a byte", f"at most {MOST_EXPANDED}", "check where it comes from"
+        )
 
 
 def read_events(connection: Any, query: str, place: str, timeless: bool = False) -> Iterator[Events | Rejected]:

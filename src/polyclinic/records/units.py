@@ -218,6 +218,8 @@ def readings(spelling: str) -> tuple[str, ...]:
     small = text.lower().replace(" ", "")
     if small in _SPELLINGS:
         return (_SPELLINGS[small],)
+    if re.fullmatch(r"\{[!-z|~]{1,60}\}", text):  # UCUM 2.2 §12: an annotation alone is a unit, of one
+        return (text,)
     if (power := _POWER.match(small.split("/")[0])) or "/" in small:
         head, *rest = small.split("/")
         head = f"10*{int(power[1])}" if power else head
