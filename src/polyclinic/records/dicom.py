@@ -28,11 +28,16 @@ from . import (
     dicom_waveform,
     stack,
 )
-from .dicom_header import MEASURED, first, frames, opened, plane_of, record_of, silent, spacing_of, text
+from .dicom_header import MEASURED, first, frames, glimpse, opened, plane_of, record_of, silent, spacing_of, text
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
+_ENHANCED = {
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "7.1", "7.2", "7.3", "7.4")
+}
+"""Enhanced CT, MR and PET, their legacy conversions, and multi-frame captures (PS3.4 B.5): several frames, even where it is one."""
 _OBJECTS = (
     dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_multiframe,
 )  # fmt: skip
@@ -65,8 +70,10 @@ def series_of(path: Path) -> str | None:
     """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else."""
     if dicom_slide.mine(path):
         return dicom_slide.series_of(path)
-    dataset = opened(path, pixels=False)
-    alone = text(dataset, "Modality") in MEASURED and frames(dataset) == 1 and not dicom_multiframe.mine(dataset)
+    dataset = glimpse(path)
+    alone = (
+        text(dataset, "Modality") in MEASURED and frames(dataset) == 1 and text(dataset, "SOPClassUID") not in _ENHANCED
+    )
     return _series(dataset) if alone else None
 
 
@@ -76,13 +83,25 @@ def _series(dataset: Any) -> str | None:
 
 
 @silent
-def _whole(path: Path) -> Any:
-    """The header of an image whose pixels decode: a truncated file shows itself now and not in training."""
+def _header(path: Path) -> Any:
+    """The header of a slice whose pixels are all there: a truncated file shows itself now and not in training."""
     dataset = opened(path, pixels=True)
+    if _reader(dataset):
+        raise RecordError("an object that is no slice in a series of slices", "slices", "export it apart")
     _check(dataset)
-    dicom_pixels.image(dataset)
-    _plane(dataset)
-    return opened(path, pixels=False)  # without the pixels: a series is a thousand of them
+    dicom_pixels.check_frames(dataset)
+    del dataset.PixelData  # a series is a thousand of them
+    return dataset
+
+
+@silent
+def _decoded(path: Path) -> None:
+    """Whether the pixels of a slice decode; the first, the middle and the last speak for their series.
+
+    Raises:
+        RecordError: they do not.
+    """
+    dicom_pixels.image(opened(path, pixels=True))
 
 
 def _reader(dataset: Any) -> ModuleType | None:
@@ -117,7 +136,7 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
     slices: list[stack.Slice] = []
     for path in paths:
         try:
-            slices.append(_slice(_whole(path), path))
+            slices.append(_slice(_header(path), path))
         except RecordError as error:
             yield Rejected(place_of(path, root), error.found, error.expected, error.remedy)
     if len(slices) == 1:
@@ -126,6 +145,8 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         return
     ordered, aside = stack.ordered(slices)
     yield from (Rejected(place_of(s.path, root), e.found, e.expected, e.remedy) for s, e in aside)
+    for one in {id(s): s for s in (ordered[0], ordered[len(ordered) // 2], ordered[-1])}.values():
+        _decoded(one.path)
     first = ordered[0]
     series = record_of(
         first.dataset, first.path, root, name=None if first.path.parent == root else first.path.parent.name

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..schema import MissingExtraError, Modality, Record, Scalar
 from .naming import patient_of
-from .packed import check_deflated, check_items
+from .packed import check_deflated, check_items, deflated
 from .source import RecordError, content_id, parse_time, place_of, quiet
 
 MEASURED = {"CT", "MR", "PT"}
@@ -65,6 +65,27 @@ def check_whole(dataset: Any) -> None:
         value = getattr(element, "value", None)
         if isinstance(value, bytes) and len(value) < (getattr(element, "length", 0) or 0) < 0xFFFFFFFF:
             raise RecordError("a DICOM file that was cut short", "a whole file", "send it again from the PACS")
+
+
+_FRAMES = 0x00280008
+
+
+def glimpse(path: Path) -> Any:
+    """The dataset up to its number of frames (0028,0008): whose and what it is, and no more is read.
+
+    Raises:
+        RecordError: no DICOM, or not whole.
+    """
+    from pydicom.filereader import read_partial
+
+    if path.stat().st_size < 2**12 or deflated(path):
+        return opened(path, pixels=False)
+    try:
+        with path.open("rb") as file:
+            dataset = read_partial(file, stop_when=lambda tag, vr, length: tag > _FRAMES)
+    except Exception:  # what is wrong with it, or in another way than usual, is told by who reads it whole
+        return opened(path, pixels=False)
+    return dataset if len(dataset) else opened(path, pixels=False)
 
 
 def text(dataset: Any, keyword: str) -> str:

@@ -71,7 +71,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     mask, stem = is_mask(place), without_mask(_ENDING.sub("", path.name))
     spacing = [float(v) for v in np.linalg.norm(image.affine[:3, :3], axis=0)]
     yield Record(
-        id=content_id(path),
+        id=content_id(path, place if mask else ""),  # two images may have the same mask: none at all, say
         patient=_patient(place, stem),
         time=None,
         modality=Modality.VOLUME,

@@ -16,18 +16,23 @@ _ITEMS = (b"\xfe\xff\x00\xe0", b"\xff\xfe\xe0\x00")  # (FFFE,E000), PS3.5 7.5, i
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
+def deflated(path: Path) -> bool:
+    """Whether its file meta information says that what follows is deflated."""
+    from pydicom.filereader import read_file_meta_info
+
+    with path.open("rb") as file:
+        if _DEFLATED.encode() not in file.read(4096):
+            return False
+    return str(read_file_meta_info(path).get("TransferSyntaxUID")) == _DEFLATED
+
+
 def check_deflated(path: Path) -> None:
     """Refuse a deflated file (PS3.5 A.5) that inflates beyond bound; pydicom would inflate it in one piece.
 
     Raises:
         RecordError: over half a GiB, or too many sequence items.
     """
-    from pydicom.filereader import read_file_meta_info
-
-    with path.open("rb") as file:
-        if _DEFLATED.encode() not in file.read(4096):
-            return
-    if str(read_file_meta_info(path).get("TransferSyntaxUID")) != _DEFLATED:
+    if not deflated(path):
         return
     with path.open("rb") as file:
         file.seek(_end_of_meta(path))

@@ -66,7 +66,7 @@ def record_of(path: Path, root: Path, rows: int, columns: int) -> Record:
     mask, stem = is_mask(place), without_mask(path.stem)
     first = stem.split("_")[0]
     return Record(
-        id=content_id(path),
+        id=content_id(path, place if mask else ""),  # two images may have the same mask: none at all, say
         patient=patient_of(place, stem) or (first if re.search(r"\d", first) else stem),
         time=None,
         modality=Modality.IMAGE,
