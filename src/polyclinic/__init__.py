@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .adaptation import adapt, predict
     from .clinic import serve
-    from .cohort import Cohort, ingest
+    from .cohort import Cohort, ingest, watch
+    from .phantom import Phantom, simulate
     from .training import Recipe, Run, pretrain
     from .trust import evaluate
 
 __version__ = "0.1.0"
-__all__ = ["Cohort", "Recipe", "Run", "adapt", "evaluate", "ingest", "predict", "pretrain", "serve"]
+__all__ = [
+    "Cohort", "Phantom", "Recipe", "Run", "adapt", "evaluate", "ingest", "predict", "pretrain", "serve", "simulate", "watch",
+]  # fmt: skip
 
 _ROOM = {
-    "Cohort": "cohort", "ingest": "cohort", "Recipe": "training", "Run": "training", "pretrain": "training",
-    "adapt": "adaptation", "predict": "adaptation", "evaluate": "trust", "serve": "clinic",
+    "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
+    "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "predict": "adaptation",
+    "evaluate": "trust", "serve": "clinic",
 }  # fmt: skip
 
 

@@ -142,10 +142,10 @@ class Step:
 class Payload:
     """An array with its geometry.
 
-    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (n c y x) for the tiles of a slide, (c t)
-    for a signal and for kinematics, (w,) int64 word numbers for a harmonised text, (e 3) code number, value, hours for a
-    harmonised table, (g,) float32 with NaN where not measured for harmonised omics. `to_world` maps homogeneous index
-    (x y z 1) to mm in LPS, as DICOM PS3.3 C.7.6.2.1.1; for signals its [0, 0] is seconds a sample.
+    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (c y x) for a slide's overview and (n c y x)
+    for its tiles, (c t) for a signal and for kinematics, (w,) int64 word numbers for a harmonised text, (e 3) code number,
+    value, hours for a harmonised table, (g,) float32 with NaN where not measured for harmonised omics. `to_world` maps
+    homogeneous index (x y z 1) to mm in LPS, as DICOM PS3.3 C.7.6.2.1.1; for signals its [0, 0] is seconds a sample.
     """
 
     array: np.ndarray

@@ -199,7 +199,7 @@ def _changed(
 
     A slice or a signal that comes late belongs to files beside it that are known: all of that folder are looked at.
     """
-    stamps = {place_of(path, root): _stamp(path) for path in found}
+    stamps = {place_of(path, root): "+".join(map(_stamp, (path, *records.companions(path)))) for path in found}
     fresh = {place for place, stamp in stamps.items() if known.get(place, _NEW).stamp != stamp}
     touched = {known[place].unit for place in (*fresh, *gone) if place in known}
     folders = {(root / place).parent for place in (*fresh, *gone)}

@@ -11,7 +11,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record
 from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
-from .table import is_of
+from .table import TableStandard, ancestors, is_of
 from .text import train_tokenizer
 from .volume import AIR_HU
 
@@ -35,7 +35,7 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
         )
     codes: dict[str, Scale] = {}
     if by.get(Modality.TABLE):
-        codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE].exclude, standards[Modality.TABLE].fewest)
+        codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE])
     genes: dict[str, Scale] = {}
     if by.get(Modality.OMICS):
         genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
@@ -78,22 +78,22 @@ def _labels(standards: Mapping[Modality, Any]) -> Iterable[str]:
     return standards[Modality.TABLE].exclude if Modality.TABLE in standards else ()
 
 
-def _codes(
-    records: Sequence[Record], load: Callable[[Record], Payload], exclude: Sequence[str], fewest: int
-) -> dict[str, Scale]:
-    """Codes that at least `fewest` patients have, in the order of their names."""
-    excluded, who, values = set(exclude), Counter[str](), dict[str, list[float]]()
+def _codes(records: Sequence[Record], load: Callable[[Record], Payload], standard: TableStandard) -> dict[str, Scale]:
+    """Codes that at least `fewest` patients have, themselves or, where the standard asks for it, by one that stands under them."""
+    excluded, who, values = set(standard.exclude), Counter[str](), dict[str, list[float]]()
     seen: set[tuple[str, str]] = set()
     for record in records:
         payload = load(record)
         for name, (value, _) in zip(payload.names, payload.array.reshape(-1, 2), strict=True):
-            if is_of(name, excluded):
+            line = (name, *ancestors(name)) if standard.ancestors else (name,)
+            if any(is_of(n, excluded) for n in line):
                 continue
-            values.setdefault(name, []).append(float(value))
-            if (record.patient, name) not in seen:
-                seen.add((record.patient, name))
-                who[name] += 1
-    kept = sorted(n for n in values if who[n] >= fewest)
+            for code in line:
+                values.setdefault(code, []).append(float(value))
+                if (record.patient, code) not in seen:
+                    seen.add((record.patient, code))
+                    who[code] += 1
+    kept = sorted(n for n in values if who[n] >= standard.fewest)
     return {n: Scale(i, float(np.mean(values[n])), float(np.std(values[n])), who[n]) for i, n in enumerate(kept)}
 
 

@@ -119,7 +119,7 @@ class Loader:
     def _decided(self, record: Record, standard: Any) -> str:
         """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""
         match standard.kind:
-            case "image":
+            case "image" | "slide" | "video" | "kinematics":
                 return ""
             case "signal" if standard.rate_hz is not None:
                 return ""

@@ -32,6 +32,7 @@ from . import (
     omics,
     omop,
     raster,
+    relational,
     rosbag,
     slide,
     tables,
@@ -45,6 +46,7 @@ from .source import RecordError, content_id, part_number, place_of, split_uri
 __all__ = [
     "READERS",
     "RecordError",
+    "companions",
     "content_id",
     "load",
     "read",
@@ -61,6 +63,7 @@ READERS = (
     slide,
     tiff,
     raster,
+    relational,
     video,
     rosbag,
     waveform,
@@ -219,6 +222,19 @@ def _reader(path: Path) -> ModuleType:
             "convert it, or leave it out",
         )
     return reader
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """The files beside a table that its rows are read with: OMOP's `concept`, MIMIC's ADMISSIONS. Another of them is another reading."""
+    if not relational.TABLE.search(path.name):
+        return ()
+    try:
+        reader = _reader(path)
+        return reader.companions(path) if reader in (icu, omop) else ()
+    except MissingExtraError:
+        raise
+    except Exception:  # what is wrong with it is for its reader to say
+        return ()
 
 
 def _series(path: Path) -> str | None:

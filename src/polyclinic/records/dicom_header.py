@@ -171,6 +171,7 @@ def attributes_of(dataset: Any) -> dict[str, Scalar]:
     return {
         **person_of(dataset),
         "view": text(dataset, "ViewPosition") or None,
+        "series_description": text(dataset, "SeriesDescription") or None,
         "laterality": _laterality(dataset),
         "spacing_y_mm": spacing[0],
         "spacing_x_mm": spacing[1],

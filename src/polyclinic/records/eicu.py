@@ -10,7 +10,8 @@ Source: eICU-CRD v2.0 documentation (eicu-crd.mit.edu); Pollard et al. 2018, Sci
 
 from __future__ import annotations
 
-from .history import ADMITTED, AGE, BIRTH, DEATH, DISCHARGED, ETHNICITY, SEX
+from .events import BIRTH, DEATH, SEX
+from .history import ADMITTED, AGE, DISCHARGED, ETHNICITY
 from .relational import Layout
 
 _STAYS = """

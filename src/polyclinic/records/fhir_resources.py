@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from .history import BIRTH, DEATH, ETHNICITY, RACE, History, born, sex_code
+from .events import BIRTH, DEATH
+from .history import ETHNICITY, RACE, History, born, sex_code
 from .source import parse_time
 from .units import LARGEST_VALUE
 from .vocabularies import is_known, local, vocabulary

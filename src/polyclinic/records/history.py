@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from ..schema import Events, Rejected
 from . import units
+from .events import SEX
 from .source import parse_time
 
-BIRTH, DEATH = "MEDS_BIRTH", "MEDS_DEATH"
-SEX, RACE, ETHNICITY, AGE = "GENDER//", "RACE//", "ETHNICITY//", "AGE//"
+RACE, ETHNICITY, AGE = "RACE//", "ETHNICITY//", "AGE//"
 ADMITTED, DISCHARGED = "HOSPITAL_ADMISSION", "HOSPITAL_DISCHARGE"
 CHUNK = 100_000
 """Events of one table."""

@@ -19,7 +19,8 @@ import numpy as np
 
 from ..schema import Events, MissingExtraError, Modality, Payload, Record, Rejected
 from .documents import decoded, tidy, words_of
-from .history import ADMITTED, BIRTH, DEATH, DISCHARGED, RACE, History, born, sex_code
+from .events import BIRTH, DEATH
+from .history import ADMITTED, DISCHARGED, RACE, History, born, sex_code
 from .source import LONGEST_ROW, RecordError, content_id, encoding_of, parse_time, part_number, place_id, place_of
 from .vocabularies import is_known, local, vocabulary
 

@@ -9,7 +9,8 @@ Source: MIMIC-III v1.4 and MIMIC-IV v2.2 documentation (mimic.mit.edu).
 
 from __future__ import annotations
 
-from .history import ADMITTED, AGE, BIRTH, DEATH, DISCHARGED, ETHNICITY, RACE, SEX
+from .events import BIRTH, DEATH, SEX
+from .history import ADMITTED, AGE, DISCHARGED, ETHNICITY, RACE
 from .relational import Layout
 
 _STAY = "left join admissions a on a.hadm_id = t.hadm_id"

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from ..schema import Events, Payload, Record, Rejected
 from . import note_tables, relational
-from .history import BIRTH, DEATH, ETHNICITY, RACE, SEX
+from .events import BIRTH, DEATH, SEX
+from .history import ETHNICITY, RACE
 from .relational import Layout, layout_of, opened, read_events
 from .source import RecordError, place_of
 

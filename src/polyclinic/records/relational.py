@@ -23,14 +23,15 @@ import pyarrow.compute
 
 from ..schema import Events, Rejected
 from . import units
-from .history import AGE, ANSWER, CHUNK, ETHNICITY, RACE, SEX
+from .events import SEX
+from .history import AGE, ANSWER, CHUNK, ETHNICITY, RACE
 from .source import EXPANDED_FREELY, LONGEST_ROW, MOST_EXPANDED, RecordError, encoding_of, parse_time
 
 pc: Any = pyarrow.compute
 MOST_ROWS = 50
 """Of a Parquet file, a byte: whole tables of events have fewer than one."""
 _CSV = re.compile(r"\.(csv|tsv)(\.gz)?$", re.IGNORECASE)
-_TABLE = re.compile(r"\.((csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
+TABLE = re.compile(r"\.((csv|tsv)(\.gz)?|parquet)$", re.IGNORECASE)
 _MACROS = r"""
 create macro num(x) as try_cast(regexp_replace(x, '^\s*[<>]=?\s*', '') as double);
 create macro sign(x) as nullif(regexp_extract(x, '^\s*([<>]=?)\s*[\d.]', 1), '');
@@ -106,7 +107,7 @@ def _parquet_columns(path: Path, changed: int) -> frozenset[str]:
 
 def stem(path: Path) -> str:
     """A table's name in small letters: `LABEVENTS.csv.gz` → `labevents`."""
-    return _TABLE.sub("", path.name).lower()
+    return TABLE.sub("", path.name).lower()
 
 
 def beside(path: Path, name: str) -> Path | None:
@@ -119,7 +120,7 @@ def beside(path: Path, name: str) -> Path | None:
         p
         for folder in folders
         for p in sorted(folder.iterdir())
-        if _TABLE.search(p.name) and stem(p) == name and p.is_file()
+        if TABLE.search(p.name) and stem(p) == name and p.is_file()
     )
     return next(found, None)
 

@@ -20,16 +20,19 @@ class Events(EncoderFields):
         exclude: columns that never enter, besides those that a task names: consequences of a label, names of files.
         fewest: patients that must have a code for it to be learned.
         most: events a record.
+        ancestors: a diagnosis or a drug that is too rare counts under what it stands under.
     """
 
     kind: Literal["events"] = "events"
     exclude: tuple[str, ...] = ()
     fewest: int = Field(default=3, ge=1)
     most: int = Field(default=512, ge=1)
+    ancestors: bool = False
 
     def standard(self, exclude: tuple[str, ...] = ()) -> TableStandard:
         """What it wants from the harmoniser; `exclude` are the columns that the recipe's tasks name."""
-        return TableStandard(exclude=tuple(sorted({*self.exclude, *exclude})), fewest=self.fewest, most=self.most)
+        left_out = tuple(sorted({*self.exclude, *exclude}))
+        return TableStandard(exclude=left_out, fewest=self.fewest, most=self.most, ancestors=self.ancestors)
 
     def build(self, fingerprint: Fingerprint) -> EventEncoder:
         """The module, freshly initialised, with the fingerprint's codes."""

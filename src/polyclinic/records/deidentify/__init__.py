@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from ...schema import MissingExtraError
+from .. import cda, dicom_slide, hl7v2, raster, slide, waveform
 from .. import dicom as dicom_reader
-from .. import raster, waveform
 from .. import tables as tables_reader
 from .. import text as text_reader
 from ..source import RecordError, encoding_of, parse_time, place_of
@@ -346,6 +346,9 @@ def _kind(path: Path, root: Path) -> Kind:
         head = file.read(4096)
     if not head:
         raise RecordError("an empty file", "a file with content", "export it again")
+    for what, mine in _REFUSED:
+        if mine(path, head):
+            raise RecordError(what, "a kind that can be looked into", "leave it out, or export its parts apart")
     for kind, mine in _RECOGNISERS:
         if mine(path, head):
             return kind
@@ -361,6 +364,12 @@ def _other(path: Path) -> Kind:
     )
 
 
+_REFUSED: tuple[tuple[str, Callable[[Path, bytes], bool]], ...] = (
+    ("an HL7 v2 message", hl7v2.recognises),  # by a name that ends in .txt it would pass for a note
+    ("a CDA document", cda.recognises),
+    ("a whole slide, whose label and macro pictures name the patient", slide.recognises),
+    ("a DICOM slide", lambda p, _: dicom_slide.mine(p)),
+)
 _RECOGNISERS: tuple[tuple[Kind, Callable[[Path, bytes], bool]], ...] = (
     ("dicom", dicom_reader.recognises),
     ("nifti", volumes.recognises),
