@@ -63,7 +63,6 @@ READERS = (
     slide,
     tiff,
     raster,
-    relational,
     video,
     rosbag,
     waveform,

@@ -543,6 +543,20 @@ def test_objects_of_highdicom_still_fit_together(shared_data: Path, tmp_path: Pa
     assert not after[1] & before[1]
 
 
+@pytest.mark.parametrize(("flavour", "kept"), [("LABEL", False), ("OVERVIEW", True), ("VOLUME", True)])
+def test_the_picture_of_a_slides_label_is_never_copied(
+    flavour: str, kept: bool, shared_data: Path, tmp_path: Path
+) -> None:
+    slide = pydicom.dcmread(shared_data / "dicom-objects/sm_image.dcm")
+    slide.ImageType = ["ORIGINAL", "PRIMARY", flavour, "NONE"]
+    (tmp_path / "s").mkdir()
+    slide.save_as(tmp_path / "s/slide.dcm")
+    aside = deidentify(tmp_path / "s", tmp_path / "aside", tmp_path / "key")
+    asked = deidentify(tmp_path / "s", tmp_path / "kept", tmp_path / "key", Options(burned_in="keep"))
+    assert bool(aside.files) is (flavour == "VOLUME")
+    assert bool(asked.files) is kept
+
+
 def links(folder: Path) -> tuple[int, set[str]]:
     """How many references find their object in the folder, and all UIDs of objects."""
     whole = [

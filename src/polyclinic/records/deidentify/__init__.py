@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...schema import MissingExtraError
-from .. import cda, dicom_slide, hl7v2, raster, slide, waveform
+from .. import cda, hl7v2, raster, slide, waveform
 from .. import dicom as dicom_reader
 from .. import tables as tables_reader
 from .. import text as text_reader
@@ -368,7 +368,6 @@ _REFUSED: tuple[tuple[str, Callable[[Path, bytes], bool]], ...] = (
     ("an HL7 v2 message", hl7v2.recognises),  # by a name that ends in .txt it would pass for a note
     ("a CDA document", cda.recognises),
     ("a whole slide, whose label and macro pictures name the patient", slide.recognises),
-    ("a DICOM slide", lambda p, _: dicom_slide.mine(p)),
 )
 _RECOGNISERS: tuple[tuple[Kind, Callable[[Path, bytes], bool]], ...] = (
     ("dicom", dicom_reader.recognises),

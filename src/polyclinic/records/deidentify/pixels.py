@@ -36,11 +36,18 @@ def refuse(dataset: Any, meta: Any, kind: str, options: Options) -> None:
             "a standard SOP class (PS3.15 E.1.1, note 6)",
             "leave it out",
         )
+    if "LABEL" in _flavours(dataset):
+        raise RecordError("the picture of a slide's label", "tissue", "leave it out")
     if options.burned_in == "aside" and (burned_in(dataset, kind) or overlay_within(dataset)):
         raise RecordError(
             "an image of a kind that often has the patient's name in its pixels", "pixels that a person has looked at",
             "look at it; clean it or, if nothing is burned in, run again with burned-in images kept",
         )  # fmt: skip
+
+
+def _flavours(dataset: Any) -> list[str]:
+    """Image Type (0008,0008): primary or secondary, and of a slide what it shows (PS3.3 C.8.12.4.1.1)."""
+    return [str(v).upper() for v in _values(dataset.get("ImageType"))]
 
 
 def burned_in(dataset: Any, kind: str) -> bool:
@@ -50,12 +57,13 @@ def burned_in(dataset: Any, kind: str) -> bool:
     if _word(dataset.get("BurnedInAnnotation")).upper() == "YES":
         return True
     number = kind.removeprefix(profile.STORAGE)
-    secondary = "SECONDARY" in [str(v).upper() for v in _values(dataset.get("ImageType"))]
+    flavours = _flavours(dataset)
     modality = _word(dataset.get("Modality")).upper()
     return (
         modality in profile.BURNED_MODALITIES
         or any(number == c or number.startswith(c + ".") for c in profile.BURNED_CLASSES)
-        or (modality == "XA" and secondary)
+        or (modality == "XA" and "SECONDARY" in flavours)
+        or (modality == "SM" and "OVERVIEW" in flavours)  # the whole glass, which may show the label
         or bool(_word(dataset.get("ConversionType")) and modality not in ("CR", "DX", "MG", "CT", "MR", "SEG", "SM"))
     )
 
