@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pyedflib
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -54,6 +56,7 @@ def written() -> Path:
     time = np.arange(300) / 100
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
+    pq.write_table(pa.table({"patient": ["P1", "P2"], "age": [61.5, None]}), folder / "visits.parquet")
     return folder
 
 
