@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
@@ -57,7 +58,31 @@ def written() -> Path:
     writer.writeSamples([np.sin(2 * np.pi * time), np.cos(2 * np.pi * time)])
     writer.close()
     pq.write_table(pa.table({"patient": ["P1", "P2"], "age": [61.5, None]}), folder / "visits.parquet")
+    workbook(folder / "visits.xlsx")
     return folder
+
+
+def workbook(path: Path) -> None:
+    """The least that ECMA-376 calls a workbook: one sheet of two rows."""
+    cell = lambda place, value: f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
+    table = (("patient", "age"), ("P1", 61), ("P2", 7))
+    rows = "".join(f'<row r="{r}">{cell(f"A{r}", a)}{cell(f"B{r}", b)}</row>' for r, (a, b) in enumerate(table, 1))
+    main, office = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org"
+    kinds = f"{office}/officeDocument/2006/relationships"
+    related = lambda kind, target: (
+        f'<Relationships xmlns="{office}/package/2006/relationships"><Relationship Id="r1" Type="{kinds}/{kind}" '
+        f'Target="{target}"/></Relationships>'
+    )
+    parts = {
+        "_rels/.rels": related("officeDocument", "xl/workbook.xml"),
+        "xl/_rels/workbook.xml.rels": related("worksheet", "worksheets/sheet1.xml"),
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{kinds}"><sheets><sheet name="Ward" sheetId="1" r:id="r1"/></sheets>'
+        "</workbook>",
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>',
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:
