@@ -353,4 +353,4 @@ def test_reading_a_part_leaves_no_process_behind(tmp_path: Path) -> None:
     reading.close()  # type: ignore[attr-defined]
     children = Path("/proc/self/task").glob("*/children")
     commands = [Path(f"/proc/{pid}/cmdline") for file in children for pid in file.read_text().split()]
-    assert not any(b"workbook.py" in c.read_bytes() for c in commands if c.exists())
+    assert not any(b"apart.py" in c.read_bytes() for c in commands if c.exists())

@@ -1,26 +1,24 @@
 """Workbooks (.xlsx .xlsm .xls .xlsb .ods): every sheet is a table, wherever in it the header stands.
 
-The decoding is `workbook.py`'s, in a process of its own: what a hostile workbook does to it stays there.
+The decoding is `workbook.py`'s, in a process of its own.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from itertools import chain, groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from ..schema import MissingExtraError, Payload, Record, Rejected
-from . import tables, workbook
+from . import apart, tables, workbook
 from .source import EXPANDED_FREELY, LARGEST_BYTES, MOST_EXPANDED, RecordError, content_id, place_of
 
+Rows = Iterator[tuple[int, list[str]]]
+Merged = list[tuple[int, int, int]]
 ENDINGS = (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods")
 ZIP, OLE = b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 ENCRYPTED = "EncryptedPackage".encode("utf-16-le")  # [MS-OFFCRYPTO] 2.3.4.4: the stream that a locked .xlsx is
@@ -73,44 +71,29 @@ def _broken(why: str) -> RecordError:
     return RecordError(f"a workbook that does not open ({why})", "a whole workbook", "open it and save it again")
 
 
-@contextmanager
-def _lines(path: Path) -> Iterator[Iterator[Any]]:
-    """What `workbook.py` says of a file; it ends when nobody listens any more."""
-    command = [sys.executable, "-I", workbook.__file__, str(path.resolve())]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield (json.loads(line) for line in process.stdout if line.endswith(b"\n"))
-        finally:
-            process.kill()
-
-
-def _messages(lines: Iterable[Any]) -> Iterator[list[Any]]:
-    """The lines up to the end.
+def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
+    """Every sheet's name, whether it is hidden, its merged cells and its rows.
 
     Raises:
-        RecordError: the decoder refused the file, or ended before its end.
+        RecordError: it is locked, or does not open within bounds.
     """
-    for line in lines:
-        if isinstance(line, list):
-            yield line
-        elif "error" in line:
-            raise _locked() if line["error"] == "PasswordError" else _broken(line["error"])
-        elif "end" in line:
-            return
-    raise _broken("beyond the bounds of memory or time")
+    try:
+        with apart.decoded(workbook, "cells", str(path.resolve())) as items:
+            for _, rows in groupby(items, key=itemgetter(0)):
+                _, name, hidden, merged = next(rows)
+                yield name, hidden, merged, map(itemgetter(1, 2), rows)  # noqa: B031 (what is left of it)
+    except apart.EndedError as end:
+        if end.kind == "PasswordError":
+            raise _locked() from end
+        raise RecordError(*end.told) if end.told else _broken(str(end)) from end
 
 
-def _table(messages: Iterator[list[Any]]) -> tuple[list[str], Iterator[tuple[int, list[str]]]] | None:
+def _table(rows: Rows, merged: Merged) -> tuple[list[str], Rows] | None:
     """A sheet's column names and the rows below them; None where the sheet is empty.
 
     The header is the first row that names a patient's column among the first fifty, else the first with two cells. A cell
     that was merged over several rows below it holds for each of them.
     """
-    merged: list[list[int]] = next(messages)[2]
-    rows: Iterator[tuple[int, list[str]]] = ((row, cells) for _, row, cells in messages)
     seen: list[tuple[int, list[str]]] = []
     at = None
     for number, cells in rows:
@@ -131,9 +114,7 @@ def _table(messages: Iterator[list[Any]]) -> tuple[list[str], Iterator[tuple[int
     return tables.header(names), _filled(below, {(r, c): last for r, c, last in merged if r > top}, len(names))
 
 
-def _filled(
-    rows: Iterable[tuple[int, list[str]]], merged: dict[tuple[int, int], int], width: int
-) -> Iterator[tuple[int, list[str]]]:
+def _filled(rows: Iterable[tuple[int, list[str]]], merged: dict[tuple[int, int], int], width: int) -> Rows:
     """Rows as wide as the header (what stands beside the table is no part of it), merged cells filled downwards."""
     columns = {c for _, c in merged if c < width}
     held: dict[int, tuple[int, str]] = {}
@@ -156,27 +137,22 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         raise MissingExtraError("python-calamine", "ehr") from error
     _check(path)
     source, place, stem = content_id(path), place_of(path, root), path.name.split(".")[0]
-    with _lines(path) as lines:
-        first = next(lines, None)
-        sheets = first["sheets"] if isinstance(first, dict) and "sheets" in first else []
-        empty = True
-        rest = lines if sheets else chain([first] if first is not None else [], lines)
-        for number, messages in groupby(_messages(rest), key=lambda m: m[0]):
-            name, hidden = sheets[number]
-            mark = f"sheet={quote(name)}&"
-            try:
-                found = _table(messages)
-                if found:
-                    tables.patient_column(found[0])
-            except RecordError as reason:  # the sheet's own: the others are read
-                empty = False
-                yield Rejected(f"{place}#{mark}row=1", reason.found, reason.expected, reason.remedy)
-                continue
+    empty = True
+    for name, hidden, merged, rows in _sheets(path):
+        mark = f"sheet={quote(name)}&"
+        try:
+            found = _table(rows, merged)
             if found:
-                empty, about = False, {"hidden_sheet": True} if hidden else None
-                yield from tables.take(*found, source, place, f"table {stem} {name}", mark, about)
-        if empty:
-            raise RecordError("a workbook without a row", "at least one sheet with a table", "check what was exported")
+                tables.patient_column(found[0])
+        except RecordError as reason:  # the sheet's own: the others are read
+            empty = False
+            yield Rejected(f"{place}#{mark}row=1", reason.found, reason.expected, reason.remedy)
+            continue
+        if found:
+            empty, about = False, {"hidden_sheet": True} if hidden else None
+            yield from tables.take(*found, source, place, f"table {stem} {name}", mark, about)
+    if empty:
+        raise RecordError("a workbook without a row", "at least one sheet with a table", "check what was exported")
 
 
 def load(record: Record) -> Payload:

@@ -1,25 +1,18 @@
-"""A program of its own, `python workbook.py FILE`: a workbook's cells as lines of JSON, read with bounded memory and time.
-
-The library that decodes workbooks (`python_calamine`) lays a sheet out whole, and one cell in its last row and column makes
-it end the process. So it works in a process that may end: `excel.py` starts this file and says what became of it.
-
-Lines: `{"sheets": [[name, hidden], ...]}`, then for each sheet `[sheet, 0, merged]`, merged being [row, column, last row] of cells
-that stand for several rows, and `[sheet, row, cells]` a row, counted from 1 as the spreadsheet shows it; last
-`{"end": true}`, or `{"error": "PasswordError"}`.
-"""
+"""The decoder of workbooks (`python_calamine`), which `apart.py` runs: cells as the text that a CSV of the same table would have."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-import sys
+from collections.abc import Iterator
+from typing import Any
 
-MOST_MEMORY, MOST_SECONDS = 3 * 2**30, 600
 LONGEST_ROW, MOST_MERGED = 2**24, 100_000
+ERRORS = frozenset({"#N/A", "#DIV/0!", "#REF!", "#NAME?", "#NULL!", "#NUM!", "#VALUE!", "#GETTING_DATA"})
+"""ECMA-376 part 1, 18.17.3: what a formula gave that failed; it is not known."""
 
 
 def text(cell: object) -> str:
-    """A cell as a CSV of the same table would have it; a date is a date, an error of a formula is not known."""
+    """One cell; a date is a date, without an hour where it has none."""
     match cell:
         case bool():
             return str(cell).lower()
@@ -27,53 +20,35 @@ def text(cell: object) -> str:
             return cell.date().isoformat() if cell.time() == dt.time() else cell.isoformat(" ")
         case dt.date() | dt.time():
             return cell.isoformat()
-        case str() if cell.startswith("#") and cell.strip("#/!?").replace("/", "").isalnum() and cell.isupper():
-            return "" if cell.strip("#!?") in {"N/A", "DIV/0", "REF", "NAME", "NULL", "NUM", "VALUE", "DATA"} else cell
         case _:
-            return str(cell)
+            return "" if cell in ERRORS else str(cell)
 
 
-def write(file: str) -> None:
-    """The lines of a workbook.
+def cells(file: str) -> Iterator[tuple[Any, ...]]:
+    """Every sheet and its rows.
 
     Args:
-        file: its path.
+        file: the workbook's path.
+    Yields:
+        of a sheet (number, its name, whether it is hidden, merged cells as (row, column, last row) where they stand for several
+        rows), then of each row that is not empty (the sheet's number, the row's as the spreadsheet shows it, cells).
     """
     from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
 
     book = CalamineWorkbook.from_path(file)
-    sheets = [s for s in book.sheets_metadata if s.typ == SheetTypeEnum.WorkSheet]
-    say({"sheets": [[s.name, s.visible != SheetVisibleEnum.Visible] for s in sheets]})
-    for number, about in enumerate(sheets):
+    for number, about in enumerate(book.sheets_metadata):
+        if about.typ != SheetTypeEnum.WorkSheet:
+            continue
         sheet = book.get_sheet_by_name(about.name)
-        merged = sheet.merged_cell_ranges or []
-        say([number, 0, [[a[0] + 1, a[1], b[0] + 1] for a, b in merged[:MOST_MERGED] if b[0] > a[0]]])
+        merged = (sheet.merged_cell_ranges or [])[:MOST_MERGED]
+        spans = [(top[0] + 1, top[1], last[0] + 1) for top, last in merged if last[0] > top[0]]
+        yield number, about.name, about.visible != SheetVisibleEnum.Visible, spans
         if sheet.start is None:
             continue
         top, left = sheet.start
-        for row, cells in enumerate(sheet.to_python(skip_empty_area=True), top + 1):
-            line = [""] * left + [text(cell) for cell in cells]
-            if sum(map(len, line)) > LONGEST_ROW:
-                raise ValueError("a row beyond bound")
-            if any(line):
-                say([number, row, line])
-    say({"end": True})
-
-
-def say(message: object) -> None:
-    """One line."""
-    sys.stdout.write(json.dumps(message) + "\n")
-
-
-if __name__ == "__main__":
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
-        resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
-    except ImportError:  # Windows has no such limits; a process that ends still ends alone
-        pass
-    try:
-        write(sys.argv[1])
-    except Exception as error:
-        say({"error": type(error).__name__})
+        for row, line in enumerate(sheet.to_python(skip_empty_area=True), top + 1):
+            texts = [""] * left + [text(cell) for cell in line]
+            if sum(map(len, texts)) > LONGEST_ROW:
+                raise ValueError("a row of over 17 million characters", "a table", "check what was exported")
+            if any(texts):
+                yield number, row, texts

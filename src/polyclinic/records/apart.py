@@ -1,0 +1,99 @@
+"""A decoder in a process of its own, with bounded memory and time: what a hostile file does to it stays there.
+
+Two libraries need it. HDF5 breaks off the whole process on some damaged files, and `python_calamine` on a sheet with one cell
+in its last row and column. A decoder is a file of generator functions that imports nothing of polyclinic: it starts at once.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MOST_MEMORY, MOST_SECONDS = 3 * 2**30, 600
+
+
+class EndedError(Exception):
+    """The decoder refused the file, or ended before it was through.
+
+    Args:
+        kind: the name of its error; empty where the process ended.
+        told: what the error said, if it is the three parts of a `RecordError`.
+    """
+
+    def __init__(self, kind: str = "", told: tuple[str, ...] = ()) -> None:
+        super().__init__(kind or "beyond the bounds of memory or time")
+        self.kind, self.told = kind, told
+
+
+@contextmanager
+def decoded(decoder: ModuleType, function: str, *arguments: Any) -> Iterator[Iterator[Any]]:
+    """What a decoder's function yields; its process ends when nobody listens any more.
+
+    Args:
+        decoder: the module.
+        function: a generator function of it.
+        arguments: what it is called with, as JSON can hold it.
+    Raises:
+        EndedError: while it is listened to.
+    """
+    command = [sys.executable, "-I", __file__, str(decoder.__file__), function, json.dumps(arguments)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield _listen(process)
+        finally:
+            process.kill()
+
+
+def _listen(process: subprocess.Popen[bytes]) -> Iterator[Any]:
+    assert process.stdout is not None
+    while True:
+        try:
+            told, item = pickle.load(process.stdout)
+        except (EOFError, pickle.UnpicklingError) as error:
+            raise EndedError from error
+        if told == "error":
+            raise EndedError(*item)
+        if told == "end":
+            return
+        yield item
+
+
+def _bound() -> None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits; a process that ends still ends alone
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (MOST_SECONDS, MOST_SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _work(file: str, function: str, arguments: list[Any]) -> None:
+    say = lambda told, item: pickle.dump((told, item), sys.stdout.buffer, protocol=5)
+    try:
+        spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+        assert spec is not None
+        assert spec.loader is not None
+        decoder = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(decoder)
+        for item in getattr(decoder, function)(*arguments):
+            say("item", item)
+        say("end", None)
+    except Exception as error:
+        known = len(error.args) == 3 and all(isinstance(part, str) for part in error.args)
+        say("error", (type(error).__name__, error.args if known else ()))
+
+
+if __name__ == "__main__":
+    _bound()
+    _work(sys.argv[1], sys.argv[2], json.loads(sys.argv[3]))
