@@ -20,19 +20,6 @@ from typing import Any
 MOST_MEMORY, MOST_SECONDS = 3 * 2**30, 600
 
 
-class EndedError(Exception):
-    """The decoder refused the file, or ended before it was through.
-
-    Args:
-        kind: the name of its error; empty where the process ended.
-        told: what the error said, if it is the three parts of a `RecordError`.
-    """
-
-    def __init__(self, kind: str = "", told: tuple[str, ...] = ()) -> None:
-        super().__init__(kind or "beyond the bounds of memory or time")
-        self.kind, self.told = kind, told
-
-
 @contextmanager
 def decoded(decoder: ModuleType, function: str, *arguments: Any) -> Iterator[Iterator[Any]]:
     """What a decoder's function yields; its process ends when nobody listens any more.
@@ -42,7 +29,7 @@ def decoded(decoder: ModuleType, function: str, *arguments: Any) -> Iterator[Ite
         function: a generator function of it.
         arguments: what it is called with, as JSON can hold it.
     Raises:
-        EndedError: while it is listened to.
+        RecordError: while it is listened to: the decoder refused the file, or ended before it was through.
     """
     command = [sys.executable, "-I", __file__, str(decoder.__file__), function, json.dumps(arguments)]
     with subprocess.Popen(
@@ -55,14 +42,19 @@ def decoded(decoder: ModuleType, function: str, *arguments: Any) -> Iterator[Ite
 
 
 def _listen(process: subprocess.Popen[bytes]) -> Iterator[Any]:
+    from .source import RecordError  # the process apart has this file alone
+
     assert process.stdout is not None
+    whole = ("a whole file", "open it with the program that wrote it, and save it again")
     while True:
         try:
             told, item = pickle.load(process.stdout)
         except (EOFError, pickle.UnpicklingError) as error:
-            raise EndedError from error
+            raise RecordError("a file whose decoder ended beyond its bounds of memory or time", *whole) from error
         if told == "error":
-            raise EndedError(*item)
+            raise (
+                RecordError(*item) if len(item) == 3 else RecordError(f"a file that does not open ({item[0]})", *whole)
+            )
         if told == "end":
             return
         yield item
@@ -90,8 +82,8 @@ def _work(file: str, function: str, arguments: list[Any]) -> None:
             say("item", item)
         say("end", None)
     except Exception as error:
-        known = len(error.args) == 3 and all(isinstance(part, str) for part in error.args)
-        say("error", (type(error).__name__, error.args if known else ()))
+        told = len(error.args) == 3 and all(isinstance(part, str) for part in error.args)  # as a RecordError has them
+        say("error", error.args if told else (type(error).__name__,))
 
 
 if __name__ == "__main__":

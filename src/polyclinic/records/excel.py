@@ -43,7 +43,7 @@ def _check(path: Path) -> None:
         head = file.read(8)
         start = file.read(2**24) if head == OLE else b""
         if ENCRYPTED in start or FILE_PASS.search(start):
-            raise _locked()
+            raise RecordError(*workbook.LOCKED)
     if head != OLE and not head.startswith(ZIP):
         raise RecordError(
             f"a file named {path.suffix.lower()} that is no workbook", "one that a spreadsheet program saved",
@@ -55,20 +55,14 @@ def _check(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise _broken(type(error).__name__) from error
+        raise RecordError(
+            f"a workbook that does not open ({type(error).__name__})", "a whole file", "copy it again"
+        ) from error
     most = min(LARGEST_BYTES, max(EXPANDED_FREELY, MOST_EXPANDED * path.stat().st_size))
     if size > most:
         raise RecordError(
             f"a workbook that unpacks to {size >> 20} MiB", f"at most {most >> 20} MiB", "check where it comes from"
         )
-
-
-def _locked() -> RecordError:
-    return RecordError("a workbook locked with a password", "an open one", "remove the password and save it again")
-
-
-def _broken(why: str) -> RecordError:
-    return RecordError(f"a workbook that does not open ({why})", "a whole workbook", "open it and save it again")
 
 
 def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
@@ -77,15 +71,10 @@ def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
     Raises:
         RecordError: it is locked, or does not open within bounds.
     """
-    try:
-        with apart.decoded(workbook, "cells", str(path.resolve())) as items:
-            for _, rows in groupby(items, key=itemgetter(0)):
-                _, name, hidden, merged = next(rows)
-                yield name, hidden, merged, map(itemgetter(1, 2), rows)  # noqa: B031 (what is left of it)
-    except apart.EndedError as end:
-        if end.kind == "PasswordError":
-            raise _locked() from end
-        raise RecordError(*end.told) if end.told else _broken(str(end)) from end
+    with apart.decoded(workbook, "cells", str(path.resolve())) as items:
+        for _, rows in groupby(items, key=itemgetter(0)):
+            _, name, hidden, merged = next(rows)
+            yield name, hidden, merged, map(itemgetter(1, 2), rows)  # noqa: B031 (what is left of it)
 
 
 def _table(rows: Rows, merged: Merged) -> tuple[list[str], Rows] | None:

@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
+LOCKED = ("a workbook locked with a password", "an open one", "remove the password and save it again")
 LONGEST_ROW, MOST_MERGED = 2**24, 100_000
 ERRORS = frozenset({"#N/A", "#DIV/0!", "#REF!", "#NAME?", "#NULL!", "#NUM!", "#VALUE!", "#GETTING_DATA"})
 """ECMA-376 part 1, 18.17.3: what a formula gave that failed; it is not known."""
@@ -32,10 +33,15 @@ def cells(file: str) -> Iterator[tuple[Any, ...]]:
     Yields:
         of a sheet (number, its name, whether it is hidden, merged cells as (row, column, last row) where they stand for several
         rows), then of each row that is not empty (the sheet's number, the row's as the spreadsheet shows it, cells).
+    Raises:
+        ValueError: it is locked, or a row is beyond bounds: what was found, what was expected and what to do.
     """
-    from python_calamine import CalamineWorkbook, SheetTypeEnum, SheetVisibleEnum
+    from python_calamine import CalamineWorkbook, PasswordError, SheetTypeEnum, SheetVisibleEnum
 
-    book = CalamineWorkbook.from_path(file)
+    try:
+        book = CalamineWorkbook.from_path(file)
+    except PasswordError as error:
+        raise ValueError(*LOCKED) from error
     for number, about in enumerate(book.sheets_metadata):
         if about.typ != SheetTypeEnum.WorkSheet:
             continue
