@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import anndata
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyedflib
@@ -59,6 +61,8 @@ def written() -> Path:
     writer.close()
     pq.write_table(pa.table({"patient": ["P1", "P2"], "age": [61.5, None]}), folder / "visits.parquet")
     workbook(folder / "visits.xlsx")
+    counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
+    anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
     return folder
 
 

@@ -14,24 +14,24 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 MOST_MEMORY, MOST_SECONDS = 3 * 2**30, 600
 
 
 @contextmanager
-def decoded(decoder: ModuleType, function: str, *arguments: Any) -> Iterator[Iterator[Any]]:
+def decoded(decoder: str, function: str, *arguments: Any) -> Iterator[Iterator[Any]]:
     """What a decoder's function yields; its process ends when nobody listens any more.
 
     Args:
-        decoder: the module.
+        decoder: the name of a file beside this one; its library is imported in the other process only.
         function: a generator function of it.
         arguments: what it is called with, as JSON can hold it.
     Raises:
         RecordError: while it is listened to: the decoder refused the file, or ended before it was through.
     """
-    command = [sys.executable, "-I", __file__, str(decoder.__file__), function, json.dumps(arguments)]
+    file = Path(__file__).with_name(f"{decoder}.py")
+    command = [sys.executable, "-I", __file__, str(file), function, json.dumps(arguments)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
     ) as process:
@@ -77,6 +77,7 @@ def _work(file: str, function: str, arguments: list[Any]) -> None:
         assert spec is not None
         assert spec.loader is not None
         decoder = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = decoder  # where its dataclasses look themselves up
         spec.loader.exec_module(decoder)
         for item in getattr(decoder, function)(*arguments):
             say("item", item)

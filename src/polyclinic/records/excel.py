@@ -71,7 +71,7 @@ def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
     Raises:
         RecordError: it is locked, or does not open within bounds.
     """
-    with apart.decoded(workbook, "cells", str(path.resolve())) as items:
+    with apart.decoded("workbook", "cells", str(path.resolve())) as items:
         for _, rows in groupby(items, key=itemgetter(0)):
             _, name, hidden, merged = next(rows)
             yield name, hidden, merged, map(itemgetter(1, 2), rows)  # noqa: B031 (what is left of it)
