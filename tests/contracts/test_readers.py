@@ -61,6 +61,9 @@ def written() -> Path:
     writer.close()
     pq.write_table(pa.table({"patient": ["P1", "P2"], "age": [61.5, None]}), folder / "visits.parquet")
     workbook(folder / "visits.xlsx")
+    (folder / "run_matrix.mtx").write_text("%%MatrixMarket matrix coordinate integer general\n2 2 2\n1 1 5\n2 2 1\n")
+    (folder / "run_features.tsv").write_text("E1\tTP53\nE2\tKRAS\n")
+    (folder / "run_barcodes.tsv").write_text("A-1\nC-1\n")
     counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
     anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
     return folder

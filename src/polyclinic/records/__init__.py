@@ -17,7 +17,23 @@ from types import ModuleType
 import pyarrow as pa
 
 from ..schema import Events, MissingExtraError, Payload, Record, Rejected
-from . import archive, dicom, edf, events, excel, fhir, h5ad, nifti, omics, parquet, raster, tables, text, waveform
+from . import (
+    archive,
+    dicom,
+    edf,
+    events,
+    excel,
+    fhir,
+    h5ad,
+    nifti,
+    omics,
+    parquet,
+    raster,
+    tables,
+    tenx,
+    text,
+    waveform,
+)
 from .source import RecordError, content_id, part_number, place_of, split_uri
 
 __all__ = [
@@ -33,7 +49,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, fhir, h5ad, omics, parquet, excel, tables, text)
+READERS = (dicom, nifti, raster, waveform, edf, fhir, h5ad, tenx, omics, parquet, excel, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 
