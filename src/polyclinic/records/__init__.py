@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from ..schema import Events, MissingExtraError, Payload, Record, Rejected
 from . import (
+    annotation,
     archive,
     dicom,
     edf,
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, fhir, h5ad, tenx, omics, parquet, excel, tables, text)
+READERS = (dicom, nifti, raster, waveform, edf, annotation, fhir, h5ad, tenx, omics, parquet, excel, tables, text)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 
