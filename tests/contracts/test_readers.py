@@ -69,6 +69,11 @@ def written() -> Path:
     )
     size = "<size><width>10</width><height>9</height><depth>1</depth></size>"
     (folder / "scan.xml").write_text(f"<annotation><filename>scan.png</filename>{size}{box}</annotation>")
+    columns = "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "P1", "P2"])
+    calls = "1\t9\t.\tA\tG\t.\tPASS\t.\tGT\t0/1\t1/1\n"
+    (folder / "calls.vcf").write_text(f"##fileformat=VCFv4.2\n{columns}\n{calls}")
+    mutation = "TP53\tMissense_Mutation\tTCGA-02-0001-01C"
+    (folder / "blca.maf").write_text(f"Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n{mutation}\n")
     counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
     anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
     return folder

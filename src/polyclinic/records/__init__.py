@@ -26,6 +26,7 @@ from . import (
     excel,
     fhir,
     h5ad,
+    maf,
     nifti,
     omics,
     parquet,
@@ -33,6 +34,7 @@ from . import (
     tables,
     tenx,
     text,
+    vcf,
     waveform,
 )
 from .source import RecordError, content_id, part_number, place_of, split_uri
@@ -50,7 +52,24 @@ __all__ = [
 ]
 
 # By content first: a table or a text can be anything, so they come last.
-READERS = (dicom, nifti, raster, waveform, edf, annotation, fhir, h5ad, tenx, omics, parquet, excel, tables, text)
+READERS = (
+    dicom,
+    nifti,
+    raster,
+    waveform,
+    edf,
+    annotation,
+    fhir,
+    h5ad,
+    tenx,
+    vcf,
+    maf,
+    omics,
+    parquet,
+    excel,
+    tables,
+    text,
+)
 
 Each = Callable[[Callable[[Path], str | None], Iterable[Path]], Iterable[str | None]]
 

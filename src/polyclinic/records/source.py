@@ -201,7 +201,7 @@ def open_text(path: Path) -> IO[str]:
         RecordError: a zip with no or several tables; while it is read, one that is broken or unpacks beyond bound.
     """
     name = path.name.lower()
-    if name.endswith(".gz"):
+    if name.endswith((".gz", ".bgz")):
         raw: IO[bytes] = io.BufferedReader(_Counted(gzip.GzipFile(path), "gzip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]
     elif name.endswith(".zip"):
         raw = io.BufferedReader(_Counted(_zipped(path), "zip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]
