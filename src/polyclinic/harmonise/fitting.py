@@ -11,6 +11,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record
 from .fingerprint import Fingerprint, Scale
 from .geometry import nearest_axes, spacing_of
+from .omics import within
 from .table import is_of
 from .text import train_tokenizer
 
@@ -37,7 +38,8 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
         codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE].exclude, standards[Modality.TABLE].fewest)
     genes: dict[str, Scale] = {}
     if by.get(Modality.OMICS):
-        genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
+        standard = standards[Modality.OMICS]
+        genes = _genes((within(load(r), standard) for r in by[Modality.OMICS]), set(_labels(standards)))
     volumes = [r.kind.startswith("CT") for r in by.get(Modality.VOLUME, [])]
     return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2)
 
