@@ -74,6 +74,7 @@ def written() -> Path:
     (folder / "calls.vcf").write_text(f"##fileformat=VCFv4.2\n{columns}\n{calls}")
     mutation = "TP53\tMissense_Mutation\tTCGA-02-0001-01C"
     (folder / "blca.maf").write_text(f"Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n{mutation}\n")
+    (folder / "a.gct").write_text("#1.2\n2\t1\nName\tDescription\tP1\nTP53\tx\t5\nKRAS\ty\t2.5\n")
     counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
     anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
     return folder
