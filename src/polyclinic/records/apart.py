@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -32,9 +33,10 @@ def decoded(decoder: str, function: str, *arguments: Any) -> Iterator[Iterator[A
     """
     file = Path(__file__).with_name(f"{decoder}.py")
     command = [sys.executable, "-I", __file__, str(file), function, json.dumps(arguments)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-    ) as process:
+    # Threads of linear algebra set memory aside, a core each, which would count.
+    alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    nowhere = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=nowhere, stdout=subprocess.PIPE, stderr=nowhere, env=alone) as process:
         try:
             yield _listen(process)
         finally:
