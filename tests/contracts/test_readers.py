@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -12,8 +13,10 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 
+import anndata
 import av
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pyedflib
@@ -82,6 +85,24 @@ def written() -> Path:
     tifffile.imwrite(folder / "deep.tif", np.arange(600, dtype=np.uint16).reshape(20, 30) * 100)
     write_video(folder / "scope.mp4")
     write_motion(folder / "arm.csv", folder / "arm.bag")
+    pq.write_table(pa.table({"patient": ["P1", "P2"], "age": [61.5, None]}), folder / "visits.parquet")
+    workbook(folder / "visits.xlsx")
+    (folder / "run_matrix.mtx").write_text("%%MatrixMarket matrix coordinate integer general\n2 2 2\n1 1 5\n2 2 1\n")
+    (folder / "run_features.tsv").write_text("E1\tTP53\nE2\tKRAS\n")
+    (folder / "run_barcodes.tsv").write_text("A-1\nC-1\n")
+    box = (
+        "<object><name>lesion</name><bndbox><xmin>2</xmin><ymin>3</ymin><xmax>5</xmax><ymax>7</ymax></bndbox></object>"
+    )
+    size = "<size><width>10</width><height>9</height><depth>1</depth></size>"
+    (folder / "scan.xml").write_text(f"<annotation><filename>scan.png</filename>{size}{box}</annotation>")
+    columns = "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "P1", "P2"])
+    calls = "1\t9\t.\tA\tG\t.\tPASS\t.\tGT\t0/1\t1/1\n"
+    (folder / "calls.vcf").write_text(f"##fileformat=VCFv4.2\n{columns}\n{calls}")
+    mutation = "TP53\tMissense_Mutation\tTCGA-02-0001-01C"
+    (folder / "blca.maf").write_text(f"Hugo_Symbol\tVariant_Classification\tTumor_Sample_Barcode\n{mutation}\n")
+    (folder / "a.gct").write_text("#1.2\n2\t1\nName\tDescription\tP1\nTP53\tx\t5\nKRAS\ty\t2.5\n")
+    counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
+    anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
     return folder
 
 
@@ -115,6 +136,29 @@ def write_motion(table: Path, bag: Path) -> None:
         for i in range(9):
             point = store.types[kind](float(i), 0.0, 1.0)
             writer.write(topic, i * 20_000_000, store.serialize_ros1(point, kind))
+
+
+def workbook(path: Path) -> None:
+    """The least that ECMA-376 calls a workbook: one sheet of two rows."""
+    cell = lambda place, value: f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
+    table = (("patient", "age"), ("P1", 61), ("P2", 7))
+    rows = "".join(f'<row r="{r}">{cell(f"A{r}", a)}{cell(f"B{r}", b)}</row>' for r, (a, b) in enumerate(table, 1))
+    main, office = "http://schemas.openxmlformats.org/spreadsheetml/2006/main", "http://schemas.openxmlformats.org"
+    kinds = f"{office}/officeDocument/2006/relationships"
+    related = lambda kind, target: (
+        f'<Relationships xmlns="{office}/package/2006/relationships"><Relationship Id="r1" Type="{kinds}/{kind}" '
+        f'Target="{target}"/></Relationships>'
+    )
+    parts = {
+        "_rels/.rels": related("officeDocument", "xl/workbook.xml"),
+        "xl/_rels/workbook.xml.rels": related("worksheet", "worksheets/sheet1.xml"),
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{kinds}"><sheets><sheet name="Ward" sheetId="1" r:id="r1"/></sheets>'
+        "</workbook>",
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>',
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
 
 
 def examples(reader: ModuleType, most: int = 3) -> list[Path]:
@@ -160,6 +204,9 @@ def check(record: Record, path: Path) -> None:
 
 
 def check_payload(payload: Payload, record: Record) -> None:
+    if record.attributes.get("annotation") == "boxes":  # (n 4), not an image
+        assert payload.array.shape == (len(payload.names), 4)
+        return
     assert payload.array.ndim == AXES[record.modality]
     if record.modality is Modality.TEXT:
         assert payload.text

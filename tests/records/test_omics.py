@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from polyclinic import records
@@ -22,7 +24,7 @@ def write(path: Path, rows: list[list[object]], header: list[str]) -> list[Recor
     csv.writer(out).writerows([header, *rows])
     data = out.getvalue().encode()
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
-    return list(records.read(path))
+    return [item for item in records.read(path) if isinstance(item, Record | Rejected)]
 
 
 def test_a_row_is_a_sample_with_its_genes_in_the_array(tmp_path: Path) -> None:
@@ -100,3 +102,23 @@ def test_a_zip_with_litter_is_one_table(tmp_path: Path) -> None:
     (record,) = records.read(tmp_path / "a.csv.zip")
     assert isinstance(record, Record)
     assert records.load(record, tmp_path).array.tolist() == [1.0] * 201
+
+
+def test_a_wide_parquet_table_is_omics_too(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(3, 201)).astype(np.float32)
+    columns = {"case_id": ["P1", "P2", "P3"], **dict(zip(GENES, values.T, strict=True))}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    found = [r for r in records.read(tmp_path / "a.parquet") if isinstance(r, Record)]
+    assert [(r.patient, r.kind, r.attributes["genes"]) for r in found] == [
+        (p, "RNA-seq", 201) for p in ("P1", "P2", "P3")
+    ]
+    assert np.array_equal([records.load(r, tmp_path).array for r in found], values)
+
+
+def test_versions_of_one_ensembl_gene_become_their_mean(tmp_path: Path) -> None:
+    names = [f"ENSG{i:011d}.{v}" for i in range(150) for v in (1, 2)]
+    (record,) = write(tmp_path / "expression.csv", [["P1", *range(300)]], ["case_id", *names])
+    assert isinstance(record, Record)
+    payload = records.load(record, tmp_path)
+    assert payload.names == tuple(f"ENSG{i:011d}" for i in range(150))
+    assert payload.array.tolist() == [2 * i + 0.5 for i in range(150)]

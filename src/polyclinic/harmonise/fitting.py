@@ -11,6 +11,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record
 from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
+from .omics import within
 from .table import TableStandard, ancestors, is_of
 from .text import train_tokenizer
 from .volume import AIR_HU
@@ -38,7 +39,8 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
         codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE])
     genes: dict[str, Scale] = {}
     if by.get(Modality.OMICS):
-        genes = _genes((load(r) for r in by[Modality.OMICS]), set(_labels(standards)))
+        standard = standards[Modality.OMICS]
+        genes = _genes((within(load(r), standard) for r in by[Modality.OMICS]), set(_labels(standards)))
     volumes = [r.kind.startswith("CT") for r in by.get(Modality.VOLUME, [])]
     ct, rate = None, Fingerprint.rate_hz
     if any(volumes) and standards[Modality.VOLUME].intensity == "fingerprint":

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
-from . import tables
+from . import genes, parquet, tables
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 FEWEST_GENES = 200
@@ -23,18 +24,27 @@ _KIND = {"rnaseq": "RNA-seq", "cnv": "copy number", "mut": "mutation", "meth": "
 
 def gene_columns(header: Sequence[str], name: str) -> list[str]:
     """The columns that are genes: spelt `GENE_assay`, or, in a file named for an assay, every upper-case symbol."""
-    genes = [c for c in header if _GENE.match(c)]
-    if not genes and _NAMED.search(name):
-        genes = [c for c in header if _SYMBOL.match(c)]
-    return genes
+    found = [c for c in header if _GENE.match(c)]
+    if not found and _NAMED.search(name):
+        found = [c for c in header if _SYMBOL.match(c)]
+    return found
+
+
+@contextmanager
+def _table(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """As `tables.table`, of Parquet and Feather too."""
+    with path.open("rb") as file:
+        packed = parquet.recognises(path, file.read(8))
+    with (parquet if packed else tables).table(path) as opened:
+        yield opened[0], opened[1]
 
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether it is a table with over 200 gene columns."""
-    if not tables.recognises(path, head):
+    if not (tables.recognises(path, head) or parquet.recognises(path, head)):
         return False
     try:
-        with tables.table(path) as (names, _):
+        with _table(path) as (names, _):
             return len(gene_columns(names, path.name)) > FEWEST_GENES
     except (RecordError, OSError, ValueError, csv.Error):
         return False  # the reader of tables says what is wrong with it
@@ -43,13 +53,13 @@ def recognises(path: Path, head: bytes) -> bool:
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a row (kind "RNA-seq", "copy number" …); a second row of a patient with the same genes is set aside."""
     source, place = content_id(path), place_of(path, root)
-    with tables.table(path) as (names, rows):
-        genes = set(gene_columns(names, path.name))
-        columns = [i for i, name in enumerate(names) if name in genes]
-        assays = sorted({g.rsplit("_", 1)[-1] for g in genes if "_" in g})
+    with _table(path) as (names, rows):
+        wanted = set(gene_columns(names, path.name))
+        columns = [i for i, name in enumerate(names) if name in wanted]
+        assays = sorted({g.rsplit("_", 1)[-1] for g in wanted if "_" in g})
         kind = " + ".join(_KIND.get(a, "omics") for a in assays) or "omics"
         patient = tables.patient_column(names)
-        others = {i: name for i, name in enumerate(names) if name and name not in genes and i != patient}
+        others = {i: name for i, name in enumerate(names) if name and name not in wanted and i != patient}
         site = tables.find(list(others.values()), tables.SITE_COLUMNS)
         seen: set[str] = set()
         for number, cells in rows:
@@ -81,26 +91,29 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 @lru_cache(maxsize=4)
 def _matrix(path: Path, changed: float) -> tuple[tuple[str, ...], dict[int, np.ndarray]]:
     """Every row's genes as float32; kept, because rows of one file are loaded one after the other."""
-    with tables.table(path) as (names, rows):
-        genes = set(gene_columns(names, path.name))
-        columns = [i for i, name in enumerate(names) if name in genes]
-        matrix = {}
+    with _table(path) as (names, rows):
+        wanted = set(gene_columns(names, path.name))
+        columns = [i for i, name in enumerate(names) if name in wanted]
+        once, matrix = tuple(genes.without_version(names[i]) for i in columns), {}
         for number, cells in rows:
             known = (tables.typed(cells[i]) if i < len(cells) else None for i in columns)
             with np.errstate(over="ignore"):  # a number that float32 cannot hold is infinite, and infinite is not known
-                matrix[number] = np.array([c if isinstance(c, float) else np.nan for c in known], dtype=np.float32)
-        return tuple(names[i] for i in columns), matrix
+                row = np.array([c if isinstance(c, float) else np.nan for c in known], dtype=np.float32)
+            once, matrix[number] = genes.once([names[i] for i in columns], row, counts=False)
+        return once, matrix
 
 
 def load(record: Record) -> Payload:
-    """The row's genes: array (g,) float32 with NaN where the cell is blank, names the gene columns.
+    """The row's genes: array (g,) float32 with NaN where the cell is blank, names the gene columns, Ensembl's without version.
+
+    Columns of one gene become their mean.
 
     Raises:
         RecordError: the row is gone.
     """
     place, fragment = split_uri(record.uri)
     path, number = Path(place), int(fragment.removeprefix("row="))
-    genes, matrix = _matrix(path, path.stat().st_mtime)
+    names, matrix = _matrix(path, path.stat().st_mtime)
     if number not in matrix:
         raise RecordError(f"no row {number} in {path.name}", "the table as ingested", "ingest it again")
-    return Payload(matrix[number], names=genes)
+    return Payload(matrix[number], names=names)

@@ -109,7 +109,7 @@ def place_of(path: Path, root: Path) -> str:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`)."""
+    """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`); of a workbook's, `sheet=Labs&row=17`."""
     found = re.fullmatch(
         r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+|(?:sheet|topic)=[^#]+)",
         uri,
@@ -201,7 +201,7 @@ def open_text(path: Path) -> IO[str]:
         RecordError: a zip with no or several tables; while it is read, one that is broken or unpacks beyond bound.
     """
     name = path.name.lower()
-    if name.endswith(".gz"):
+    if name.endswith((".gz", ".bgz")):
         raw: IO[bytes] = io.BufferedReader(_Counted(gzip.GzipFile(path), "gzip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]
     elif name.endswith(".zip"):
         raw = io.BufferedReader(_Counted(_zipped(path), "zip", path.stat().st_size), 1 << 16)  # type: ignore[arg-type]

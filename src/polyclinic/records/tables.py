@@ -1,4 +1,8 @@
-"""CSV tables: one TABLE record a row, its cells typed; also gzipped, or one in a zip."""
+"""CSV tables: one TABLE record a row, its cells typed; also gzipped, or one in a zip.
+
+What makes a row a record is here for every format of tables: Parquet and workbooks give their cells as the text that a CSV
+of the same table would have.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import csv
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
@@ -60,13 +64,22 @@ def table(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]
         first = next((line for line in lines if not line.startswith("##")), "")
         delimiter = "\t" if ".tsv" in path.name.lower() else ";" if first.count(";") > first.count(",") else ","
         reader = csv.reader(chain([first], lines), delimiter=delimiter)
-        names = [name.strip() for name in next(reader, [])]
-        if len(names) < 2:
-            raise RecordError("a table without a header", "a first row of column names", "add it")
-        twice = sorted(name for name, n in Counter(filter(None, names)).items() if n > 1)
-        if twice:
-            raise RecordError(f"the column name {twice[0]!r} twice", "every name once", "rename one of them")
-        yield names, _rows(reader, lines, delimiter == ";")
+        yield header(next(reader, [])), _rows(reader, lines, delimiter == ";")
+
+
+def header(cells: Sequence[str]) -> list[str]:
+    """The names of a table's columns.
+
+    Raises:
+        RecordError: fewer than two, or a name stands twice.
+    """
+    names = [name.strip() for name in cells]
+    if len(names) < 2:
+        raise RecordError("a table without a header", "a first row of column names", "add it")
+    twice = sorted(name for name, n in Counter(filter(None, names)).items() if n > 1)
+    if twice:
+        raise RecordError(f"the column name {twice[0]!r} twice", "every name once", "rename one of them")
+    return names
 
 
 def _rows(reader: Iterator[list[str]], lines: Lines, decimal_comma: bool) -> Iterator[tuple[int, list[str]]]:
@@ -138,28 +151,50 @@ def wrong(cells: Sequence[str], names: Sequence[str], patient: int, uri: str, nu
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a row; a row without a patient, or with more cells than columns, is set aside with its number."""
-    source, stem, place = content_id(path), path.name.split(".")[0], place_of(path, root)
     with table(path) as (names, rows):
-        patient = patient_column(names)
-        when = find(names, TIME_COLUMNS)
-        where = find(names, SITE_COLUMNS)
-        for number, cells in rows:
-            uri = f"{place}#row={number}"
-            if reason := wrong(cells, names, patient, uri, number):
-                yield reason
-                continue
-            row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
-            values = {name: typed(cell) for name, cell in row.items() if name != names[patient]}
-            yield Record(
-                id=place_id(source, f"row={number}"),
-                patient=identifier(cells[patient]),
-                time=parse_time(row.get(when, "")) if when else None,
-                modality=Modality.TABLE,
-                kind=f"table {stem}",
-                uri=uri,
-                site=identifier(row[where]) if where and values.get(where) is not None else None,
-                attributes=values,
-            )
+        yield from take(names, rows, content_id(path), place_of(path, root), f"table {path.name.split('.')[0]}")
+
+
+def take(
+    names: Sequence[str],
+    rows: Iterable[tuple[int, Sequence[str]]],
+    source: str,
+    place: str,
+    kind: str,
+    sheet: str = "",
+    about: Mapping[str, Scalar] | None = None,
+) -> Iterator[Record | Rejected]:
+    """The records of a table's rows, whatever file it stands in.
+
+    Args:
+        names: of the columns, as `header` gives them.
+        rows: their numbers and cells.
+        source: the file's own id.
+        place: where the file lies.
+        kind: the records'.
+        sheet: of several tables in a file, which: `sheet=Labs&`.
+        about: what holds of every row.
+    Raises:
+        RecordError: no column names the patient.
+    """
+    patient, when, where = patient_column(names), find(names, TIME_COLUMNS), find(names, SITE_COLUMNS)
+    for number, cells in rows:
+        uri = f"{place}#{sheet}row={number}"
+        if reason := wrong(cells, names, patient, uri, number):
+            yield reason
+            continue
+        row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
+        values = {name: typed(cell) for name, cell in row.items() if name != names[patient]}
+        yield Record(
+            id=place_id(source, f"{sheet}row={number}"),
+            patient=identifier(cells[patient]),
+            time=parse_time(row.get(when, "")) if when else None,
+            modality=Modality.TABLE,
+            kind=kind,
+            uri=uri,
+            site=identifier(row[where]) if where and values.get(where) is not None else None,
+            attributes={**values, **(about or {})},
+        )
 
 
 def events(cells: Mapping[str, Scalar]) -> tuple[list[str], list[float]]:
