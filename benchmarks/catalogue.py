@@ -29,17 +29,14 @@ PATIENTS, A_PATIENT, PARTS_WRITTEN, ROUNDS = 1_000_000, 10, 20, 9
 DAYS = 30
 
 QUESTION = f"""
-with ct as materialized (select patient, time from records where modality = 'volume' and kind like 'CT%' and time is not null),
-ecg as materialized (select patient, time from records where modality = 'signal' and kind like 'ECG%' and time is not null),
-near as materialized (select distinct ct.patient from ct join ecg
-    on ct.patient = ecg.patient and ecg.time between ct.time - interval {DAYS} days and ct.time + interval {DAYS} days),
-reports as (select patient, time from records semi join near using (patient) where modality = 'text' and time is not null),
-whole as (select *, 'ct' as what from ct semi join near using (patient) union all
-    select *, 'ecg' from ecg semi join near using (patient) union all select *, 'report' from reports),
-counted as (select patient, count_if(what = 'ct') over soon as cts, count_if(what = 'ecg') over soon as ecgs,
-    count_if(what = 'report') over soon as written from whole
-    window soon as (partition by patient order by time range between current row and interval {DAYS} days following))
-select distinct patient from counted where cts > 0 and ecgs > 1 and written > 0 order by patient
+with ct as (select patient, time from records where modality = 'volume' and kind like 'CT%'),
+ecg as (select patient, time from records where modality = 'signal' and kind like 'ECG%' and patient in (select patient from ct)),
+-- Of two ECGs within so many days, two that follow each other are too.
+pairs as (select patient, lag(time) over (partition by patient order by time) as first, time as last from ecg),
+trios as (select patient, least(first, ct.time) as first, greatest(last, ct.time) as last from pairs join ct using (patient)
+    where last - first <= interval {DAYS} days and ct.time between last - interval {DAYS} days and first + interval {DAYS} days)
+select distinct patient from records join trios using (patient)
+where modality = 'text' and time between last - interval {DAYS} days and first + interval {DAYS} days order by patient
 """
 
 DRAWN = """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
+from . import named
 from .frame import Reply, command, progress, table
 
 MOST_SHOWN = 20
@@ -26,6 +28,7 @@ def add_to(app: typer.Typer) -> None:
     }  # fmt: skip
     for function in (describe, query, split, patient):
         group.command(epilog=f"Example: polyclinic cohort {function.__name__} {examples[function]}")(function)
+    named.add_to(group)
     app.add_typer(group, name="cohort")
 
 
@@ -136,9 +139,16 @@ def _cell(value: Any) -> Any:
 @command
 def split(
     path: CohortPath,
-    by: Annotated[Literal["patient", "site"], typer.Option(help="What stays together.")] = "patient",
+    by: Annotated[
+        Literal["patient", "site", "device", "time"], typer.Option(help="What stays together; or time, with --before.")
+    ] = "patient",
+    before: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="By time: whose first record is before this day trains."),
+    ] = None,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="The share of patients that test.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+    steady: Annotated[bool, typer.Option(help="Each name decides alone: whoever comes later moves nobody.")] = False,
     stratify: Annotated[str | None, typer.Option(help="A table's column whose cells are dealt evenly.")] = None,
     where: Annotated[str | None, typer.Option(help="A DuckDB condition on the records.")] = None,
     into: Annotated[Path | None, typer.Option(help="Write the two lists of patients to this JSON file.")] = None,
@@ -148,9 +158,13 @@ def split(
     from ..cohort import split as deal
 
     cohort = Cohort.open(path)
-    found = cohort.records(where)
+    if (by == "time") != (before is not None):
+        raise typer.BadParameter("--by time and --before DAY go together")
+    day = before.date() if before else None
+    spec = SplitSpec(by=by, test=test, seed=seed, stratify=stratify, before=day, steady=steady)
+    found = cohort.records(spec.seen(where))
     labels = _cells(found, stratify) if stratify else None
-    parted = deal(found, SplitSpec(by=by, test=test, seed=seed, stratify=stratify), cohort.load, labels)
+    parted = deal(found, spec, cohort.load, labels)
     guard(parted.train, parted.test, found, cohort.load)
     data: dict[str, Any] = {"hash": parted.hash, "train": list(parted.train), "test": list(parted.test)}
     if into is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from .snapshot import IS_MASK, Snapshot
 
 FORMAT = 2
 ADDED = "added"
+FROZEN = re.compile(r'id in \(select id from "([^"/]+)/(\d+)"\)')
+"""The condition that admits the records of a version of a named cohort, as `definitions.chosen` writes it."""
 
 
 class EmptyCohortError(CohortError):
@@ -152,10 +155,13 @@ class Cohort:
 
         Raises:
             EmptyCohortError: a condition admits none, or the catalogue is empty.
+            CohortError: records of a named cohort are gone.
         """
         if where is None and self._records is not None:
             return self._records
-        rows = self.query(f"select * from records {_where(where)} order by id").to_pylist()
+        rows = self.query(f"select * from records {condition(where)} order by id").to_pylist()
+        if where and (frozen := FROZEN.search(where)):
+            self._all_there(frozen[1], int(frozen[2]))
         if not rows:
             raise EmptyCohortError(
                 f"no record where {where}" if where else f"an empty catalogue in {self.path}",
@@ -167,6 +173,18 @@ class Cohort:
         if where is None:
             self._records = found
         return found
+
+    def _all_there(self, name: str, version: int) -> None:
+        from .definitions import definition
+
+        wanted = definition(self, name, version).records
+        found = self.query(f'select count(*) as n from records semi join "{name}/{version}" using (id)')["n"][0].as_py()
+        if found < wanted:
+            raise CohortError(
+                f"{wanted - found} of the {wanted} records of the cohort {name!r}, version {version}, are gone from {self.path} or changed",
+                "the records that it froze",
+                "put their files back and ingest again, or define the cohort anew and name its new version in the recipe",
+            )
 
     def ids(self) -> set[str]:
         """The ids of all records."""
@@ -192,7 +210,7 @@ class Cohort:
         Raises:
             EmptyCohortError: a condition admits none, or the catalogue is empty.
         """
-        found = self.query(f"select distinct patient from records {_where(where)} order by patient")[
+        found = self.query(f"select distinct patient from records {condition(where)} order by patient")[
             "patient"
         ].to_pylist()
         return found or [r.patient for r in self.records(where)]  # which says why there is none
@@ -200,8 +218,8 @@ class Cohort:
     def signatures(self, where: str | None = None) -> dict[str, str]:
         """As the function `signatures`, of all or of the records that a condition admits."""
         words = "string_agg(distinct modality, '+' order by modality)"
-        condition = f"{_where(where)} {'and' if where else 'where'} not {IS_MASK}"
-        found = self.query(f"select patient, {words} as has from records {condition} group by patient")
+        read = f"{condition(where)} {'and' if where else 'where'} not {IS_MASK}"
+        found = self.query(f"select patient, {words} as has from records {read} group by patient")
         return dict(zip(found["patient"].to_pylist(), found["has"].to_pylist(), strict=True))
 
     def batches(self, where: str | None = None, rows: int = 10_000) -> Iterator[list[Record]]:
@@ -209,7 +227,7 @@ class Cohort:
 
         They come sorted by modality, kind, patient and time.
         """
-        with self.asking(sql := f"select * from records {_where(where)}") as connection:
+        with self.asking(sql := f"select * from records {condition(where)}") as connection:
             for batch in connection.sql(sql).to_arrow_reader(rows):
                 yield [_record(row) for row in batch.to_pylist()]
 
@@ -235,8 +253,9 @@ class Cohort:
             return described(connection)
 
 
-def _where(condition: str | None) -> str:
-    return f"where (\n{condition}\n)" if condition else ""  # a condition may end in a comment
+def condition(where: str | None) -> str:
+    """The clause of a condition; nothing for None."""
+    return f"where (\n{where}\n)" if where else ""  # a condition may end in a comment
 
 
 def _first(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -29,7 +30,7 @@ from ..schema import Modality
 from .parts import PARTS, RECORDS, CohortError
 from .views import VIEWS
 
-FOLDER = "derived"
+FOLDER, COHORTS = "derived", "cohorts"
 MEMORY = "1GB"
 """Of the database while it derives; what does not fit is spilled into the catalogue's folder."""
 IDLE_S = 60
@@ -64,6 +65,8 @@ _PARTIAL = _VIEW_NAMES - DERIVED.keys() | {f"stored_{name}" for name in PARTS}
 """What a query may name that is not derived once: for such a query the views over the parts are made anew."""
 _WORDLESS = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", re.DOTALL)
 """Strings and comments of SQL, which name no table."""
+_FROZEN = re.compile(r'"([A-Za-z0-9][A-Za-z0-9._-]*)/(\d+)"')
+"""A version of a named cohort, as `definitions` keeps it."""
 
 
 def key(folder: Path) -> tuple[str, list[Path]]:
@@ -165,6 +168,11 @@ class Snapshot:
                     read.append(table)
                 elif name in wanted:
                     connection.register(name, table)
+            for name, number in set(_FROZEN.findall(sql)):
+                file = self.folder / COHORTS / name / f"{number}.json"
+                if file.exists():
+                    read.append(file.with_name(json.loads(file.read_text(encoding="utf-8"))["hash"] + ".parquet"))
+                    connection.execute(f'create temp view "{name}/{number}" as from read_parquet({_quoted(read[-1])})')
             connection.execute(f"set allowed_paths = [{', '.join(map(_quoted, read))}]")
             # A recipe's condition may come from anywhere: it reads no file but these, writes none, fetches nothing.
             for setting in ("enable_external_access", "autoinstall_known_extensions", "python_enable_replacements"):

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..cohort import SplitSpec
+from ..cohort.definitions import chosen
 from ..models import ModelSpec
 from ..objectives import Contrastive, Hybrid, Masked, ObjectiveSpec, SegmentationPart
 from ..schema import Modality
@@ -28,13 +29,30 @@ class CohortSpec(BaseModel):
     """Who takes part.
 
     Args:
-        where: a DuckDB condition on the records; None for all.
+        condition: a DuckDB condition on the records, in a recipe called `where`; None for all.
+        name, version: of a named cohort, whose frozen records take part.
         split: how train and test are told apart.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    where: str | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    condition: str | None = Field(default=None, alias="where")
+    name: Name | None = None
+    version: int | None = Field(default=None, ge=1)
     split: SplitSpec = SplitSpec()
+
+    @model_validator(mode="after")
+    def _named_whole(self) -> CohortSpec:
+        if (self.name is None) != (self.version is None):
+            raise ValueError("a named cohort needs both `name` and `version`")
+        if self.name is not None and self.condition is not None:
+            raise ValueError("a named cohort and `where`: a condition is part of what `polyclinic cohort define` froze")
+        return self
+
+    @property
+    def where(self) -> str | None:
+        """The condition on the records that says who takes part, and what of them may be seen."""
+        chosen_by = self.condition if self.name is None or self.version is None else chosen(self.name, self.version)
+        return self.split.seen(chosen_by)
 
 
 class Stage(BaseModel):
