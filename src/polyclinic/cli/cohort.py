@@ -78,11 +78,20 @@ def _counts(described: dict[str, Any]) -> Any:
 
 
 @command
-def describe(path: CohortPath) -> Reply:
+def describe(
+    path: CohortPath,
+    html: Annotated[Path | None, typer.Option(help="Write a page too: by site and year, shift between sites.")] = None,
+    fewest: Annotated[int, typer.Option(min=1, help="On the page, a count of fewer patients is not shown.")] = 5,
+) -> Reply:
     """Who is in the cohort: modalities, kinds, what is missing, sex, age, sites, labels, and what was set aside."""
     from ..cohort import Cohort
 
-    found = Cohort.open(path).describe()
+    cohort = Cohort.open(path)
+    found = cohort.describe()
+    if html is not None:
+        from ..trust.population_page import write_population_page
+
+        write_population_page(html, cohort, fewest)
     age = found["age"]
     middle = f"{age['median']:.0f} ({age['q05']:.0f}–{age['q95']:.0f})" if age["n"] else "unknown"
     shown: list[Any] = [
@@ -106,6 +115,7 @@ def describe(path: CohortPath) -> Reply:
         if found["rejected"]
         else []
     )
+    shown += ["", f"written to {html}; counts below {fewest} are not shown there"] if html else []
     return Reply(found, shown)
 
 

@@ -67,7 +67,10 @@ class Stage(BaseModel):
         warmup: steps of linear rise; a cosine falls to a tenth of `lr` after it.
         weight_decay: of AdamW, on matrices.
         temperature: of the sampler: 1 draws patients evenly, 0 patterns of modalities.
-        most: records a patient and modality in a step.
+        most: records a patient and modality in a step; which of them is a function of the seed and the step.
+        site_temperature: of the sampler: 1 draws the patients of a pattern evenly, 0 its sites.
+        rare: a table's column whose rare cells' patients are drawn more often; the model does not see it by that.
+        rarity: how much: 0 not at all, 1 draws the cells evenly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -80,6 +83,9 @@ class Stage(BaseModel):
     weight_decay: float = Field(default=0.05, ge=0)
     temperature: float = Field(default=0.5, ge=0, le=1)
     most: int | None = Field(default=2, ge=1)
+    site_temperature: float = Field(default=1.0, ge=0, le=1)
+    rare: str | None = None
+    rarity: float = Field(default=0.5, ge=0, le=1)
 
 
 class Recipe(BaseModel):
