@@ -81,7 +81,8 @@ def test_every_command_explains_itself_in_eighty_columns(words: tuple[str, ...])
 def test_no_command_is_left_out_of_this_test() -> None:
     leaves = {" ".join(w) for w in COMMANDS if w and w not in {("cohort",), ("recipe",)}}
     assert leaves == {
-        "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "recipe validate", "recipe show", "recipe schema",
+        "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
+        "recipe validate", "recipe show", "recipe schema",
         "recipe list", "pretrain", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)

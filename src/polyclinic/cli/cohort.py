@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from . import named
 from .frame import Reply, command, progress, table
 
 MOST_SHOWN = 20
@@ -28,6 +29,7 @@ def add_to(app: typer.Typer) -> None:
     }  # fmt: skip
     for function in (describe, query, split, patient):
         group.command(epilog=f"Example: polyclinic cohort {function.__name__} {examples[function]}")(function)
+    named.add_to(group)
     app.add_typer(group, name="cohort")
 
 
@@ -93,11 +95,20 @@ def _counts(described: dict[str, Any]) -> Any:
 
 
 @command
-def describe(path: CohortPath) -> Reply:
+def describe(
+    path: CohortPath,
+    html: Annotated[Path | None, typer.Option(help="Write a page too: by site and year, shift between sites.")] = None,
+    fewest: Annotated[int, typer.Option(min=1, help="On the page, a count of fewer patients is not shown.")] = 5,
+) -> Reply:
     """Who is in the cohort: modalities, kinds, what is missing, sex, age, sites, labels, and what was set aside."""
     from ..cohort import Cohort
 
-    found = Cohort.open(path).describe()
+    cohort = Cohort.open(path)
+    found = cohort.describe()
+    if html is not None:
+        from ..trust.population_page import write_population_page
+
+        write_population_page(html, cohort, fewest)
     age = found["age"]
     middle = f"{age['median']:.0f} ({age['q05']:.0f}–{age['q95']:.0f})" if age["n"] else "unknown"
     shown: list[Any] = [
@@ -121,6 +132,7 @@ def describe(path: CohortPath) -> Reply:
         if found["rejected"]
         else []
     )
+    shown += ["", f"written to {html}; counts below {fewest} are not shown there"] if html else []
     return Reply(found, shown)
 
 
@@ -154,9 +166,16 @@ def _cell(value: Any) -> Any:
 @command
 def split(
     path: CohortPath,
-    by: Annotated[Literal["patient", "site"], typer.Option(help="What stays together.")] = "patient",
+    by: Annotated[
+        Literal["patient", "site", "device", "time"], typer.Option(help="What stays together; or time, with --before.")
+    ] = "patient",
+    before: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="By time: whose first record is before this day trains."),
+    ] = None,
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="The share of patients that test.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
+    steady: Annotated[bool, typer.Option(help="Each name decides alone: whoever comes later moves nobody.")] = False,
     stratify: Annotated[str | None, typer.Option(help="A table's column whose cells are dealt evenly.")] = None,
     where: Annotated[str | None, typer.Option(help="A DuckDB condition on the records.")] = None,
     into: Annotated[Path | None, typer.Option(help="Write the two lists of patients to this JSON file.")] = None,
@@ -166,9 +185,13 @@ def split(
     from ..cohort import split as deal
 
     cohort = Cohort.open(path)
-    found = cohort.records(where)
+    if (by == "time") != (before is not None):
+        raise typer.BadParameter("--by time and --before DAY go together")
+    day = before.date() if before else None
+    spec = SplitSpec(by=by, test=test, seed=seed, stratify=stratify, before=day, steady=steady)
+    found = cohort.records(spec.seen(where))
     labels = _cells(found, stratify) if stratify else None
-    parted = deal(found, SplitSpec(by=by, test=test, seed=seed, stratify=stratify), cohort.load, labels)
+    parted = deal(found, spec, cohort.load, labels)
     guard(parted.train, parted.test, found, cohort.load)
     data: dict[str, Any] = {"hash": parted.hash, "train": list(parted.train), "test": list(parted.test)}
     if into is not None:

@@ -4,6 +4,7 @@ Imports `records` and `schema`.
 """
 
 from .catalogue import Cohort, CohortError, EmptyCohortError
+from .definitions import Definition, define, definition, definitions
 from .ingest import ingest
 from .labels import Label, LabelError, labels_of, subset
 from .leakage import LeakageError, guard
@@ -12,6 +13,6 @@ from .split import Split, SplitError, SplitSpec, split
 from .watch import watch
 
 __all__ = [
-    "Cohort", "CohortError", "EmptyCohortError", "Label", "LabelError", "LeakageError", "Sampler", "Split", "SplitError",
-    "SplitSpec", "guard", "ingest", "labels_of", "split", "subset", "watch",
+    "Cohort", "CohortError", "Definition", "EmptyCohortError", "Label", "LabelError", "LeakageError", "Sampler", "Split", "SplitError",
+    "SplitSpec", "define", "definition", "definitions", "guard", "ingest", "labels_of", "split", "subset", "watch",
 ]  # fmt: skip

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +16,16 @@ import pyarrow as pa
 from .. import records
 from ..records import events
 from ..schema import Modality, Payload, Record, Rejected
-from .parts import PARTS, RECORDS, REJECTED, CohortError, Rows, commit, no_room, place_name
+from .parts import RECORDS, REJECTED, CohortError, Rows, commit, no_room, place_name
 from .parts import write_whole as write_whole
-from .views import VIEWS
+from .population import described
+from .snapshot import IS_MASK, Snapshot
 
 FORMAT = 3
 ADDED = "added"
 _VIEWS = {"records": RECORDS, "rejected": REJECTED, "events": events.SCHEMA.names}
+FROZEN = re.compile(r'id in \(select id from "([^"/]+)/(\d+)"\)')
+"""The condition that admits the records of a version of a named cohort, as `definitions.chosen` writes it."""
 
 
 class EmptyCohortError(CohortError):
@@ -47,6 +52,7 @@ class Cohort:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._records: list[Record] | None = None
+        self._snapshot = Snapshot(self.path)
         self._roots: dict[str, Path] = {}
 
     @classmethod
@@ -109,7 +115,7 @@ class Cohort:
         self._records = None
 
     def query(self, sql: str) -> pa.Table:
-        """The answer to a DuckDB query over the views `records`, `rejected`, `events` and `versions`.
+        """The answer to a DuckDB query over the views `records`, `rejected`, `patients`, `events` and `versions`.
 
         `versions` has all that was ever read, and whether it still stands.
         `attributes` is JSON: `attributes->>'age'` is a cell of it as text. A query reads the catalogue and nothing else.
@@ -117,45 +123,50 @@ class Cohort:
         Raises:
             CohortError: the query is not understood, or the catalogue is damaged.
         """
-        import duckdb
-        import pyarrow.dataset as stored
+        with self.asking(sql) as connection:
+            answer = connection.sql(sql)
+            if answer is None:
+                raise CohortError("SQL that asks nothing", "one that begins with select", "ask for rows")
+            return answer.to_arrow_table()
 
-        with duckdb.connect() as connection:
-            try:
-                for name, schema in PARTS.items():
-                    parts = [str(p) for p in sorted((self.path / "parts").glob(f"[0-9]*/{name}.parquet"))]
-                    data = stored.dataset(parts, schema=schema, format="parquet") if parts else schema.empty_table()
-                    connection.register(f"stored_{name}", data)
-                connection.execute(VIEWS)
-                # A recipe's condition may come from anywhere: it reads no file but the parts, writes none, fetches nothing.
-                for key in ("enable_external_access", "autoinstall_known_extensions", "python_enable_replacements"):
-                    connection.execute(f"set {key} = false")
-                answer = connection.sql(sql)
-                if answer is None:
-                    raise CohortError("SQL that asks nothing", "one that begins with select", "ask for rows")
-                return answer.to_arrow_table()
-            except (OSError, pa.ArrowException, duckdb.IOException, duckdb.InvalidInputException) as error:
-                raise CohortError(
-                    f"a damaged catalogue in {self.path}: {_first(error)}", "parts as `polyclinic ingest` wrote them",
-                    "ingest the source again into another folder",
-                ) from error  # fmt: skip
-            except duckdb.Error as error:
-                raise CohortError(
-                    f"a query that the catalogue does not understand: {_first(error)}",
-                    "DuckDB SQL over " + ", ".join(f"{name}({', '.join(columns)})" for name, columns in _VIEWS.items()),
-                    f"see what there is with `polyclinic cohort describe {self.path}`; a table's column is attributes->>'column'",
-                ) from error
+    @contextmanager
+    def asking(self, sql: str) -> Iterator[Any]:
+        """A DuckDB connection for a query, or for several that name no other tables.
+
+        Raises:
+            CohortError: a query is not understood, or the catalogue is damaged.
+        """
+        import duckdb
+
+        try:
+            with self._snapshot.asked(sql) as connection:
+                yield connection
+        except (OSError, pa.ArrowException, duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise CohortError(
+                f"a damaged catalogue in {self.path}: {_first(error)}", "parts as `polyclinic ingest` wrote them",
+                "ingest the source again into another folder",
+            ) from error  # fmt: skip
+        except duckdb.Error as error:
+            raise CohortError(
+                f"a query that the catalogue does not understand: {_first(error)}",
+                "DuckDB SQL over "
+                + ", ".join(f"{name}({', '.join(columns)})" for name, columns in _VIEWS.items())
+                + " or patients",
+                f"see what there is with `polyclinic cohort describe {self.path}`; a table's column is attributes->>'column'",
+            ) from error
 
     def records(self, where: str | None = None) -> list[Record]:
         """The records, in the order of their id, that a DuckDB condition admits.
 
         Raises:
             EmptyCohortError: a condition admits none, or the catalogue is empty.
+            CohortError: records of a named cohort are gone.
         """
         if where is None and self._records is not None:
             return self._records
-        condition = f"where (\n{where}\n)" if where else ""  # a condition may end in a comment
-        rows = self.query(f"select * from records {condition} order by id").to_pylist()
+        rows = self.query(f"select * from records {condition(where)} order by id").to_pylist()
+        if where and (frozen := FROZEN.search(where)):
+            self._all_there(frozen[1], int(frozen[2]))
         if not rows:
             raise EmptyCohortError(
                 f"no record where {where}" if where else f"an empty catalogue in {self.path}",
@@ -167,6 +178,18 @@ class Cohort:
         if where is None:
             self._records = found
         return found
+
+    def _all_there(self, name: str, version: int) -> None:
+        from .definitions import definition
+
+        wanted = definition(self, name, version).records
+        found = self.query(f'select count(*) as n from records semi join "{name}/{version}" using (id)')["n"][0].as_py()
+        if found < wanted:
+            raise CohortError(
+                f"{wanted - found} of the {wanted} records of the cohort {name!r}, version {version}, are gone from {self.path} or changed",
+                "the records that it froze",
+                "put their files back and ingest again, or define the cohort anew and name its new version in the recipe",
+            )
 
     def ids(self) -> set[str]:
         """The ids of all records."""
@@ -187,8 +210,31 @@ class Cohort:
         return {row.pop("uri"): Source(**row) for row in rows.to_pylist()}
 
     def patients(self, where: str | None = None) -> list[str]:
-        """The patients, sorted."""
-        return sorted({r.patient for r in self.records(where)})
+        """The patients, sorted.
+
+        Raises:
+            EmptyCohortError: a condition admits none, or the catalogue is empty.
+        """
+        found = self.query(f"select distinct patient from records {condition(where)} order by patient")[
+            "patient"
+        ].to_pylist()
+        return found or [r.patient for r in self.records(where)]  # which says why there is none
+
+    def signatures(self, where: str | None = None) -> dict[str, str]:
+        """As the function `signatures`, of all or of the records that a condition admits."""
+        words = "string_agg(distinct modality, '+' order by modality)"
+        read = f"{condition(where)} {'and' if where else 'where'} not {IS_MASK}"
+        found = self.query(f"select patient, {words} as has from records {read} group by patient")
+        return dict(zip(found["patient"].to_pylist(), found["has"].to_pylist(), strict=True))
+
+    def batches(self, where: str | None = None, rows: int = 10_000) -> Iterator[list[Record]]:
+        """The records that a condition admits, so many at a time: memory does not grow with them.
+
+        They come sorted by modality, kind, patient and time.
+        """
+        with self.asking(sql := f"select * from records {condition(where)}") as connection:
+            for batch in connection.sql(sql).to_arrow_reader(rows):
+                yield [_record(row) for row in batch.to_pylist()]
 
     def load(self, record: Record) -> Payload:
         """The record's array or words, from its source.
@@ -219,11 +265,13 @@ class Cohort:
 
     def describe(self) -> dict[str, Any]:
         """Who is in the cohort: counts by modality, kind and site, missingness, sex, age, and what was set aside."""
-        try:
-            found = self.records()
-        except EmptyCohortError:
-            found = []
-        return describe(found, self.rejected())
+        with self.asking("from records, rejected, patients") as connection:
+            return described(connection)
+
+
+def condition(where: str | None) -> str:
+    """The clause of a condition; nothing for None."""
+    return f"where (\n{where}\n)" if where else ""  # a condition may end in a comment
 
 
 def _first(error: BaseException) -> str:

@@ -121,7 +121,7 @@ def ingest(
     writer.flush()
     if progress and not groups:
         progress(len(found), len(found), "nothing new")
-    if not cohort.ids():
+    if not cohort.query("select count(*) as n from records")["n"][0].as_py():
         reasons = sorted({r.found for r in cohort.rejected()})
         raise EmptyCohortError(
             f"{len(found)} files in {root}, none of which could be taken ({'; '.join(reasons[:3])})",

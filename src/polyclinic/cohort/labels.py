@@ -83,6 +83,7 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
             str(r.attributes["mask_of"]): r
             for r in found
             if r.attributes.get("mask_of")
+            and r.attributes.get("annotation") in (None, "mask")  # boxes and keypoints are no mask
             and r.modality is (label.modality or r.modality)
             and (label.kind_like or "") in r.kind
         }

@@ -7,16 +7,22 @@ cropped by more than a little is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from ..schema import Modality, Payload, PolyclinicError, Record
+from .candidates import buckets, pairs
 from .copies import copied_notes
+from .prints import kept
 
 HAMMING = 24  # of 256
 CORRELATION = 0.995
 BLOCK = 1024
+EXACT = 4096
+"""Images of which all pairs are compared."""
+_PRINT = pa.schema([("hash", pa.binary(32)), ("thumbnail", pa.list_(pa.float16(), 1024))])
 
 
 class LeakageError(PolyclinicError):
@@ -46,25 +52,46 @@ def _shrink(grey: np.ndarray, side: int) -> np.ndarray:
 
 
 def near_duplicates(images: Sequence[Record], load: Callable[[Record], Payload]) -> list[tuple[Record, Record]]:
-    """Pairs of images of different patients that are copies of each other."""
+    """Pairs of images of different patients that are copies of each other.
+
+    Up to `EXACT` images all pairs are compared; of more, those that share a bucket, and neither time nor memory grows with the pairs.
+    """
     if len(images) < 2:
         return []
-    prints = [fingerprint(load(r)) for r in images]
-    bits = np.stack([p[0] for p in prints]).astype(np.float32)
-    small = np.stack([p[1] for p in prints]).astype(np.float32)
-    pairs: list[tuple[Record, Record]] = []
-    for start in range(0, len(images), BLOCK):  # memory grows with the images, not with their pairs
-        mine = slice(start, start + BLOCK)
-        apart = bits[mine] @ (1 - bits).T + (1 - bits[mine]) @ bits.T
-        alike = (small[mine] @ small.T) / small.shape[1]
-        rows, columns = np.nonzero((apart <= HAMMING) & (alike >= CORRELATION))
-        near = (
-            (images[start + i], images[j])
-            for i, j in zip(rows.tolist(), columns.tolist(), strict=True)
-            if start + i < j
-        )
-        pairs += [(one, other) for one, other in near if one.patient != other.patient]
-    return pairs
+    table = kept("images", images, load, _printed, _PRINT)
+    bits = np.frombuffer(b"".join(table["hash"].to_pylist()), dtype=np.uint64).reshape(len(images), -1)
+    small = table["thumbnail"].combine_chunks().flatten().to_numpy().reshape(len(images), -1)
+    patients = np.unique([r.patient for r in images], return_inverse=True)[1]
+    found: set[tuple[int, int]] = set()
+    for ones, others in _all(len(images)) if len(images) <= EXACT else _promising(small):
+        near = np.bitwise_count(bits[ones] ^ bits[others]).sum(axis=1) <= HAMMING
+        near &= patients[ones] != patients[others]
+        for start in range(0, int(near.sum()), BLOCK):  # memory grows with the images, not with their pairs
+            a, b = (side[near][start : start + BLOCK] for side in (ones, others))
+            alike = np.einsum("nd,nd->n", small[a].astype(np.float32), small[b].astype(np.float32)) / small.shape[1]
+            same = alike >= CORRELATION
+            found |= {(min(i, j), max(i, j)) for i, j in zip(a[same].tolist(), b[same].tolist(), strict=True)}
+    return [(images[i], images[j]) for i, j in sorted(found)]
+
+
+def _printed(payload: Payload) -> dict[str, object]:
+    bits, small = fingerprint(payload)
+    return {"hash": np.packbits(bits).tobytes(), "thumbnail": small.astype(np.float16)}
+
+
+def _all(count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every pair, those of one image at a time."""
+    for one in range(count - 1):
+        others = np.arange(one + 1, count)
+        yield np.full(len(others), one), others
+
+
+def _promising(small: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs that share a bucket; of blank images, whose thumbnail is zero and correlates with nothing, none."""
+    told = np.flatnonzero(small.any(axis=1))
+    for band in buckets(small[told]):
+        for ones, others in pairs(band):
+            yield told[ones], told[others]
 
 
 def _images(found: Sequence[Record]) -> list[Record]:

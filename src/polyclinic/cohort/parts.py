@@ -149,11 +149,13 @@ def _row(record: Record) -> dict[str, Any]:
     named = record.modality is Modality.TABLE and next(
         (v for k, v in cells.items() if plain(k) in _FILE_COLUMNS and v), None
     )
+    picture = record.modality not in (Modality.TABLE, Modality.OMICS)  # a table's column may be called mask
+    linking = cells if picture else {}
     return {
         "id": record.id, "patient": record.patient, "time": record.time, "modality": record.modality.value, "kind": record.kind,
         "uri": record.uri, "site": record.site, "device": record.device, "attributes": json.dumps(dict(cells), sort_keys=True),
-        "mask": bool(cells.get("mask")), "stem": cells.get("stem"), "accession": cells.get("accession"),
-        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None, "telling": telling(record.uri),
+        "mask": bool(linking.get("mask")), "stem": linking.get("stem"), "accession": linking.get("accession"),
+        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None, "telling": telling(str(linking.get("image_file") or record.uri)),
     }  # fmt: skip
 
 

@@ -1,4 +1,9 @@
-"""Who trains and who tests: by patient or by site, stratified, with near-duplicate images and copied notes on one side."""
+"""Who trains and who tests: by patient, site, device or time, with near-duplicate images and copied notes on one side.
+
+By time, a patient whose first record is before the date trains, and nobody sees what came of them later: the training side would
+learn from after the date, the test side from people it was trained on. Who came first on the date or after it tests. A record without
+a time counts as known from the start. Of near-duplicates on both sides of the date, those that would test are left out.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +12,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ..schema import Payload, PolyclinicError, Record
 from .catalogue import inputs, signatures
@@ -24,17 +30,37 @@ class SplitSpec(BaseModel):
     """How a recipe asks for a split.
 
     Args:
-        by: what stays together; a site holds all its patients.
-        test: the share of patients that test.
+        by: what stays together; a site (or a device) holds all its patients. Or "time".
+        test: the share of patients that test; by time the date decides.
         seed: of the order.
         stratify: a task whose classes are dealt evenly, besides the patients' modalities.
+        before: by time, the day before which training patients came.
+        steady: each patient's (site's, device's) own name decides, and nothing else: whoever comes later moves nobody. The share is
+            then met on average only, and nothing is stratified.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    by: Literal["patient", "site"] = "patient"
+    by: Literal["patient", "site", "device", "time"] = "patient"
     test: float = Field(default=0.2, gt=0, lt=1)
     seed: int = 0
     stratify: str | None = None
+    before: date | None = None
+    steady: bool = False
+
+    @model_validator(mode="after")
+    def _dated(self) -> SplitSpec:
+        if (self.by == "time") != (self.before is not None):
+            raise ValueError("a split by time needs `before`, a date, and no other split has one")
+        return self
+
+    def seen(self, where: str | None) -> str | None:
+        """The condition on the records that leaves what this split lets anybody see: by time, nothing late of those who came early."""
+        if self.before is None:
+            return where
+        early = f"time < timestamp '{self.before}'"
+        first = f"select patient from records where {early}" + (f" and (\n{where}\n)" if where else "")
+        seen = f"(time is null or {early} or patient not in ({first}))"
+        return f"(\n{where}\n) and {seen}" if where else seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +79,7 @@ class Split:
 
 
 def groups(found: Sequence[Record], by: str, tied: Iterable[tuple[str, str]] = ()) -> dict[str, list[str]]:
-    """The patients that stay together, under the least of their names: those tied, and by site all who were ever there."""
+    """The patients that stay together, under the least of their names: those tied, and by site or device all who were ever there."""
     parent = {patient: patient for patient in signatures(found)}
 
     def top(name: str) -> str:
@@ -63,9 +89,8 @@ def groups(found: Sequence[Record], by: str, tied: Iterable[tuple[str, str]] = (
         return name
 
     at: dict[str, str] = {}
-    pairs = [
-        (r.patient, at.setdefault(r.site, r.patient)) for r in found if by == "site" and r.site and r.patient in parent
-    ]
+    places = [(r.patient, getattr(r, by)) for r in found if r.patient in parent] if by in ("site", "device") else []
+    pairs = [(patient, at.setdefault(place, patient)) for patient, place in places if place]
     for one, other in (*pairs, *tied):
         first, second = sorted((top(one), top(other)))
         parent[second] = first
@@ -96,32 +121,67 @@ def split(
         SplitError: one side would be empty, or have one class of a label that has two.
     """
     signature = signatures(found)
-    members = groups(found, spec.by, ties(inputs(found), load) if load is not None else ())
+    tied = ties(inputs(found), load) if load is not None else set()
     classes = {p: str(v) for p, v in (labels or {}).items() if isinstance(v, int | str) and p in signature}
-    strata: dict[str, list[str]] = {}
-    for name, patients in members.items():
-        known = sorted(classes[p] for p in patients if p in classes)
-        words = min(signature[p] for p in patients) if spec.by == "patient" else ""
-        strata.setdefault(f"{words} {known[0] if known else '-'}", []).append(name)
-    train, test = _deal(members, [strata[k] for k in sorted(strata)], spec)
-    if not train or not test:  # strata too small to have a share each
-        train, test = _deal(members, [list(members)], spec)
+    if spec.before is not None:
+        train, test = _before(found, signature, tied, spec.before)
+        members = {p: [p] for p in signature}
+    else:
+        members = groups(found, spec.by, tied)
+        if spec.steady:
+            members = _renamed(members, found, spec.by)
+        strata: dict[str, list[str]] = {}
+        for name, patients in members.items():
+            known = sorted(classes[p] for p in patients if p in classes)
+            words = min(signature[p] for p in patients) if spec.by == "patient" else ""
+            strata.setdefault(f"{words} {known[0] if known else '-'}", []).append(name)
+        train, test = _deal(members, [strata[k] for k in sorted(strata)], spec)
+        if not train or not test:  # strata too small to have a share each
+            train, test = _deal(members, [list(members)], spec)
     if not train or not test:
         raise SplitError(
             f"a split of {len(signature)} patients in {len(members)} groups with an empty side",
             "patients on both sides",
-            "change the split's share of test patients, or give more patients or sites",
+            "change the split's share of test patients or its date, or give more patients or sites",
         )
     _both_classes(classes, train, test, spec)
     return Split.of(train, test)
+
+
+def _before(
+    found: Sequence[Record], patients: Iterable[str], tied: Iterable[tuple[str, str]], day: date
+) -> tuple[list[str], list[str]]:
+    """Who came before a day, and who first came on it or after it and is no near-duplicate of the others."""
+    start = datetime.combine(day, time())
+    dated = {r.patient for r in found if r.time}
+    early = {r.patient for r in found if r.time and r.time < start}
+    sides = {p: p in early or p not in dated for p in patients}
+    members = groups(found, "patient", tied)
+    copied = {p for group in members.values() if any(sides[p] for p in group) for p in group}
+    return [p for p in sides if sides[p]], [p for p in sides if p not in copied]
+
+
+def _renamed(members: Mapping[str, list[str]], found: Sequence[Record], by: str) -> dict[str, list[str]]:
+    """The groups under the least of their sites' (or devices') names, which a new patient does not change."""
+    places: dict[str, str] = {}
+    for record in found if by in ("site", "device") else ():
+        if place := getattr(record, by):
+            places[record.patient] = min(places.get(record.patient, place), place)
+    called = lambda name, patients: min((places[p] for p in patients if p in places), default=name)
+    return {f"{by} {called(name, patients)}": patients for name, patients in members.items()}
 
 
 def _deal(
     members: Mapping[str, list[str]], strata: Sequence[list[str]], spec: SplitSpec
 ) -> tuple[list[str], list[str]]:
     train, test = [], []
+    place = lambda n: hashlib.blake2b(f"{spec.seed}\x00{n}".encode(), digest_size=8).digest()
+    if spec.steady:
+        for name, patients in members.items():
+            (test if int.from_bytes(place(name), "big") < spec.test * 2**64 else train).extend(patients)
+        return train, test
     for number, names in enumerate(strata):
-        names = sorted(names, key=lambda n: hashlib.blake2b(f"{spec.seed}\x00{n}".encode(), digest_size=8).digest())
+        names = sorted(names, key=place)
         size = sum(len(members[n]) for n in names)
         wanted = size * spec.test + (0.5 if number % 2 else 0.49)  # halves go to a side in turn
         taken = 0

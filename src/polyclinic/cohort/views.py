@@ -14,9 +14,9 @@ create temp table latest as
     select root, unit, arg_max(version, (turn, version)) as version from stored_sources semi join belongs using (root, unit)
     group by root, unit;
 
-create temp view said as
-    select distinct on (id) stored_records.* from stored_records join latest using (root, unit, version)
-    order by id, stored_records.turn desc, root, uri;
+create temp table said as
+    select stored_records.* from stored_records join latest using (root, unit, version)
+    qualify row_number() over (partition by id order by stored_records.turn desc, root, uri) = 1;
 
 -- A table's row that names an image's file says whose it is, where the file does not: a file name alone is a guess.
 create temp table owners as

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 
 from ..cohort.catalogue import inputs, signatures
-from ..cohort.labels import Label, labels_of
-from ..cohort.sampling import Sampler
+from ..cohort.labels import Label, check_column, labels_of
+from ..cohort.sampling import Harder, Sampler
+from ..cohort.sampling import rarity as rarities
 from ..schema import Batch, Modality, Payload, Ragged, Record, Target
 from . import GridError, harmonise, image, volume
 from .cache import Cache
@@ -33,6 +35,10 @@ class Loader:
         seed: of the draws.
         most: records a patient and modality in a training batch; None for all.
         temperature: of the sampler.
+        site_temperature: of the sampler, over sites.
+        rare: a table's column; patients with a rare cell of it are drawn more often, by its rarity ** `rarity`.
+        rarity: 0 draws all cells' patients alike, 1 draws cells evenly.
+        harder, rank, world: of the sampler.
     """
 
     def __init__(
@@ -48,6 +54,12 @@ class Loader:
         seed: int = 0,
         most: int | None = 2,
         temperature: float = 0.5,
+        site_temperature: float = 1.0,
+        rare: str | None = None,
+        rarity: float = 0.5,
+        harder: Harder | None = None,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self.standards, self.fingerprint, self.load = dict(standards), fingerprint, load
         self.cache, self.seed, self.most = cache or Cache(), seed, most
@@ -64,7 +76,11 @@ class Loader:
         self.labels = list(labels)
         self.answers = {label.task: labels_of(records, label) for label in labels}
         kept = {p: s for p, s in signatures(mine).items() if p in set(self.patients)}
-        self.sampler = Sampler(kept, batch, seed, temperature)
+        self.sampler = Sampler(
+            kept, batch, seed, temperature, sites={r.patient: r.site for r in reversed(mine) if r.site and r.patient in kept},
+            site_temperature=site_temperature, weights=rarities(_cells(records, rare, kept), rarity) if rare else None,
+            harder=harder, rank=rank, world=world,
+        )  # fmt: skip
 
     def batch(self, step: int) -> Batch:
         """The training batch of one step."""
@@ -198,6 +214,16 @@ class Loader:
 
         kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
         return torch.from_numpy(kept.array.astype(np.int64))
+
+
+def _cells(records: Sequence[Record], column: str, patients: Collection[str]) -> dict[str, str]:
+    """Each patient's cell of a column; of several the one that the fewest records have."""
+    check_column(records, column, "a stage's `rare`")
+    found = [
+        (r.patient, str(c)) for r in records if r.patient in patients and (c := r.attributes.get(column)) is not None
+    ]
+    often = Counter(cell for _, cell in found)
+    return dict(sorted(found, key=lambda pair: (-often[pair[1]], pair[1], pair[0])))
 
 
 def _spacing(payloads: Sequence[Payload]) -> torch.Tensor | None:

@@ -18,14 +18,18 @@ class Programmes(EncoderFields):
 
     Args:
         genes: at most so many a programme. A programme holds genes of one assay.
+        within: how a sample is made comparable in itself: counts per million, ranks.
+        standardise: whether each gene is then put by its training mean and spread.
     """
 
     kind: Literal["programmes"] = "programmes"
     genes: int = Field(default=128, ge=1)
+    within: Literal["none", "log1p_cpm", "rank"] = "none"
+    standardise: bool = True
 
     def standard(self, exclude: tuple[str, ...] = ()) -> OmicsStandard:
         """What it wants from the harmoniser."""
-        return OmicsStandard()
+        return OmicsStandard(within=self.within, standardise=self.standardise)
 
     def build(self, fingerprint: Fingerprint) -> OmicsEncoder:
         """The module, freshly initialised, with the fingerprint's genes."""

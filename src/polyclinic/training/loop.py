@@ -234,7 +234,7 @@ def _loader(run: Run, cohort: Cohort, stage: Stage, cache: Cache) -> Loader:
     loader = Loader(
         cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, cohort.load,
         [label for p in masks if (label := recipe.tasks[p.task].label(p.task))], cache, stage.batch, recipe.seed, stage.most,
-        stage.temperature,
+        stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
     )  # fmt: skip
     for part in masks:
         loader.only(part.task, subset(loader.labelled(part.task), part.labels, recipe.seed))

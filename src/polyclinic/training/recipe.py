@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..cohort import SplitSpec
+from ..cohort.definitions import chosen
 from ..models import ModelSpec
 from ..objectives import Contrastive, Hybrid, Masked, ObjectiveSpec, SegmentationPart
 from ..schema import Modality
@@ -28,13 +29,30 @@ class CohortSpec(BaseModel):
     """Who takes part.
 
     Args:
-        where: a DuckDB condition on the records; None for all.
+        condition: a DuckDB condition on the records, in a recipe called `where`; None for all.
+        name, version: of a named cohort, whose frozen records take part.
         split: how train and test are told apart.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    where: str | None = None
+    model_config = ConfigDict(extra="forbid", frozen=True, serialize_by_alias=True)
+    condition: str | None = Field(default=None, alias="where")
+    name: Name | None = None
+    version: int | None = Field(default=None, ge=1)
     split: SplitSpec = SplitSpec()
+
+    @model_validator(mode="after")
+    def _named_whole(self) -> CohortSpec:
+        if (self.name is None) != (self.version is None):
+            raise ValueError("a named cohort needs both `name` and `version`")
+        if self.name is not None and self.condition is not None:
+            raise ValueError("a named cohort and `where`: a condition is part of what `polyclinic cohort define` froze")
+        return self
+
+    @property
+    def where(self) -> str | None:
+        """The condition on the records that says who takes part, and what of them may be seen."""
+        chosen_by = self.condition if self.name is None or self.version is None else chosen(self.name, self.version)
+        return self.split.seen(chosen_by)
 
 
 class Stage(BaseModel):
@@ -49,7 +67,10 @@ class Stage(BaseModel):
         warmup: steps of linear rise; a cosine falls to a tenth of `lr` after it.
         weight_decay: of AdamW, on matrices.
         temperature: of the sampler: 1 draws patients evenly, 0 patterns of modalities.
-        most: records a patient and modality in a step.
+        most: records a patient and modality in a step; which of them is a function of the seed and the step.
+        site_temperature: of the sampler: 1 draws the patients of a pattern evenly, 0 its sites.
+        rare: a table's column whose rare cells' patients are drawn more often; the model does not see it by that.
+        rarity: how much: 0 not at all, 1 draws the cells evenly.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -62,6 +83,9 @@ class Stage(BaseModel):
     weight_decay: float = Field(default=0.05, ge=0)
     temperature: float = Field(default=0.5, ge=0, le=1)
     most: int | None = Field(default=2, ge=1)
+    site_temperature: float = Field(default=1.0, ge=0, le=1)
+    rare: str | None = None
+    rarity: float = Field(default=0.5, ge=0, le=1)
 
 
 class Recipe(BaseModel):

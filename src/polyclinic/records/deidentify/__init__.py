@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...schema import MissingExtraError
-from .. import cda, hl7v2, raster, slide, waveform
+from .. import cda, gct, hl7v2, raster, slide, waveform
 from .. import dicom as dicom_reader
 from .. import tables as tables_reader
 from .. import text as text_reader
@@ -367,6 +367,7 @@ def _other(path: Path) -> Kind:
 _REFUSED: tuple[tuple[str, Callable[[Path, bytes], bool]], ...] = (
     ("an HL7 v2 message", hl7v2.recognises),  # by a name that ends in .txt it would pass for a note
     ("a CDA document", cda.recognises),
+    ("a table with a patient a column", gct.recognises),
     ("a whole slide, whose label and macro pictures name the patient", slide.recognises),
 )
 _RECOGNISERS: tuple[tuple[Kind, Callable[[Path, bytes], bool]], ...] = (
