@@ -139,6 +139,8 @@ def test_words_in_strings_and_comments_name_no_table(tmp_path: Path) -> None:
     cohort = fill(tmp_path, record("a", kind="said 'so' -- stored_sources"))
     assert derived._names("select 'said ''so''' /* known */ from records -- owned") == {"select", "from", "records"}
     assert cohort.query("select 1 from records where kind = 'said ''so'' -- stored_sources'").num_rows == 1
+    assert "pairs" not in derived._names("with pairs as materialized (select 1) select * from records, pairs")
+    assert cohort.query("with pairs as (select 1 as one) select one from pairs, records").num_rows == 1
     assert cohort.query("select unit from stored_sources").num_rows == 1  # and what is not derived can be asked for
     assert cohort.query("select patient, stamp from patients, stored_sources").num_rows == 1
     assert {r["name"] for r in cohort.query("show tables").to_pylist()} >= {"records", "rejected", "patients"}

@@ -260,7 +260,9 @@ def _sweep(place: Path) -> None:
 
 def _names(sql: str) -> set[str]:
     """The words of a query that may be tables."""
-    return set(re.findall(r"\w+", _WORDLESS.sub(" ", sql).lower()))
+    words = _WORDLESS.sub(" ", sql).lower()
+    own = set(re.findall(r"(\w+)\s+as\s+(?:(?:not\s+)?materialized\s+)?\(", words))  # `with pairs as (…)`
+    return set(re.findall(r"\w+", words)) - (own - DERIVED.keys())
 
 
 def _quoted(words: str | Path) -> str:
