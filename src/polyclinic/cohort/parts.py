@@ -155,7 +155,8 @@ def _row(record: Record) -> dict[str, Any]:
         "id": record.id, "patient": record.patient, "time": record.time, "modality": record.modality.value, "kind": record.kind,
         "uri": record.uri, "site": record.site, "device": record.device, "attributes": json.dumps(dict(cells), sort_keys=True),
         "mask": bool(linking.get("mask")), "stem": linking.get("stem"), "accession": linking.get("accession"),
-        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None, "telling": telling(str(linking.get("image_file") or record.uri)),
+        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None,
+        "telling": telling(str(linking.get("image_file") or record.uri)),
     }  # fmt: skip
 
 
