@@ -133,6 +133,11 @@ def test_cells_of_nobody_are_set_aside_together_and_cells_without_a_column_are_t
     assert [r.patient for r in found] == ["D1", "D3"]
     assert reasons == [f"{data.obs['donor_id'].isna().sum()} rows without a patient"]
     data.obs = data.obs.drop(columns="donor_id")  # type: ignore[union-attr]
+    (tmp_path / "study/ward/outs").mkdir(parents=True)
+    data.write_h5ad(tmp_path / "study/ward/outs/filtered_feature_bc_matrix.h5ad")
+    (record,) = records.read(tmp_path / "study/ward/outs/filtered_feature_bc_matrix.h5ad", tmp_path)
+    assert isinstance(record, Record)
+    assert record.patient == "ward"
     (tmp_path / "patient7").mkdir()
     data.write_h5ad(tmp_path / "patient7/cells.h5ad")
     (record,) = records.read(tmp_path / "patient7/cells.h5ad", tmp_path)

@@ -94,7 +94,8 @@ def _patient(name: str | None, about: dict[str, Any], path: Path, place: str) ->
     """
     if name is None:
         stem = re.sub(r"_?(filtered|raw)_(feature|probe)_bc_matrix", "", path.name.split(".")[0])
-        return patient_of(place, stem) or stem or place.split("/")[0].split(".")[0]
+        folders = [f for f in place.split("/")[:-1] if f != "outs"]  # as `visium` has it of the section's picture
+        return patient_of(place, stem) or stem or (folders[-1] if folders else path.name.split(".")[0])
     barcode = genes.patient_of_sample(name)
     if about["by_name"] and barcode is None and tables.plain(about["column"]) not in DONOR_COLUMNS:
         raise RecordError(
