@@ -56,6 +56,9 @@ def _mutations(path: Path, changed: int) -> Mutations:
         found, failed = Mutations([]), Counter[str]()
         for row, line in enumerate(lines, above + 1):
             lines.fed = 0
+            if row % 1000 == 1:
+                found.samples = list(samples.values())
+                found.check(row)
             cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
             if cells == [""]:
                 continue

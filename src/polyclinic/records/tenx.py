@@ -21,7 +21,7 @@ from .source import Lines, RecordError, content_id, open_text, place_of
 _MATRIX = re.compile(r"(.*)matrix\.mtx(\.gz)?$", re.IGNORECASE)
 _NAMES = re.compile(r"(.*)(barcodes|features|genes)\.tsv(\.gz)?$", re.IGNORECASE)
 _PLAIN = {"filtered_feature_bc_matrix", "filtered_gene_bc_matrices", "outs", "matrix", "mtx"}
-LINES_AT_ONCE = 100_000
+LINES_AT_ONCE, MOST_FEATURES = 100_000, 1_000_000
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -48,7 +48,9 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _features(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the features and which are genes: id, name, type (genes.tsv: without a type)."""
-    rows = [line.split("\t") for line in _lines(path) if line]
+    rows = [line.split("\t") for line in islice(_lines(path), MOST_FEATURES + 1) if line]
+    if len(rows) > MOST_FEATURES:
+        raise RecordError(f"over {MOST_FEATURES} features", "genes", "check where it comes from")
     names = [row[1] if len(row) > 1 else row[0] for row in rows]
     is_gene = np.array([len(row) < 3 or row[2] == "Gene Expression" for row in rows], dtype=bool)
     return names, is_gene if is_gene.any() else np.ones(len(rows), bool)
