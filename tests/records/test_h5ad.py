@@ -158,6 +158,13 @@ def test_genes_stand_once_without_version_and_antibodies_are_none(tmp_path: Path
     assert payload.array.tolist() == [3, 3]
 
 
+def test_what_is_infinite_is_not_known(tmp_path: Path) -> None:
+    values = np.array([[1.5, np.inf, 1e300, -np.inf]])
+    anndata.AnnData(values, frame(["a"], patient=["P1"]), frame("ABCD")).write_h5ad(tmp_path / "a.h5ad")
+    (record,), _ = read(tmp_path / "a.h5ad")
+    assert np.array_equal(records.load(record, tmp_path).array, [1.5, np.nan, np.nan, np.nan], equal_nan=True)
+
+
 def test_a_large_sparse_matrix_is_summed_without_ever_being_dense(tmp_path: Path) -> None:
     """60,000 cells of 20,000 genes: 9.6 GB where they are dense."""
     random, n, g = np.random.default_rng(0), 60_000, 20_000

@@ -56,6 +56,31 @@ def _features(path: Path) -> tuple[list[str], np.ndarray]:
     return names, is_gene if is_gene.any() else np.ones(len(rows), bool)
 
 
+def _promised(lines: Iterator[str], features: int, barcodes: int) -> int:
+    """How many values the matrix's head promises.
+
+    Raises:
+        RecordError: it is no such matrix, or of another size than the lists of names.
+    """
+    head = next(lines, "").lower().split()
+    if head[:3] != ["%%matrixmarket", "matrix", "coordinate"] or head[3:] not in (
+        ["integer", "general"],
+        ["real", "general"],
+    ):
+        raise RecordError(
+            "a file that is no sparse matrix of numbers",
+            "%%MatrixMarket matrix coordinate integer general",
+            "write it again",
+        )
+    size = next((line.split() for line in lines if line and not line.startswith("%")), [])
+    if size[:2] != [str(features), str(barcodes)] or len(size) != 3 or not size[2].isdecimal():
+        raise RecordError(
+            f"a matrix of {' × '.join(size[:2]) or 'no size'}", f"{features} features × {barcodes} barcodes, as the lists have",
+            "copy all three again",
+        )  # fmt: skip
+    return int(size[2])
+
+
 def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
     """The genes, each once, their sums over all barcodes, and how many barcodes there are.
 
@@ -72,22 +97,7 @@ def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
     names, is_gene = _features(features)
     cells = sum(1 for line in _lines(barcodes) if line)
     lines = _lines(path)
-    head = next(lines, "").lower().split()
-    if head[:3] != ["%%matrixmarket", "matrix", "coordinate"] or head[3:] not in (
-        ["integer", "general"],
-        ["real", "general"],
-    ):
-        raise RecordError(
-            "a file that is no sparse matrix of numbers",
-            "%%MatrixMarket matrix coordinate integer general",
-            "write it again",
-        )
-    size = next((line.split() for line in lines if line and not line.startswith("%")), [])
-    if size[:2] != [str(len(names)), str(cells)] or len(size) != 3 or not size[2].isdecimal():
-        raise RecordError(
-            f"a matrix of {' × '.join(size[:2]) or 'no size'}", f"{len(names)} features × {cells} barcodes, as the lists have",
-            "copy all three again",
-        )  # fmt: skip
+    promised = _promised(lines, len(names), cells)
     total, read = np.zeros(len(names)), 0
     while block := list(islice(lines, LINES_AT_ONCE)):
         try:
@@ -103,8 +113,8 @@ def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
             )
         np.add.at(total, rows, values[:, 2])
         read += len(values)
-    if read != int(size[2]):
-        raise RecordError(f"a matrix of {read} values where {size[2]} are promised", "all of them", "copy it again")
+    if read != promised:
+        raise RecordError(f"a matrix of {read} values where {promised} are promised", "all of them", "copy it again")
     kept, sums = genes.once([n for n, g in zip(names, is_gene, strict=True) if g], total[is_gene], counts=True)
     return kept, sums, cells
 
