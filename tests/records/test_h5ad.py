@@ -133,6 +133,11 @@ def test_cells_of_nobody_are_set_aside_together_and_cells_without_a_column_are_t
     assert [r.patient for r in found] == ["D1", "D3"]
     assert reasons == [f"{data.obs['donor_id'].isna().sum()} rows without a patient"]
     data.obs = data.obs.drop(columns="donor_id")  # type: ignore[union-attr]
+    (tmp_path / "study/ward/outs").mkdir(parents=True)
+    data.write_h5ad(tmp_path / "study/ward/outs/filtered_feature_bc_matrix.h5ad")
+    (record,) = records.read(tmp_path / "study/ward/outs/filtered_feature_bc_matrix.h5ad", tmp_path)
+    assert isinstance(record, Record)
+    assert record.patient == "ward"
     (tmp_path / "patient7").mkdir()
     data.write_h5ad(tmp_path / "patient7/cells.h5ad")
     (record,) = records.read(tmp_path / "patient7/cells.h5ad", tmp_path)
@@ -151,6 +156,13 @@ def test_genes_stand_once_without_version_and_antibodies_are_none(tmp_path: Path
     payload = records.load(found[0], tmp_path)
     assert payload.names == ("ENSG00000141510", "TP53")
     assert payload.array.tolist() == [3, 3]
+
+
+def test_what_is_infinite_is_not_known(tmp_path: Path) -> None:
+    values = np.array([[1.5, np.inf, 1e300, -np.inf]])
+    anndata.AnnData(values, frame(["a"], patient=["P1"]), frame("ABCD")).write_h5ad(tmp_path / "a.h5ad")
+    (record,), _ = read(tmp_path / "a.h5ad")
+    assert np.array_equal(records.load(record, tmp_path).array, [1.5, np.nan, np.nan, np.nan], equal_nan=True)
 
 
 def test_a_large_sparse_matrix_is_summed_without_ever_being_dense(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from polyclinic import records
+from polyclinic.records import variants
 from polyclinic.schema import Modality, Record, Rejected
 
 HEADER = """##fileformat=VCFv4.2
@@ -132,3 +133,22 @@ def test_a_packed_file_cut_short_gives_no_half_counts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.vcf.gz", rows, ["P1"])
     path.write_bytes(path.read_bytes()[:-20])
     assert read(path) == ([], ["a broken gzip file (EOFError)"])
+
+
+def test_a_small_packed_file_of_many_counts_stops_in_bounded_memory(tmp_path: Path) -> None:
+    """Samples that carry every one of many genes' variants: two characters each."""
+    rows = "".join(
+        f"1 {i} . A G . . ANN=G|x|HIGH|GENE{i}| GT".replace(" ", "\t") + "\t1" * 300 + "\n" for i in range(1200)
+    )
+    names = "\t".join([*COLUMNS, *(f"S{i}" for i in range(300))])
+    (tmp_path / "a.vcf.gz").write_bytes(gzip.compress((HEADER + names + "\n").encode() + rows.encode(), 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            variants, "MOST_COUNTS", 100_000
+        )  # the bound itself, a hundred times smaller: the same test in a second
+        found, reasons = read(tmp_path / "a.vcf.gz")
+    assert not found
+    assert reasons == ["more samples or mutations than are held at once"]
+    names = "\t".join([*COLUMNS, *(f"S{i}" for i in range(100_001))])
+    (tmp_path / "b.vcf").write_text(HEADER + names + "\n")
+    assert read(tmp_path / "b.vcf") == ([], ["100001 samples"])

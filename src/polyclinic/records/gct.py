@@ -46,6 +46,7 @@ ABOUT_GENES = (
         "chr",
     }
 )
+MOST_SAMPLES = 100_000
 LOOKED_AT, FEWEST = 5, 20
 """A table of fewer genes is looked through as any other table."""
 
@@ -157,6 +158,8 @@ def _matrix(
     Raises:
         RecordError: a row of another width, or a word where a number should be.
     """
+    if len(columns) > MOST_SAMPLES:
+        raise RecordError(f"a table of {len(columns)} samples", f"at most {MOST_SAMPLES}", "split it by samples")
     names: list[str] = []
     values: list[np.ndarray] = []
     for number, cells in rows:

@@ -94,7 +94,8 @@ def _patient(name: str | None, about: dict[str, Any], path: Path, place: str) ->
     """
     if name is None:
         stem = re.sub(r"_?(filtered|raw)_(feature|probe)_bc_matrix", "", path.name.split(".")[0])
-        return patient_of(place, stem) or stem or place.split("/")[0].split(".")[0]
+        folders = [f for f in place.split("/")[:-1] if f != "outs"]  # as `visium` has it of the section's picture
+        return patient_of(place, stem) or stem or (folders[-1] if folders else path.name.split(".")[0])
     barcode = genes.patient_of_sample(name)
     if about["by_name"] and barcode is None and tables.plain(about["column"]) not in DONOR_COLUMNS:
         raise RecordError(
@@ -156,8 +157,11 @@ def _profiles(path: Path, changed: int, window: int, size: int) -> tuple[tuple[s
     """The names of the genes and (w g) float32 profiles of the groups in a window of `size`."""
     with apart.decoded("hdf5", "profiles", _checked(path), DONOR_COLUMNS, window * size, (window + 1) * size) as items:
         names, counts = next(items), next(items)
-        rows = [row.astype(np.float32) for row in items]
-        return genes.once(names, np.array(rows, np.float32).reshape(-1, len(names)), counts)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what float32 cannot hold is infinite, and infinite is not known
+            rows = np.array([row.astype(np.float32) for row in items], np.float32).reshape(-1, len(names))
+        return genes.once(names, np.where(np.isfinite(rows), rows, np.float32(np.nan)), counts)
 
 
 def load(record: Record) -> Payload:

@@ -33,29 +33,40 @@ def recognises(path: Path, head: bytes) -> bool:
     return (_GENE.encode() in head and _SAMPLE.encode() in head) or bool(_ENDING.search(path.name))
 
 
+def _header(lines: Lines) -> tuple[list[str], int]:
+    """The column names, and in which line they stand, below comments.
+
+    Raises:
+        RecordError: a column that is needed is not there.
+    """
+    line, above = "", 0
+    for above, line in enumerate(lines, 1):  # noqa: B007 (the last one is the header)
+        if not line.startswith("#") and line.strip():
+            break
+    names = line.rstrip("\r\n").split("\t")
+    missing = [n for n in (_GENE, _SAMPLE, _CLASS) if n not in names]
+    if missing:
+        raise RecordError(
+            f"a MAF without the column {missing[0]}", f"{_GENE}, {_SAMPLE} and {_CLASS}", "export it again"
+        )
+    return names, above
+
+
 @lru_cache(maxsize=2)
 def _mutations(path: Path, changed: int) -> Mutations:
     """What a file holds; kept, because its samples are loaded one after the other."""
     with open_text(path) as stream:
-        lines, above = Lines(stream), 0
-        for line in lines:
-            above += 1
-            if not line.startswith("#") and line.strip():
-                break
-        else:
-            line = ""
-        names = line.rstrip("\r\n").split("\t")
-        missing = [n for n in (_GENE, _SAMPLE, _CLASS) if n not in names]
-        if missing:
-            raise RecordError(
-                f"a MAF without the column {missing[0]}", f"{_GENE}, {_SAMPLE} and {_CLASS}", "export it again"
-            )
+        lines = Lines(stream)
+        names, above = _header(lines)
         gene, sample, kind = (names.index(n) for n in (_GENE, _SAMPLE, _CLASS))
         passed = names.index(_FILTER) if _FILTER in names else None
         samples: dict[str, Sample] = {}
         found, failed = Mutations([]), Counter[str]()
         for row, line in enumerate(lines, above + 1):
             lines.fed = 0
+            if row % 1000 == 1:
+                found.samples = list(samples.values())
+                found.check(row)
             cells = [cell.strip() for cell in line.rstrip("\r\n").split("\t")]
             if cells == [""]:
                 continue

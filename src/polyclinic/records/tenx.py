@@ -21,7 +21,7 @@ from .source import Lines, RecordError, content_id, open_text, place_of
 _MATRIX = re.compile(r"(.*)matrix\.mtx(\.gz)?$", re.IGNORECASE)
 _NAMES = re.compile(r"(.*)(barcodes|features|genes)\.tsv(\.gz)?$", re.IGNORECASE)
 _PLAIN = {"filtered_feature_bc_matrix", "filtered_gene_bc_matrices", "outs", "matrix", "mtx"}
-LINES_AT_ONCE = 100_000
+LINES_AT_ONCE, MOST_FEATURES = 100_000, 1_000_000
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -48,10 +48,37 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _features(path: Path) -> tuple[list[str], np.ndarray]:
     """Names of the features and which are genes: id, name, type (genes.tsv: without a type)."""
-    rows = [line.split("\t") for line in _lines(path) if line]
+    rows = [line.split("\t") for line in islice(_lines(path), MOST_FEATURES + 1) if line]
+    if len(rows) > MOST_FEATURES:
+        raise RecordError(f"over {MOST_FEATURES} features", "genes", "check where it comes from")
     names = [row[1] if len(row) > 1 else row[0] for row in rows]
     is_gene = np.array([len(row) < 3 or row[2] == "Gene Expression" for row in rows], dtype=bool)
     return names, is_gene if is_gene.any() else np.ones(len(rows), bool)
+
+
+def _promised(lines: Iterator[str], features: int, barcodes: int) -> int:
+    """How many values the matrix's head promises.
+
+    Raises:
+        RecordError: it is no such matrix, or of another size than the lists of names.
+    """
+    head = next(lines, "").lower().split()
+    if head[:3] != ["%%matrixmarket", "matrix", "coordinate"] or head[3:] not in (
+        ["integer", "general"],
+        ["real", "general"],
+    ):
+        raise RecordError(
+            "a file that is no sparse matrix of numbers",
+            "%%MatrixMarket matrix coordinate integer general",
+            "write it again",
+        )
+    size = next((line.split() for line in lines if line and not line.startswith("%")), [])
+    if size[:2] != [str(features), str(barcodes)] or len(size) != 3 or not size[2].isdecimal():
+        raise RecordError(
+            f"a matrix of {' × '.join(size[:2]) or 'no size'}", f"{features} features × {barcodes} barcodes, as the lists have",
+            "copy all three again",
+        )  # fmt: skip
+    return int(size[2])
 
 
 def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
@@ -70,22 +97,7 @@ def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
     names, is_gene = _features(features)
     cells = sum(1 for line in _lines(barcodes) if line)
     lines = _lines(path)
-    head = next(lines, "").lower().split()
-    if head[:3] != ["%%matrixmarket", "matrix", "coordinate"] or head[3:] not in (
-        ["integer", "general"],
-        ["real", "general"],
-    ):
-        raise RecordError(
-            "a file that is no sparse matrix of numbers",
-            "%%MatrixMarket matrix coordinate integer general",
-            "write it again",
-        )
-    size = next((line.split() for line in lines if line and not line.startswith("%")), [])
-    if size[:2] != [str(len(names)), str(cells)] or len(size) != 3 or not size[2].isdecimal():
-        raise RecordError(
-            f"a matrix of {' × '.join(size[:2]) or 'no size'}", f"{len(names)} features × {cells} barcodes, as the lists have",
-            "copy all three again",
-        )  # fmt: skip
+    promised = _promised(lines, len(names), cells)
     total, read = np.zeros(len(names)), 0
     while block := list(islice(lines, LINES_AT_ONCE)):
         try:
@@ -101,8 +113,8 @@ def _sum(path: Path) -> tuple[tuple[str, ...], np.ndarray, int]:
             )
         np.add.at(total, rows, values[:, 2])
         read += len(values)
-    if read != int(size[2]):
-        raise RecordError(f"a matrix of {read} values where {size[2]} are promised", "all of them", "copy it again")
+    if read != promised:
+        raise RecordError(f"a matrix of {read} values where {promised} are promised", "all of them", "copy it again")
     kept, sums = genes.once([n for n, g in zip(names, is_gene, strict=True) if g], total[is_gene], counts=True)
     return kept, sums, cells
 

@@ -15,6 +15,8 @@ from .source import RecordError, place_id
 
 MOST_REASONS = 20
 """Rows of a file that are set aside one by one; of the others it is told how many they are."""
+MOST_SAMPLES, MOST_COUNTS = 100_000, 10_000_000
+"""Of a file, which is held as a whole: samples, and genes with a count, over all samples."""
 NAMELESS = frozenset({"tumor", "tumour", "sample", "sample1", "unknown", "none", "proband", "default"})
 """What callers write where they were not told a sample's name."""
 
@@ -49,6 +51,20 @@ class Mutations:
             self.wrong[row] = reason
         else:
             self.more_wrong += 1
+
+    def check(self, row: int) -> None:
+        """Now and then, whether a file grows beyond bound.
+
+        Raises:
+            RecordError: it does.
+        """
+        if row % 1000 == 1 and (
+            len(self.samples) > MOST_SAMPLES or sum(len(s.counts) for s in self.samples) > MOST_COUNTS
+        ):
+            raise RecordError(
+                "more samples or mutations than are held at once", f"{MOST_SAMPLES} samples, {MOST_COUNTS} genes with a count",
+                "split the file by samples",
+            )  # fmt: skip
 
     def names(self) -> list[str]:
         """Every name that any sample has, sorted."""

@@ -10,6 +10,7 @@ Source: VCF 4.3; SnpEff's ANN 1.0; Ensembl VEP's CSQ, whose parts the header nam
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 from ..schema import Payload, Record, Rejected
 from .genes import without_version
 from .source import Lines, RecordError, content_id, open_text, part_number, place_of, split_uri
-from .variants import Mutations, Sample, payload, records_of
+from .variants import MOST_SAMPLES, Mutations, Sample, payload, records_of
 
 _ENDING = re.compile(r"\.vcf(\.b?gz)?$", re.IGNORECASE)
 _FIRST = ["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO"]
@@ -120,7 +121,7 @@ def _line(cells: list[str], header: _Header, samples: list[Sample]) -> None:
             if not header.genes_in:
                 sample.counts[place] += 1
             for gene in changes[allele] if changes else ():
-                sample.counts[f"{gene}_mut"] += 1
+                sample.counts[sys.intern(f"{gene}_mut")] += 1
         if header.samples:
             sample.about["hom" if len(set(alleles)) == 1 else "het"] += 1
 
@@ -131,6 +132,8 @@ def _mutations(path: Path, changed: int) -> Mutations:
     with open_text(path) as stream:
         lines = Lines(stream)
         header = _Header(lines)
+        if len(header.samples) > MOST_SAMPLES:
+            raise RecordError(f"{len(header.samples)} samples", f"at most {MOST_SAMPLES}", "split the file by samples")
         samples = [Sample(name) for name in header.samples] or [Sample(None)]
         found = Mutations(
             samples, {"build": header.build or None, "counted": "genes" if header.genes_in else "chromosomes"}
@@ -138,6 +141,7 @@ def _mutations(path: Path, changed: int) -> Mutations:
         failed, width = 0, 9 + len(header.samples) if header.samples else 8
         for row, line in enumerate(lines, header.length + 1):
             lines.fed = 0
+            found.check(row)
             cells = line.rstrip("\r\n").split("\t")
             if cells == [""]:
                 continue
