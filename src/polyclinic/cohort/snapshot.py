@@ -199,7 +199,7 @@ def _write(beside: Path, stored: Mapping[str, Sequence[Path]]) -> None:
         derive(connection, stored)
         for table, sql in DERIVED.items():
             to = _quoted(beside / f"{table}.parquet")
-            connection.execute(f"copy ({sql}) to {to} (format parquet, compression zstd)")
+            connection.execute(f"copy ({sql}) to {to} (format parquet, compression zstd, parquet_version v2)")
             if table == "records":
                 connection.execute(f"create temp view sorted as from read_parquet({to})")
     shutil.rmtree(beside / "spill", ignore_errors=True)
