@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from polyclinic.harmonise import Cache, ImageStandard, TextStandard, VolumeStandard, harmonise
 from polyclinic.harmonise.fingerprint import Fingerprint
@@ -65,6 +66,10 @@ def damaged(path: Path, how: str) -> None:
             data = bytearray(chunks[0].read_bytes())
             data[len(data) // 2] ^= 4
             chunks[0].write_bytes(data)
+        case "a changed bit in the index":
+            data = bytearray(chunks[0].read_bytes())
+            data[-15] ^= 4
+            chunks[0].write_bytes(data)
         case "no metadata":
             about.unlink()
         case "broken metadata":
@@ -82,6 +87,7 @@ def damaged(path: Path, how: str) -> None:
         "a chunk gone",
         "a chunk of zeros",
         "a changed bit",
+        "a changed bit in the index",
         "no metadata",
         "broken metadata",
         "metadata without a history",
@@ -164,6 +170,28 @@ def test_records_of_one_shape_share_a_shard_of_one_file(tmp_path: Path) -> None:
         found = again.get(str(i), STANDARD, "", never)
         assert (found.array == i).all()
         assert found.names == ("grey",)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16"])
+def test_any_zarr_reader_finds_the_rows_that_we_find(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, packed: bool
+) -> None:
+    if not packed:
+        monkeypatch.setattr("polyclinic.harmonise.cache._LARGEST", 0)  # as of a row of over 2 GiB
+    draw = np.random.default_rng(0)
+    arrays = [np.zeros((1, 5, 7), dtype), *(draw.normal(50, 20, (5, 1, 5, 7)).astype(dtype))]
+    cache = Cache(tmp_path)
+    for i, array in enumerate(arrays):
+        cache.get(str(i), STANDARD, "", lambda array=array: Payload(array))
+    cache.flush()
+    (shard,) = tmp_path.glob("*/*.zarr")
+    assert np.array_equal(np.asarray(zarr.open_array(shard, mode="r")[...]), np.stack(arrays))
+    for i, array in enumerate(arrays):
+        found = Cache(tmp_path).get(str(i), STANDARD, "", never).array
+        assert np.array_equal(found, array)
+        assert found.dtype == array.dtype
+        assert found.flags.writeable
 
 
 def test_another_process_reads_what_was_flushed_while_it_runs(tmp_path: Path) -> None:

@@ -1,15 +1,17 @@
 """The cache of harmonised voxels and signals: Zarr v3 shards, keyed by record and standard; a memory in front.
 
     cache/<standard and what else decides>/<the shard's records>.zarr    (n …) one chunk a record, one shard file
-                                                                         attributes: each row's record, geometry and digest
+                                                                         attributes: each row's record and geometry
 
 A record's id is its content's hash, so a changed file is another entry. A shard is written whole beside its place and renamed
-into it; nothing is ever added to one.
+into it; nothing is ever added to one. Any Zarr reader opens it. A single row is read here by its place in the shard's index, without
+Zarr's way through an event loop, which takes longer than reading and decoding together.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import threading
@@ -17,6 +19,7 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,10 @@ from pydantic import BaseModel
 from ..schema import Payload, Step
 
 _ON_DISK = {"image", "volume", "signal", "slide", "video", "kinematics"}
-_VERSION = "3"
-"""Goes up whenever a standard's code makes other numbers of the same record."""
+_VERSION = "4"
+"""Goes up whenever a standard's code makes other numbers of the same record, or a shard is encoded otherwise."""
+_LARGEST = 2**31 - 64
+"""Bytes that Blosc takes at once; a larger row is not compressed."""
 SHARD_BYTES, SHARD_ROWS, SHARD_SECONDS = 64 * 2**20, 256, 30.0
 """A shard is written when one of them is reached, and with what there is when the cache is flushed or let go."""
 
@@ -157,6 +162,7 @@ class _Shelf:
 
 def _write(folder: Path, rows: Sequence[tuple[str, Payload]]) -> None:
     import zarr
+    from zarr.codecs import BloscCodec, Crc32cCodec
 
     name = hashlib.blake2b("\n".join(record_id for record_id, _ in rows).encode(), digest_size=12).hexdigest()
     beside, place = folder / f".{name}.{os.getpid()}", folder / f"{name}.zarr"
@@ -167,7 +173,13 @@ def _write(folder: Path, rows: Sequence[tuple[str, Payload]]) -> None:
         _sweep(folder)
         shutil.rmtree(beside, ignore_errors=True)
         array = zarr.create_array(
-            beside, shape=(len(rows), *first.shape), dtype=first.dtype, chunks=(1, *row), shards=(len(rows), *row), attributes=about
+            beside, shape=(len(rows), *first.shape), dtype=first.dtype, chunks=(1, *row), shards=(len(rows), *row), attributes=about,
+            # Of floats the bytes of like weight lie together; seven times as fast to read as Zarr's own choice, and smaller.
+            compressors=[
+                *([BloscCodec(typesize=first.itemsize, cname="lz4", clevel=1, shuffle="shuffle")] if first.nbytes < _LARGEST else []),
+                Crc32cCodec(),
+            ],
+            config={"write_empty_chunks": True},  # a row of zeros is a row: one that the index lacks is lost
         )  # fmt: skip
         array[...] = np.stack([payload.array for _, payload in rows])
         if place.exists():  # the same records, of which one was damaged
@@ -196,32 +208,82 @@ def _about(record_id: str, payload: Payload) -> dict[str, Any]:
         "nominal": payload.nominal,
         "names": list(payload.names),
         "history": steps,
-        "digest": _digest(payload.array),
     }
 
 
-def _digest(array: np.ndarray) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=12).hexdigest()
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """A shard's file, where its rows lie in it, and what its attributes say of each.
+
+    Args:
+        rows: JSON, which is a fraction of what Python makes of it.
+        index: (n 2) uint64, offset and bytes, as the Zarr v3 specification's `sharding_indexed` codec has it.
+    """
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    packed: bool
+    rows: list[bytes]
+    index: np.ndarray
+
+    def values(self, number: int) -> np.ndarray:
+        """A row's array.
+
+        Raises:
+            ValueError, OSError: it is not there whole.
+        """
+        found = np.empty(self.shape, self.dtype)
+        if not found.size:
+            return found
+        offset, length = map(int, self.index[number])
+        with self.file.open("rb", buffering=0) as file:
+            stored = _checked(os.pread(file.fileno(), length, offset))
+        if self.packed:
+            from numcodecs import Blosc
+
+            Blosc().decode(stored, found)
+        else:
+            found.reshape(-1).view(np.uint8)[:] = np.frombuffer(stored, np.uint8)
+        return found
 
 
-@lru_cache(maxsize=64)
-def _opened(shard: Path, changed: int) -> tuple[Any, list[dict[str, Any]]]:
-    """A shard and what its attributes say of each row."""
+def _checked(stored: bytes) -> bytes:
+    """What stands before its CRC-32C (RFC 3720, appendix B.4), as Zarr's codec `crc32c` puts it.
+
+    Raises:
+        ValueError: they do not agree.
+    """
+    import google_crc32c  # Zarr's own
+
+    if google_crc32c.value(stored[:-4]) != int.from_bytes(stored[-4:], "little"):
+        raise ValueError("a damaged chunk")
+    return stored[:-4]
+
+
+@lru_cache(maxsize=512)
+def _opened(shard: Path, changed: int) -> _Shard:
     import zarr
 
-    array = zarr.open_array(shard, mode="r")
-    rows: Any = array.attrs["rows"]
-    return array, rows
+    array: Any = zarr.open_array(shard, mode="r")
+    rows = [json.dumps(row).encode() for row in array.attrs["rows"]]
+    file = shard / array.metadata.encode_chunk_key((0,) * array.ndim)
+    index = np.zeros((0, 2), np.uint64)
+    if array.size:
+        with file.open("rb") as stored:
+            stored.seek(-(16 * len(rows) + 4), os.SEEK_END)
+            index = np.frombuffer(_checked(stored.read()), "<u8").reshape(-1, 2)
+    return _Shard(file, array.shape[1:], array.dtype, len(array.compressors) > 1, rows, index)
 
 
-def _shard(shard: Path) -> tuple[Any, list[dict[str, Any]]]:
-    return _opened(shard, (shard / "zarr.json").stat().st_mtime_ns)
+def _shard(shard: Path) -> _Shard:
+    return _opened(shard, os.stat(f"{shard}/zarr.json").st_mtime_ns)
 
 
 def _records(shard: Path) -> list[str]:
     """Whose rows a shard has; one that cannot be opened is removed."""
     try:
-        return [str(row["record"]) for row in _shard(shard)[1]]
+        return [str(json.loads(row)["record"]) for row in _shard(shard).rows]
     except Exception:  # whatever a damaged file makes Zarr or a codec say
         shutil.rmtree(shard, ignore_errors=True)
         return []
@@ -229,10 +291,8 @@ def _records(shard: Path) -> list[str]:
 
 def _row(shard: Path, number: int) -> Payload | None:
     try:
-        array, rows = _shard(shard)
-        about, values = rows[number], np.asarray(array[number])
-        if _digest(values) != about["digest"]:  # Zarr reads a chunk that is gone as zeros
-            return None
+        opened = _shard(shard)
+        about, values = json.loads(opened.rows[number]), opened.values(number)
         history = tuple(
             Step(s["name"], tuple(s["shape"]), s["to_world"] and tuple(map(tuple, s["to_world"])), s["parameters"])
             for s in about["history"]
