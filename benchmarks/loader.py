@@ -1,7 +1,7 @@
 """Chest images of 224² pixels and their notes, harmonised: batches from our cache on disk, beside WebDataset's tar shards.
 
 Both keep the same samples: the image as float32 and the note's word numbers. Ours is `Loader` over `Cache`, whose Zarr shards are
-compressed and whose rows are checked against their digest; words are never written to the disk, so that ours cuts every note into
+compressed and whose rows are checked against their checksum; words are never written to the disk, so that ours cuts every note into
 word pieces at its first use, while the peer finds the numbers in its tar. The peer is `WebDataset` as its manual has it: `.npy` in tar
 shards of 256 samples, `decode`, `batched`. Each pass is a process of its own, ours and the peer's in turn, without workers, timed from
 the first asking to the last batch, imports apart; the machine's file cache is warm for both.
@@ -33,7 +33,7 @@ from polyclinic.harmonise.loader import Loader
 from polyclinic.harmonise.text import train_tokenizer
 from polyclinic.schema import Modality, Payload, Record
 
-SAMPLES, ROUNDS, SIZE, BATCH, A_TAR, BUFFER = 2048, 7, 224, 32, 256, 1000
+SAMPLES, ROUNDS, SIZE, BATCH, A_TAR, BUFFER = 2048, 5, 224, 32, 256, 1000
 STANDARDS = {Modality.IMAGE: ImageStandard(size=SIZE), Modality.TEXT: TextStandard(words=96, vocabulary=512)}
 WORDS = 400
 Sample = tuple[str, torch.Tensor, torch.Tensor]
