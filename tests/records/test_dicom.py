@@ -77,6 +77,7 @@ def test_every_file_of_pydicom_is_taken_or_refused_with_a_reason() -> None:
             if isinstance(item, Record):
                 assert records.load(item, folder).array.ndim == AXES[item.modality]
             else:
+                assert isinstance(item, Rejected)
                 assert item.found
                 assert item.remedy
 

@@ -29,7 +29,7 @@ from polyclinic import records
 from polyclinic.cohort import ingest
 from polyclinic.records import slide
 from polyclinic.records.source import RecordError
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Events, Modality, Payload, Record, Rejected
 
 PLAIN = "1.2.840.10008.1.2.1"
 SERIES = "1.2.826.0.1.3680043.8.498.77"
@@ -143,7 +143,8 @@ def sparse(places: Sequence[tuple[int, int]], **more: Sequence[object]) -> dict[
 
 def read(folder: Path) -> list[Record | Rejected]:
     files = sorted(p for p in folder.iterdir() if p.is_file())
-    return [one for group in records.together(files) for one in records.read_together(group, folder)]
+    every = (one for group in records.together(files) for one in records.read_together(group, folder))
+    return [one for one in every if not isinstance(one, Events)]
 
 
 def only(folder: Path) -> Record:

@@ -164,6 +164,7 @@ def test_any_changed_byte_is_taken_or_refused(tmp_path: Path, changes: list[tupl
         if isinstance(item, Record):
             assert records.load(item, tmp_path).array.shape[0] == item.attributes["channels"]
         else:
+            assert isinstance(item, Rejected)
             assert item.found
     os.unlink(tmp_path / "e.edf")
 

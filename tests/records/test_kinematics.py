@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from polyclinic import records
 from polyclinic.cohort import ingest
 from polyclinic.records import kinematics, tables, text
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Events, Modality, Payload, Record, Rejected
 
 COLUMNS = ("joint_1", "joint_2", "pos_x", "pos_y", "pos_z", "gripper")
 
@@ -36,7 +36,7 @@ def csv(
 
 
 def read(path: Path) -> list[Record | Rejected]:
-    return list(records.read(path))
+    return [item for item in records.read(path) if not isinstance(item, Events)]
 
 
 def taken(path: Path) -> Record:

@@ -98,6 +98,7 @@ def test_every_file_of_nibabel_is_taken_or_refused_with_a_reason() -> None:
             if isinstance(item, Record):
                 assert records.load(item, NIBABEL).array.ndim == 4
             else:
+                assert isinstance(item, Rejected)
                 assert item.remedy
 
 

@@ -21,7 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 
 from polyclinic import records
 from polyclinic.records import rosbag
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Events, Modality, Record, Rejected
 
 START = 1_600_000_000_000_000_000
 COUNT = 40
@@ -100,7 +100,7 @@ def write(folder: Path, form: str, topics: tuple[str, ...] = (), jitter: float =
 
 
 def read(path: Path) -> list[Record | Rejected]:
-    return list(records.read(path))
+    return [item for item in records.read(path) if not isinstance(item, Events)]
 
 
 @pytest.mark.parametrize("form", FORMATS)

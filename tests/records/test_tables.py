@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from polyclinic import records
 from polyclinic.records import tables
 from polyclinic.records.source import LONGEST_ROW
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Events, Modality, Record, Rejected
 
 
 def read(path: Path, text: str | bytes) -> list[Record | Rejected]:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(records.read(path))
+    return [item for item in records.read(path) if not isinstance(item, Events)]
 
 
 def rows(items: list[Record | Rejected]) -> list[Record]:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from polyclinic import records
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Events, Modality, Record, Rejected
 
 
 def read(path: Path, data: str | bytes) -> Record | Rejected:
     path.write_bytes(data if isinstance(data, bytes) else data.encode())
     (item,) = records.read(path)
+    assert not isinstance(item, Events)
     return item
 
 
