@@ -18,28 +18,13 @@ from pydicom.uid import OphthalmicPhotography8BitImageStorage
 
 from polyclinic import records
 from polyclinic.schema import MissingExtraError, Modality, Payload, Record, Rejected
+from reading import load, only, refused
 
 AXES = {Modality.IMAGE: 3, Modality.VOLUME: 4, Modality.VIDEO: 4, Modality.SIGNAL: 2, Modality.TABLE: 2}
 
 
 def of_pydicom(name: str) -> Path:
     return Path(str(get_testdata_file(name, download=False)))
-
-
-def only(path: Path) -> Record:
-    (item,) = records.read(path)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def load(path: Path) -> Payload:
-    return records.load(only(path), path.parent)
 
 
 def assert_where_sitk_puts_it(payload: Payload, image: SimpleITK.Image) -> None:

@@ -19,7 +19,8 @@ from pydicom.uid import UID, generate_uid
 
 from polyclinic import records
 from polyclinic.records import video
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality, Payload
+from reading import only, refused
 
 ENDOSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.1.1"
 SYNTAX = "1.2.840.10008.1.2.4."
@@ -60,18 +61,6 @@ def write(path: Path, data: bytes, syntax: str, fragments: int = 1, **attributes
     return path
 
 
-def taken(path: Path) -> Record:
-    (record,) = records.read(path)
-    assert isinstance(record, Record), record
-    return record
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
 def seconds(payload: Payload) -> np.ndarray:
     assert payload.places is not None
     return payload.places[:, 3]
@@ -100,7 +89,7 @@ def test_a_coded_clip_is_a_video(tmp_path: Path, syntax: str, container: str, co
     options = {"qmax": "2"} if codec == "mpeg2video" else {}
     data = stream(container, codec, **options)
     path = write(tmp_path / "a.dcm", data, syntax, fragments)
-    record, payload = taken(path), records.load(taken(path), tmp_path)
+    record, payload = only(path), records.load(only(path), tmp_path)
     assert record.modality is Modality.VIDEO
     assert record.patient == "P1"
     assert record.kind == "ES"
@@ -116,15 +105,15 @@ def test_the_headers_times_stand_before_the_streams(tmp_path: Path) -> None:
     data = stream("mp4", "libx264")
     steps = [0.0, *np.random.default_rng(0).integers(10, 90, COUNT - 1).tolist()]
     uneven = write(tmp_path / "a.dcm", data, "102", FrameTimeVector=steps)
-    assert seconds(records.load(taken(uneven), tmp_path)) == pytest.approx(np.cumsum(steps) / 1000)
-    assert taken(uneven).attributes["variable_rate"] is True
+    assert seconds(records.load(only(uneven), tmp_path)) == pytest.approx(np.cumsum(steps) / 1000)
+    assert only(uneven).attributes["variable_rate"] is True
     none = write(tmp_path / "b.dcm", data, "102", FrameTime=None)
-    assert seconds(records.load(taken(none), tmp_path)) == pytest.approx(np.arange(COUNT) / 25)
+    assert seconds(records.load(only(none), tmp_path)) == pytest.approx(np.arange(COUNT) / 25)
 
 
 def test_a_clip_without_colours_has_one_channel_and_a_scale_where_it_has_one(tmp_path: Path) -> None:
     grey = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "PixelSpacing": [0.5, 0.25]}
-    payload = records.load(taken(write(tmp_path / "a.dcm", stream("mp4", "libx264"), "102", **grey)), tmp_path)
+    payload = records.load(only(write(tmp_path / "a.dcm", stream("mp4", "libx264"), "102", **grey)), tmp_path)
     assert payload.array.shape == (20, 1, 48, 64)
     assert numbers(payload) == list(range(20))
     assert payload.to_world is not None
@@ -134,16 +123,16 @@ def test_a_clip_without_colours_has_one_channel_and_a_scale_where_it_has_one(tmp
 def test_a_long_clip_is_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "a.dcm", stream("mp4", "libx264"), "102")
     monkeypatch.setattr(video, "MOST_BYTES", 4 * 3 * 48 * 64)
-    payload = records.load(taken(path), tmp_path)
+    payload = records.load(only(path), tmp_path)
     assert numbers(payload) == [2, 7, 12, 17]
     assert seconds(payload) == pytest.approx(np.array([2, 7, 12, 17]) / 25)
 
 
 def test_frames_that_the_header_counts_and_the_stream_lacks_are_lost(tmp_path: Path) -> None:
     path = write(tmp_path / "a.dcm", stream("mp4", "libx264"), "102", NumberOfFrames=25)
-    assert taken(path).attributes["frames_lost"] == 5
-    assert taken(path).attributes["frames"] == 20
-    assert len(records.load(taken(path), tmp_path).array) == 20
+    assert only(path).attributes["frames_lost"] == 5
+    assert only(path).attributes["frames"] == 20
+    assert len(records.load(only(path), tmp_path).array) == 20
     path = write(tmp_path / "b.dcm", stream("mp4", "libx264"), "102", NumberOfFrames=60)
     assert refused(path) == "a video of which 33% of the frames are there and decode"
 
@@ -166,7 +155,7 @@ def test_a_clip_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_frames_of_an_ultrasound_in_jpeg_have_the_colours_that_another_decoder_gives() -> None:
     path = Path(str(get_testdata_file("examples_ybr_color.dcm", download=False)))
     dataset = pydicom.dcmread(path)
-    payload = records.load(taken(path), path.parent)
+    payload = records.load(only(path), path.parent)
     for number, coded in enumerate(generate_frames(dataset.PixelData, number_of_frames=30)):
         expected = np.asarray(Image.open(io.BytesIO(coded)).convert("RGB"), float).transpose(2, 0, 1)
         assert np.abs(payload.array[number] - expected).max() <= 3
@@ -178,7 +167,7 @@ def test_frames_in_a_palette_have_its_colours(tmp_path: Path) -> None:
     single.NumberOfFrames, single.FrameTime = 3, "50"
     single.PixelData = np.stack([frame, frame[::-1], frame]).tobytes()
     single.save_as(tmp_path / "a.dcm")
-    record = taken(tmp_path / "a.dcm")
+    record = only(tmp_path / "a.dcm")
     assert record.attributes["colour"] is True
     payload = records.load(record, tmp_path)
     assert payload.array.shape == (3, 3, *frame.shape)

@@ -21,7 +21,8 @@ from polyclinic.cohort import ingest
 from polyclinic.harmonise import Fingerprint, VolumeStandard, harmonise
 from polyclinic.harmonise.volume import harmonise_mask
 from polyclinic.records.dicom_contours import filled
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality, Record
+from reading import reasons, taken
 
 SHAPE = (60, 80)  # at 0.8 × 0.6 mm: 48 × 48 mm
 
@@ -85,14 +86,6 @@ def reference(images: Sequence[Dataset]) -> Dataset:
     study.RTReferencedSeriesSequence = Items([series])
     frame.RTReferencedStudySequence = Items([study])
     return frame
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
 
 
 def masks(path: Path) -> list[np.ndarray]:

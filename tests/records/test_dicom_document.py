@@ -19,7 +19,8 @@ from pypdf import PdfReader, PdfWriter
 from polyclinic import records
 from polyclinic.records import dicom_document
 from polyclinic.records.dicom_document import pdf_words
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality
+from reading import only, refused
 
 PAGES = ("FINDINGS: no pleural effusion is seen.", "IMPRESSION: a nodule of 8 mm in the left upper lobe.")
 
@@ -70,24 +71,12 @@ def write(path: Path, data: bytes, **attributes: object) -> Path:
     return path
 
 
-def taken(path: Path) -> Record:
-    (record,) = records.read(path)
-    assert isinstance(record, Record), record
-    return record
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_pdf_gives_its_words(tmp_path: Path, packed: bool) -> None:
     name = Dataset()
     name.CodeMeaning, name.CodeValue, name.CodingSchemeDesignator = "Radiology Report", "18748-4", "LN"
     path = write(tmp_path / "a.dcm", pdf(*PAGES, packed=packed), ConceptNameCodeSequence=Items([name]))
-    record = taken(path)
+    record = only(path)
     assert (record.modality, record.kind, record.patient) == (Modality.TEXT, "radiology report", "P1")
     assert str(record.time) == "2020-01-02 09:30:00"
     assert record.attributes["words"] == 17
@@ -96,7 +85,7 @@ def test_a_pdf_gives_its_words(tmp_path: Path, packed: bool) -> None:
 
 
 def test_without_a_coded_name_it_is_a_report(tmp_path: Path) -> None:
-    assert taken(write(tmp_path / "a.dcm", pdf(*PAGES))).kind == "report"
+    assert only(write(tmp_path / "a.dcm", pdf(*PAGES))).kind == "report"
 
 
 def test_a_scan_has_no_words(tmp_path: Path) -> None:
@@ -112,7 +101,7 @@ def test_a_locked_pdf_says_so(tmp_path: Path) -> None:
         out = io.BytesIO()
         writer.write(out)
         path = write(tmp_path / "a.dcm", out.getvalue())
-        assert (refused(path) if reason else taken(path).kind) == (reason or "report")
+        assert (refused(path) if reason else only(path).kind) == (reason or "report")
 
 
 @pytest.mark.parametrize(
@@ -164,4 +153,4 @@ def test_the_object_is_read_as_pydicom_writes_it(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(write(tmp_path / "a.dcm", pdf(*PAGES)))
     del dataset.EncapsulatedDocumentLength  # of type 3: it may be absent
     dataset.save_as(tmp_path / "b.dcm")
-    assert taken(tmp_path / "b.dcm").attributes["words"] == 17
+    assert only(tmp_path / "b.dcm").attributes["words"] == 17

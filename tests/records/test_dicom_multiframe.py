@@ -16,7 +16,8 @@ from scipy.spatial.transform import Rotation
 
 from polyclinic import records
 from polyclinic.cohort.ingest import ingest
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality, Payload, Record
+from reading import load_taken, reasons, taken
 
 Frame = dict[str, Any]
 SHAPE = (5, 6)
@@ -78,19 +79,6 @@ def write_enhanced(write_slice: Callable[..., FileDataset]) -> Callable[..., Non
     return write
 
 
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
-
-
-def load(path: Path) -> Payload:
-    (record,) = taken(path)
-    return records.load(record, path.parent)
-
-
 def world(payload: Payload) -> np.ndarray:
     assert payload.to_world is not None
     return payload.to_world
@@ -111,7 +99,7 @@ def test_what_highdicom_makes_of_a_series_is_the_series(
     whole.save_as(tmp_path / "whole.dcm")
     (alone,) = [item for _, item in records.read_patient(sorted((tmp_path / "series").iterdir()))]
     assert isinstance(alone, Record)
-    expected, payload = records.load(alone, tmp_path / "series"), load(tmp_path / "whole.dcm")
+    expected, payload = records.load(alone, tmp_path / "series"), load_taken(tmp_path / "whole.dcm")
     assert np.array_equal(payload.array, expected.array)
     assert np.allclose(world(payload), world(expected), atol=1e-4)
 
@@ -126,7 +114,7 @@ def test_frames_in_any_order_lie_where_sitk_puts_those_in_order(tmp_path: Path, 
     write_enhanced(tmp_path / "b.dcm", [frames[i] for i in order], pixels[order])
     image = SimpleITK.ReadImage(str(tmp_path / "a.dcm"))
     for name in ("a.dcm", "b.dcm"):
-        payload = load(tmp_path / name)
+        payload = load_taken(tmp_path / name)
         assert np.array_equal(payload.array[0], SimpleITK.GetArrayFromImage(image).astype(np.float32))
         for index in ([0, 0, 0], [5, 0, 0], [0, 4, 0], [2, 3, 5]):
             expected = image.TransformContinuousIndexToPhysicalPoint([float(v) for v in index])
@@ -140,7 +128,7 @@ def test_frames_in_any_order_lie_where_sitk_puts_those_in_order(tmp_path: Path, 
 def test_each_frame_has_its_own_rescale(tmp_path: Path, write_enhanced: Any) -> None:
     said = [{"RescaleSlope": 1 + i, "RescaleIntercept": -10 * i} for i in range(3)]
     write_enhanced(tmp_path / "a.dcm", [frame_at(i, PixelValueTransformationSequence=said[i]) for i in range(3)])
-    assert load(tmp_path / "a.dcm").array[0, :, 0, 0].tolist() == [0, 1 * 2 - 10, 2 * 3 - 20]
+    assert load_taken(tmp_path / "a.dcm").array[0, :, 0, 0].tolist() == [0, 1 * 2 - 10, 2 * 3 - 20]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +197,7 @@ def test_a_tilted_gantry_shears_the_grid(tmp_path: Path, write_enhanced: Any) ->
     write_enhanced(tmp_path / "a.dcm", frames)
     (record,) = taken(tmp_path / "a.dcm")
     assert record.attributes["tilt_deg"] == pytest.approx(np.rad2deg(np.arctan(0.3)))
-    assert np.allclose(world(load(tmp_path / "a.dcm"))[:3, 2], [0, 0.3, 1])
+    assert np.allclose(world(load_taken(tmp_path / "a.dcm"))[:3, 2], [0, 0.3, 1])
 
 
 def test_frames_unlike_most_are_set_aside_by_number(tmp_path: Path, write_enhanced: Any) -> None:
@@ -217,7 +205,7 @@ def test_frames_unlike_most_are_set_aside_by_number(tmp_path: Path, write_enhanc
     frames.insert(2, frame_at(9, cosines=np.eye(3)[[1, 2]]))
     frames.append(frame_at(3))
     write_enhanced(tmp_path / "a.dcm", frames)
-    assert load(tmp_path / "a.dcm").array[0, :, 0, 0].tolist() == [0, 1, 3, 4]
+    assert load_taken(tmp_path / "a.dcm").array[0, :, 0, 0].tolist() == [0, 1, 3, 4]
     assert reasons(tmp_path / "a.dcm") == [
         "frame 3: a slice of another size, spacing or orientation than most of its series",
         "frame 6: a slice at the place of another",
@@ -317,7 +305,7 @@ def test_an_inverted_clip_is_turned_about_one_value(tmp_path: Path, write_slice:
     clip(
         tmp_path / "a.dcm", write_slice, FrameTime=40, PhotometricInterpretation="MONOCHROME1", BitsStored=8, HighBit=7
     )
-    assert load(tmp_path / "a.dcm").array[:, 0, 0, 0].tolist() == [255, 254, 253, 252]
+    assert load_taken(tmp_path / "a.dcm").array[:, 0, 0, 0].tolist() == [255, 254, 253, 252]
 
 
 @pytest.mark.parametrize(
@@ -346,7 +334,7 @@ def test_a_tomography_of_an_eye_is_a_volume_at_its_scale(tmp_path: Path, write_e
     (record,) = taken(tmp_path / "a.dcm")
     assert (record.modality, record.kind, record.attributes["laterality"]) == (Modality.VOLUME, "OPT", "R")
     assert record.attributes["spacing_z_mm"] == pytest.approx(0.12)
-    payload = load(tmp_path / "a.dcm")
+    payload = load_taken(tmp_path / "a.dcm")
     assert payload.array[0, :, 0, 0].tolist() == [0, 1, 2, 3, 4]
     assert np.allclose(np.linalg.norm(world(payload)[:3, :3], axis=0), [0.0117, 0.0039, 0.12])
     assert np.allclose(world(payload)[:3, 1], [0, 0, -0.0039])

@@ -12,15 +12,8 @@ from pydicom.dataset import Dataset
 
 from polyclinic import records
 from polyclinic.cohort.ingest import ingest
-from polyclinic.schema import Modality, Record, Rejected
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
+from polyclinic.schema import Modality
+from reading import reasons, taken
 
 
 @pytest.fixture

@@ -14,17 +14,10 @@ from pydicom.uid import ImplicitVRLittleEndian
 
 from polyclinic import records
 from polyclinic.harmonise import Fingerprint, VolumeStandard, harmonise
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality
+from reading import load_taken, reasons, taken
 
 FILE = lambda name: Path(str(get_testdata_file(name, download=False)))
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
 
 
 def changed(path: Path, name: str, change: Callable[[Any], object]) -> Path:
@@ -32,11 +25,6 @@ def changed(path: Path, name: str, change: Callable[[Any], object]) -> Path:
     change(dataset)
     dataset.save_as(path)
     return path
-
-
-def loaded(path: Path) -> Payload:
-    (record,) = taken(path)
-    return records.load(record, path.parent)
 
 
 @pytest.mark.parametrize("name", ["rtdose.dcm", "rtdose_expb.dcm", "rtdose_rle.dcm"])
@@ -77,7 +65,7 @@ def turned(dataset: Any, cosines: list[float], offsets: list[float]) -> None:
     ],
 )
 def test_both_kinds_of_offsets(tmp_path: Path, cosines: list[float], offsets: list[float], last: list[float]) -> None:
-    payload = loaded(changed(tmp_path / "a.dcm", "rtdose.dcm", lambda d: turned(d, cosines, offsets)))
+    payload = load_taken(changed(tmp_path / "a.dcm", "rtdose.dcm", lambda d: turned(d, cosines, offsets)))
     (record,) = taken(tmp_path / "a.dcm")
     assert record.attributes["unit"] == "Gy"
     assert payload.to_world is not None

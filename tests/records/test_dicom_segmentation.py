@@ -18,17 +18,10 @@ from polyclinic import records
 from polyclinic.cohort.ingest import ingest
 from polyclinic.harmonise.fingerprint import Fingerprint
 from polyclinic.harmonise.volume import VolumeStandard, harmonise, harmonise_mask
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality, Payload
+from reading import reasons, taken
 
 SHAPE = (12, 16)
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
 
 
 def segmentation(

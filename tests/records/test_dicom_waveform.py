@@ -14,18 +14,11 @@ from pydicom.uid import ExplicitVRBigEndian
 from polyclinic import records
 from polyclinic.harmonise.fingerprint import Fingerprint
 from polyclinic.harmonise.signal import SignalStandard, harmonise
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality
+from reading import load_taken, reasons, taken
 
 ECG = Path(str(get_testdata_file("waveform_ecg.dcm", download=False)))
 TWELVE = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def reasons(path: Path) -> list[str]:
-    return [item.found for item in records.read(path) if isinstance(item, Rejected)]
 
 
 def channel(meaning: str, code: str = "", unit: str | None = "uV", **elements: object) -> Dataset:
@@ -54,11 +47,6 @@ def write(path: Path, samples: np.ndarray, channels: list[Dataset], modality: st
         setattr(group, keyword, value)
     dataset.Modality, dataset.WaveformSequence = modality, [group]
     dataset.save_as(path)
-
-
-def load(path: Path) -> Payload:
-    (record,) = taken(path)
-    return records.load(record, path.parent)
 
 
 def test_the_groups_of_an_ecg_are_those_of_pydicom_in_millivolts() -> None:
@@ -103,7 +91,7 @@ def test_sensitivity_baseline_correction_and_unit(tmp_path: Path) -> None:
         channel("Marker", unit=None),
     ]
     write(tmp_path / "a.dcm", samples, channels)
-    payload = load(tmp_path / "a.dcm")
+    payload = load_taken(tmp_path / "a.dcm")
     assert payload.names == ("II", "V3", "Arterial pressure", "Marker")
     # PS3.3 C.10.9.1.4: sensitivity × correction × sample + baseline, in the channel's unit.
     expected = [[0.1, 0.15], [0, -25000], [-5, 245], [7, 8]]
@@ -125,7 +113,7 @@ def test_padding_is_nothing_measured(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(tmp_path / "a.dcm")
     dataset.WaveformSequence[0].add_new("WaveformPaddingValue", "OW", padding)
     dataset.save_as(tmp_path / "a.dcm")
-    assert np.isnan(load(tmp_path / "a.dcm").array[0]).tolist() == [False, True, False]
+    assert np.isnan(load_taken(tmp_path / "a.dcm").array[0]).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +123,7 @@ def test_every_type_of_sample(tmp_path: Path, kind: str, bits: int, dtype: Any) 
     samples = np.array([[1, 2], [100, 4], [5, 127], [7, 8]], dtype)
     channels = [channel("Lead I", "2:1"), channel("Lead II", "2:2")]
     write(tmp_path / "a.dcm", samples, channels, WaveformSampleInterpretation=kind, WaveformBitsAllocated=bits)
-    assert np.allclose(load(tmp_path / "a.dcm").array, samples.T * 2.5e-3)
+    assert np.allclose(load_taken(tmp_path / "a.dcm").array, samples.T * 2.5e-3)
 
 
 def test_big_endian_samples(tmp_path: Path) -> None:
@@ -144,7 +132,7 @@ def test_big_endian_samples(tmp_path: Path) -> None:
     dataset = pydicom.dcmread(tmp_path / "a.dcm")
     dataset.file_meta.TransferSyntaxUID = ExplicitVRBigEndian
     pydicom.dcmwrite(tmp_path / "b.dcm", dataset, implicit_vr=False, little_endian=False)
-    assert np.allclose(load(tmp_path / "b.dcm").array[0], samples[:, 0] * 2.5e-3)
+    assert np.allclose(load_taken(tmp_path / "b.dcm").array[0], samples[:, 0] * 2.5e-3)
 
 
 @pytest.mark.parametrize(

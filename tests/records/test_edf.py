@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from polyclinic import records
 from polyclinic.cohort.ingest import ingest
 from polyclinic.schema import Modality, Record, Rejected
+from reading import refused, taken
 
 RANDOM = np.random.default_rng(5)
 EEG = RANDOM.uniform(-90, 90, (2, 1000))
@@ -43,16 +44,6 @@ def write(path: Path, labels: tuple[str, ...] = ("EEG Fpz-Cz", "SpO2", "EEG Pz-O
         if path.name in ("b.edf", "d.bdf"):
             writer.writeAnnotation(1.5, 2.0, "Sleep stage W")
             writer.writeAnnotation(4, -1, "Schlafspindel, größer")
-
-
-def taken(path: Path) -> list[Record]:
-    return [item for item in records.read(path) if isinstance(item, Record)]
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
 
 
 @pytest.mark.parametrize("name", list(FILETYPES))

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from polyclinic import records
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality, Record
+from reading import parted
 
 Cell = str | int | float | bool | dt.date | dt.datetime | None
 Rows = Sequence[Sequence[Cell]]
@@ -216,11 +217,6 @@ def write_xlsb(path: Path, sheets: Mapping[str, Rows]) -> Path:
     return path
 
 
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
-
-
 VISITS: Rows = [
     ["Patient ID", "visit date", "age", "finding", "smoker", "share", "stored as text"],
     [7, dt.date(2020, 1, 31), 64.5, "COVID-19", True, "12.5%", "3.25"],
@@ -231,7 +227,7 @@ VISITS: Rows = [
 @pytest.mark.parametrize("form", ["xlsx", "ods"])
 def test_a_row_is_a_record_with_dates_numbers_and_percents(tmp_path: Path, form: str) -> None:
     write = write_xlsx if form == "xlsx" else write_ods
-    found, reasons = read(write(tmp_path / f"visits.{form}", {"Ward 3": VISITS}))
+    found, reasons = parted(write(tmp_path / f"visits.{form}", {"Ward 3": VISITS}))
     assert reasons == []
     one, two = found
     assert (one.patient, two.patient) == ("7", "P8")
@@ -251,7 +247,7 @@ def test_a_row_is_a_record_with_dates_numbers_and_percents(tmp_path: Path, form:
 def test_a_binary_workbook_is_read_too(tmp_path: Path, form: str) -> None:
     write = write_xls if form == "xls" else write_xlsb
     rows: Rows = [["patient", "age", "note"], [12, 64.5, "Größe"], ["P2", None, "b"]]
-    found, reasons = read(write(tmp_path / f"a.{form}", {"Old": rows, "More": [["patient", "x"], ["P3", 1]]}))
+    found, reasons = parted(write(tmp_path / f"a.{form}", {"Old": rows, "More": [["patient", "x"], ["P3", 1]]}))
     assert reasons == []
     assert [(r.patient, dict(r.attributes)) for r in found] == [
         ("12", {"age": 64.5, "note": "Größe"}), ("P2", {"age": None, "note": "b"}), ("P3", {"x": 1}),
@@ -265,7 +261,7 @@ def test_every_sheet_counts_and_a_hidden_one_says_so(tmp_path: Path) -> None:
         "Empty": [],
         "Old labs": [["patient", "crp"], ["P1", 9], [None, 3]],
     }
-    found, reasons = read(write_xlsx(tmp_path / "a.xlsx", sheets, hidden=["Old labs"]))
+    found, reasons = parted(write_xlsx(tmp_path / "a.xlsx", sheets, hidden=["Old labs"]))
     assert [(r.uri, dict(r.attributes)) for r in found] == [
         ("a.xlsx#sheet=Labs%20%26%20co&row=2", {"crp": 4}),
         ("a.xlsx#sheet=Old%20labs&row=2", {"crp": 9, "hidden_sheet": True}),
@@ -280,7 +276,7 @@ def test_the_header_is_found_below_titles_and_merged_cells_hold_for_their_rows(t
         [None, "Patient", "drug", "dose", None], [None, "P1", "aspirin", 100], [None, None, "heparin", 5, None, "a stray note"],
         [], [None, "P2", "aspirin", "#N/A"], [None, None, "Total", 2],
     ]  # fmt: skip
-    found, reasons = read(write_xlsx(tmp_path / "a.xlsx", {"S": rows}, merged=["A1:F1", "B5:B6"]))
+    found, reasons = parted(write_xlsx(tmp_path / "a.xlsx", {"S": rows}, merged=["A1:F1", "B5:B6"]))
     assert [(r.patient, dict(r.attributes)) for r in found] == [
         ("P1", {"drug": "aspirin", "dose": 100}), ("P1", {"drug": "heparin", "dose": 5}), ("P2", {"drug": "aspirin", "dose": None}),
     ]  # fmt: skip
@@ -291,7 +287,7 @@ def test_the_header_is_found_below_titles_and_merged_cells_hold_for_their_rows(t
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=4))
 def test_numbers_come_back_to_the_bit(tmp_path: Path, numbers: list[float]) -> None:
-    found, _ = read(write_xlsx(tmp_path / "a.xlsx", {"S": [["patient", "x"], *(["P", n] for n in numbers)]}))
+    found, _ = parted(write_xlsx(tmp_path / "a.xlsx", {"S": [["patient", "x"], *(["P", n] for n in numbers)]}))
     assert [r.attributes["x"] for r in found] == numbers
 
 
@@ -363,7 +359,7 @@ def test_what_cannot_be_taken_says_why_and_takes_no_memory(
 ) -> None:
     path = make(tmp_path / name)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found, reasons = read(path)
+    found, reasons = parted(path)
     assert not found
     assert reasons[-1].startswith(reason)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024
@@ -375,7 +371,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, name: str, share: float) ->
     rows: Rows = [["patient", "x"], *([f"P{i}", i * 7919] for i in range(400))]
     path = {"xlsx": write_xlsx, "ods": write_ods, "xls": write_xls}[name[2:]](tmp_path / name, {"S": rows})
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    found, reasons = read(path)
+    found, reasons = parted(path)
     assert len(found) < 400
     assert reasons
 

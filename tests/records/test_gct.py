@@ -9,16 +9,12 @@ import pytest
 
 from polyclinic import records
 from polyclinic.records import genes
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality
+from reading import parted
 
 GENES = [f"GENE{i}" for i in range(30)]
 SAMPLES = ["TCGA-02-0001-01", "TCGA-02-0003-01", "other3"]
 VALUES = np.random.default_rng(0).normal(size=(30, 3)).round(4)
-
-
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
 
 
 def gct(path: Path, version: str = "1.2", rows: int = 30, values: np.ndarray = VALUES) -> Path:
@@ -44,7 +40,7 @@ def table(path: Path, first: str, separator: str = "\t") -> Path:
 def test_a_column_is_a_sample_with_its_genes(tmp_path: Path, form: str) -> None:
     path = tmp_path / f"a.{form}"
     gct(path) if "gct" in form else table(path, "sample" if "tsv" in form else "", "\t" if "tsv" in form else ",")
-    found, reasons = read(path)
+    found, reasons = parted(path)
     assert reasons == []
     assert [r.patient for r in found] == ["TCGA-02-0001", "TCGA-02-0003", "other3"]
     assert {r.modality for r in found} == {Modality.OMICS}
@@ -55,7 +51,7 @@ def test_a_column_is_a_sample_with_its_genes(tmp_path: Path, form: str) -> None:
 
 
 def test_gct_of_version_3_says_more_of_its_samples(tmp_path: Path) -> None:
-    found, _ = read(gct(tmp_path / "a.gct", "1.3"))
+    found, _ = parted(gct(tmp_path / "a.gct", "1.3"))
     assert [(r.patient, r.attributes["age"], r.attributes["sample"]) for r in found] == [
         ("P1", 61, SAMPLES[0]), ("P2", None, SAMPLES[1]), ("P3", 70, SAMPLES[2]),
     ]  # fmt: skip
@@ -65,11 +61,11 @@ def test_gct_of_version_3_says_more_of_its_samples(tmp_path: Path) -> None:
 def test_a_table_of_patients_or_of_words_is_none(tmp_path: Path) -> None:
     body = "".join(f"W{i},1,2\n" for i in range(30))
     (tmp_path / "a.csv").write_text("name,patient_id,age\n" + body)
-    assert {r.kind for r in read(tmp_path / "a.csv")[0]} == {"table a"}
+    assert {r.kind for r in parted(tmp_path / "a.csv")[0]} == {"table a"}
     (tmp_path / "c.csv").write_text("name,age,weight\n" + body)
-    assert read(tmp_path / "c.csv")[1] == ["a table with the columns name, age, weight"]
+    assert parted(tmp_path / "c.csv")[1] == ["a table with the columns name, age, weight"]
     (tmp_path / "b.csv").write_text("gene,S1,S2\n" + "".join(f"G{i},high,low\n" for i in range(30)))
-    assert read(tmp_path / "b.csv")[1] == ["a table with the columns gene, S1, S2"]
+    assert parted(tmp_path / "b.csv")[1] == ["a table with the columns gene, S1, S2"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +82,7 @@ def test_a_table_of_patients_or_of_words_is_none(tmp_path: Path) -> None:
 def test_what_is_no_gct_is_refused(tmp_path: Path, change, reason: str) -> None:
     text = gct(tmp_path / "a.gct").read_text()
     (tmp_path / "a.gct").write_text(change(text))
-    found, reasons = read(tmp_path / "a.gct")
+    found, reasons = parted(tmp_path / "a.gct")
     assert not found
     assert reasons[0].startswith(reason)
 

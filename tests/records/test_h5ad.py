@@ -17,7 +17,8 @@ import scipy.sparse as sp
 
 from polyclinic import records
 from polyclinic.records import hdf5
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality, Record
+from reading import parted
 
 FORMS = {"csr": sp.csr_matrix, "csc": sp.csc_matrix, "dense": np.asarray}
 GENES = [f"GENE{i}" for i in range(30)]
@@ -25,11 +26,6 @@ GENES = [f"GENE{i}" for i in range(30)]
 
 def frame(names: Sequence[str], **columns: Any) -> pd.DataFrame:
     return pd.DataFrame(columns, index=pd.Index(list(names)))
-
-
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
 
 
 def cells(n: int = 90, form: str = "csr", seed: int = 0) -> anndata.AnnData:
@@ -53,7 +49,7 @@ def by_donor(data: anndata.AnnData) -> Any:
 def test_a_patients_cells_are_one_record_of_summed_counts(tmp_path: Path, form: str) -> None:
     data = cells(form=form)
     data.write_h5ad(tmp_path / "blood.h5ad")
-    found, reasons = read(tmp_path / "blood.h5ad")
+    found, reasons = parted(tmp_path / "blood.h5ad")
     assert reasons == []
     assert [r.patient for r in found] == ["D1", "D2", "D3"]
     assert {(r.kind, r.modality) for r in found} == {("single-cell RNA-seq", Modality.OMICS)}
@@ -84,14 +80,14 @@ def test_the_counts_are_taken_wherever_the_file_keeps_them(tmp_path: Path) -> No
     few.write_h5ad(tmp_path / "none.h5ad")
     expected = {"layer": ("layers/counts", GENES), "raw": ("raw/X", GENES), "none": ("X", GENES[:10])}
     for name, (place, genes) in expected.items():
-        found, _ = read(tmp_path / f"{name}.h5ad")
+        found, _ = parted(tmp_path / f"{name}.h5ad")
         assert {r.attributes["matrix"] for r in found} == {place}
         assert {r.attributes["counts"] for r in found} == {name != "none"}
         payload = records.load(found[1], tmp_path)
         assert payload.names == tuple(genes)
         means = by_donor(few).mean()
         assert np.allclose(payload.array, means.loc["D2"] if name == "none" else truth.loc["D2"], rtol=1e-6)
-    assert read(tmp_path / "layer.h5ad")[0][0].attributes["layers"] == "counts, scaled"
+    assert parted(tmp_path / "layer.h5ad")[0][0].attributes["layers"] == "counts, scaled"
 
 
 def test_samples_are_records_of_their_own_with_their_columns(tmp_path: Path) -> None:
@@ -105,7 +101,7 @@ def test_samples_are_records_of_their_own_with_their_columns(tmp_path: Path) -> 
     }  # fmt: skip
     obs = frame(["s1", "s2", "s3", "s4"], **columns)
     anndata.AnnData(values, obs=obs, var=frame(GENES)).write_h5ad(tmp_path / "bulk.h5ad")
-    found, reasons = read(tmp_path / "bulk.h5ad")
+    found, reasons = parted(tmp_path / "bulk.h5ad")
     assert reasons == ["row 3 without a patient"]
     assert [(r.patient, r.uri.rpartition("=")[2]) for r in found] == [("P1", "0"), ("P2", "1"), ("P2", "2")]
     assert (found[0].time, found[0].site, found[0].kind) == (dt.datetime(2020, 1, 31), "3", "omics")
@@ -120,16 +116,16 @@ def test_samples_named_as_tcga_does_are_their_patients(tmp_path: Path) -> None:
     names = ["TCGA-02-0001-01C", "TCGA-02-0001-11A", "TCGA-AA-3664-01A-02R"]
     counts = np.arange(6, dtype=np.float32).reshape(3, 2)
     anndata.AnnData(counts, frame(names), frame(["A", "B"])).write_h5ad(tmp_path / "a.h5ad")
-    assert [r.patient for r in read(tmp_path / "a.h5ad")[0]] == ["TCGA-02-0001", "TCGA-02-0001", "TCGA-AA-3664"]
+    assert [r.patient for r in parted(tmp_path / "a.h5ad")[0]] == ["TCGA-02-0001", "TCGA-02-0001", "TCGA-AA-3664"]
     anndata.AnnData(counts, frame(["a", "b", "c"], x=[1, 2, 3])).write_h5ad(tmp_path / "b.h5ad")
-    assert read(tmp_path / "b.h5ad") == ([], ["a table with the columns x"])
+    assert parted(tmp_path / "b.h5ad") == ([], ["a table with the columns x"])
 
 
 def test_cells_of_nobody_are_set_aside_together_and_cells_without_a_column_are_the_folders(tmp_path: Path) -> None:
     data = cells()
     data.obs["donor_id"] = data.obs["donor_id"].cat.remove_categories(["D2"])
     data.write_h5ad(tmp_path / "a.h5ad")
-    found, reasons = read(tmp_path / "a.h5ad")
+    found, reasons = parted(tmp_path / "a.h5ad")
     assert [r.patient for r in found] == ["D1", "D3"]
     assert reasons == [f"{data.obs['donor_id'].isna().sum()} rows without a patient"]
     data.obs = data.obs.drop(columns="donor_id")  # type: ignore[union-attr]
@@ -152,7 +148,7 @@ def test_genes_stand_once_without_version_and_antibodies_are_none(tmp_path: Path
     counts = np.array([[1, 2, 3, 900], [0, 5, 1, 900]], np.float32)
     obs = frame(["a", "b"], patient=["P1", "P2"])
     anndata.AnnData(counts, obs, var).write_h5ad(tmp_path / "a.h5ad")
-    found, _ = read(tmp_path / "a.h5ad")
+    found, _ = parted(tmp_path / "a.h5ad")
     payload = records.load(found[0], tmp_path)
     assert payload.names == ("ENSG00000141510", "TP53")
     assert payload.array.tolist() == [3, 3]
@@ -161,7 +157,7 @@ def test_genes_stand_once_without_version_and_antibodies_are_none(tmp_path: Path
 def test_what_is_infinite_is_not_known(tmp_path: Path) -> None:
     values = np.array([[1.5, np.inf, 1e300, -np.inf]])
     anndata.AnnData(values, frame(["a"], patient=["P1"]), frame("ABCD")).write_h5ad(tmp_path / "a.h5ad")
-    (record,), _ = read(tmp_path / "a.h5ad")
+    (record,), _ = parted(tmp_path / "a.h5ad")
     assert np.array_equal(records.load(record, tmp_path).array, [1.5, np.nan, np.nan, np.nan], equal_nan=True)
 
 
@@ -240,7 +236,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
 def test_a_hostile_file_gets_its_reason(tmp_path: Path, name: str) -> None:
     make, reason = HOSTILE[name]
     make(tmp_path / "a.h5ad")
-    found, reasons = read(tmp_path / "a.h5ad")
+    found, reasons = parted(tmp_path / "a.h5ad")
     for record in found:  # what only the matrix shows
         with pytest.raises(records.RecordError) as error:
             records.load(record, tmp_path)
@@ -253,7 +249,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, share: float) -> None:
     cells().write_h5ad(tmp_path / "a.h5ad")
     data = (tmp_path / "a.h5ad").read_bytes()
     (tmp_path / "a.h5ad").write_bytes(data[: int(len(data) * share)])
-    assert read(tmp_path / "a.h5ad") == ([], ["an HDF5 file that was cut short"])
+    assert parted(tmp_path / "a.h5ad") == ([], ["an HDF5 file that was cut short"])
 
 
 def test_a_real_visium_section_is_one_profile_with_its_spots_in_mm(shared_data: Path) -> None:

@@ -3,9 +3,9 @@ from __future__ import annotations
 import csv
 import gzip
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,9 @@ from polyclinic.records import icu
 from polyclinic.records.source import RecordError
 from polyclinic.records.vocabularies import dotted
 from polyclinic.schema import Events, Record, Rejected
+from reading import by
 
-
-def read(path: Path) -> Iterator[Record | Rejected | Events]:
-    with path.open("rb") as file:
-        assert icu.recognises(path, file.read(4096))
-    return icu.read(path, path.parent)
+read = partial(by, icu)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

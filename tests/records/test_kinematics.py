@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from polyclinic import records
 from polyclinic.cohort import ingest
 from polyclinic.records import kinematics, tables, text
-from polyclinic.schema import Events, Modality, Payload, Record, Rejected
+from polyclinic.schema import Events, Modality, Record, Rejected
+from reading import load, only, refused
 
 COLUMNS = ("joint_1", "joint_2", "pos_x", "pos_y", "pos_z", "gripper")
 
@@ -39,25 +40,9 @@ def read(path: Path) -> list[Record | Rejected]:
     return [item for item in records.read(path) if not isinstance(item, Events)]
 
 
-def taken(path: Path) -> Record:
-    (record,) = read(path)
-    assert isinstance(record, Record), record
-    return record
-
-
-def refused(path: Path) -> str:
-    (item,) = read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def loaded(path: Path) -> Payload:
-    return records.load(taken(path), path.parent)
-
-
 def test_even_samples_have_a_step_and_the_columns_names(tmp_path: Path) -> None:
     path = csv(tmp_path / "case12_arm.csv", (np.arange(50) / 40).tolist(), motion())
-    record, payload = taken(path), loaded(path)
+    record, payload = only(path), load(path)
     assert record.modality is Modality.KINEMATICS
     assert record.patient == "case12"
     assert record.attributes["rate_hz"] == pytest.approx(40)
@@ -77,7 +62,7 @@ def test_even_samples_have_a_step_and_the_columns_names(tmp_path: Path) -> None:
 
 def test_uneven_samples_keep_their_times(tmp_path: Path) -> None:
     times = np.cumsum(np.random.default_rng(1).uniform(0.01, 0.05, 50))
-    payload = loaded(csv(tmp_path / "a.csv", times.tolist(), motion()))
+    payload = load(csv(tmp_path / "a.csv", times.tolist(), motion()))
     assert payload.to_world is None
     assert payload.places is not None
     assert payload.places.shape == (50, 4)
@@ -101,10 +86,10 @@ def test_the_unit_of_time_is_said_or_that_of_a_date(
     tmp_path: Path, name: str, times: list[float], step: float, date: str | None
 ) -> None:
     path = csv(tmp_path / "a.csv", times, motion(), name)
-    world = loaded(path).to_world
+    world = load(path).to_world
     assert world is not None
     assert world[0, 0] == pytest.approx(step, rel=1e-3)
-    assert (str(taken(path).time) if date else taken(path).time) == date
+    assert (str(only(path).time) if date else only(path).time) == date
 
 
 def test_a_rate_that_no_robot_has_asks_for_the_unit(tmp_path: Path) -> None:
@@ -120,7 +105,7 @@ def test_a_column_of_words_is_left_out_and_an_empty_cell_is_not_a_number(tmp_pat
         *(f"{i / 10:.1f};1;{'' if i == 3 else 2};3;4;grasp" for i in range(9)),
     ]
     path.write_text("\n".join(rows).replace(".", ","))
-    payload = loaded(path)
+    payload = load(path)
     assert payload.names == ("pos_x", "pos_y", "pos_z", "vel_x")
     assert np.isnan(payload.array[1, 3])
     assert np.isfinite(payload.array).sum() == 35
@@ -129,7 +114,7 @@ def test_a_column_of_words_is_left_out_and_an_empty_cell_is_not_a_number(tmp_pat
 def test_a_number_that_float32_cannot_hold_is_not_known(tmp_path: Path) -> None:
     values = motion().astype(np.float64)
     values[2, 7] = 1e300
-    payload = loaded(csv(tmp_path / "a.csv", (np.arange(50) / 40).tolist(), values))
+    payload = load(csv(tmp_path / "a.csv", (np.arange(50) / 40).tolist(), values))
     assert np.isnan(payload.array[2, 7])
     assert np.isfinite(payload.array).sum() == payload.array.size - 1
 
@@ -190,7 +175,7 @@ def trial(path: Path, count: int = 90) -> np.ndarray:
 def test_a_jigsaws_trial_has_its_four_arms(tmp_path: Path) -> None:
     path = tmp_path / "Suturing_B001.txt"
     values = trial(path)
-    record, payload = taken(path), loaded(path)
+    record, payload = only(path), load(path)
     assert (record.patient, record.kind) == ("surgeon B", "kinematics da Vinci")
     assert (record.attributes["task"], record.attributes["trial"]) == ("suturing", 1)
     assert record.attributes["rate_hz"] == pytest.approx(30)
@@ -215,7 +200,7 @@ def test_a_transcription_labels_its_trial_as_a_mask_does(tmp_path: Path) -> None
     labels = tmp_path / "in/Suturing/transcriptions/Suturing_B001.txt"
     labels.parent.mkdir()
     labels.write_text("11 40 G1 \n41 60 G5 \n61 80 G11 \n")
-    record = taken(labels)
+    record = only(labels)
     assert (record.kind, record.attributes["segment_11"], record.attributes["gestures"]) == ("MASK gestures", "G11", 3)
     array = records.load(record, labels.parent).array
     assert array.shape == (1, 80)
@@ -273,7 +258,7 @@ def test_times_survive_the_file(
 ) -> None:
     random = np.random.default_rng(seed)
     times = (np.arange(count) + random.uniform(-jitter, jitter, count)) / rate
-    payload = loaded(csv(tmp_path_factory.mktemp("a") / "a.csv", [f"{t:.9f}" for t in times], motion(count)))
+    payload = load(csv(tmp_path_factory.mktemp("a") / "a.csv", [f"{t:.9f}" for t in times], motion(count)))
     if payload.to_world is not None:
         step = payload.to_world[0, 0]
         assert np.abs(times - times[0] - step * np.arange(count)).max() <= kinematics.EVEN * step + 1e-8

@@ -9,7 +9,8 @@ import pytest
 
 from polyclinic import records
 from polyclinic.records import maf
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality
+from reading import parted
 
 COLUMNS = ["Hugo_Symbol", "Chromosome", "Variant_Classification", "Tumor_Sample_Barcode", "FILTER"]
 
@@ -20,11 +21,6 @@ def write(path: Path, rows: list[list[str]], columns: list[str] = COLUMNS, above
     return path
 
 
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
-
-
 @pytest.mark.parametrize("name", ["a.maf", "a.maf.gz", "mutations.txt"])
 def test_it_is_pandas_on_random_mutations(tmp_path: Path, name: str) -> None:
     random = np.random.default_rng(0)
@@ -32,7 +28,7 @@ def test_it_is_pandas_on_random_mutations(tmp_path: Path, name: str) -> None:
     barcodes = [f"TCGA-AB-{i:04d}-01A-11D" for i in range(5)]
     draw = lambda values: str(random.choice(values))
     rows = [[draw(list("ABCDEF")) * 3, "1", draw(classes), draw(barcodes), draw(["PASS", "panel"])] for _ in range(400)]
-    found, reasons = read(write(tmp_path / name, rows))
+    found, reasons = parted(write(tmp_path / name, rows))
     assert reasons == []
     frame = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
     passed = frame.loc[frame["FILTER"] == "PASS"]
@@ -55,23 +51,23 @@ def test_it_is_pandas_on_random_mutations(tmp_path: Path, name: str) -> None:
 
 
 def test_a_tumour_whose_every_mutation_failed_its_filter_has_none_and_is_there(tmp_path: Path) -> None:
-    (record,), _ = read(write(tmp_path / "a.maf", [["TP53", "17", "Silent", "S1", "wga"]]))
+    (record,), _ = parted(write(tmp_path / "a.maf", [["TP53", "17", "Silent", "S1", "wga"]]))
     assert (record.patient, record.attributes["variants"], record.attributes["failed_filters"]) == ("S1", 0, 1)
 
 
 def test_rows_that_are_none_are_set_aside(tmp_path: Path) -> None:
     rows = [["TP53", "17", "Silent", "", "PASS"], ["TP53", "17"], ["TP53", "17", "Nonsense_Mutation", "S1", "PASS"]]
-    found, reasons = read(write(tmp_path / "a.maf", rows))
+    found, reasons = parted(write(tmp_path / "a.maf", rows))
     assert [r.attributes["non_silent"] for r in found] == [1]
     assert reasons == ["a mutation of no sample or no gene (line 3)", "a line of 2 columns (line 4)"]
 
 
 def test_what_is_no_maf_is_refused(tmp_path: Path) -> None:
-    assert read(write(tmp_path / "a.maf", [], ["Hugo_Symbol", "x"])) == (
+    assert parted(write(tmp_path / "a.maf", [], ["Hugo_Symbol", "x"])) == (
         [],
         ["a MAF without the column Tumor_Sample_Barcode"],
     )
-    assert read(write(tmp_path / "b.maf", [])) == ([], ["a MAF without a mutation"])
+    assert parted(write(tmp_path / "b.maf", [])) == ([], ["a MAF without a mutation"])
     path = write(tmp_path / "c.maf.gz", [["TP53", "17", "Silent", f"S{i * 7919}", "PASS"] for i in range(3000)])
     path.write_bytes(path.read_bytes()[:-20])
-    assert read(path) == ([], ["a broken gzip file (EOFError)"])
+    assert parted(path) == ([], ["a broken gzip file (EOFError)"])

@@ -12,6 +12,7 @@ import pytest
 from polyclinic.records import meds as ours
 from polyclinic.records import source
 from polyclinic.schema import Events, PolyclinicError, Rejected
+from reading import by
 
 DAYS = [None, datetime(1950, 6, 1), datetime(2020, 1, 1, 10), datetime(2020, 1, 2), datetime(2020, 1, 3)]
 
@@ -37,9 +38,7 @@ def history(patients: list[str]) -> pa.Table:
 
 
 def read(path: Path) -> list[Events | Rejected]:
-    with path.open("rb") as file:
-        assert ours.recognises(path, file.read(4096))
-    return [item for item in ours.read(path, path.parent) if isinstance(item, Events | Rejected)]
+    return [item for item in by(ours, path) if isinstance(item, Events | Rejected)]
 
 
 def test_what_goes_out_is_meds_by_its_own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

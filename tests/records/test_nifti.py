@@ -14,25 +14,10 @@ from scipy.spatial.transform import Rotation
 
 from polyclinic import records
 from polyclinic.records.nifti import read
-from polyclinic.schema import Payload, Record, Rejected
+from polyclinic.schema import Record, Rejected
+from reading import load, refused
 
 NIBABEL = Path(nibabel.__file__).parent / "tests/data"
-
-
-def only(path: Path, root: Path | None = None) -> Record:
-    (item,) = records.read(path, root)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def load(path: Path) -> Payload:
-    return records.load(only(path), path.parent)
 
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:

@@ -3,10 +3,10 @@ from __future__ import annotations
 import gzip
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from polyclinic.records import omop
 from polyclinic.records.source import RecordError
 from polyclinic.schema import Events, Modality, Record, Rejected
+from reading import by
 
 CONCEPTS = """concept_id,concept_name,vocabulary_id,concept_code
 3016723,Creatinine,LOINC,2160-0
@@ -40,10 +41,7 @@ VALUE_AS_NUMBER,VALUE_AS_CONCEPT_ID,UNIT_CONCEPT_ID,UNIT_SOURCE_VALUE,MEASUREMEN
 """
 
 
-def read(path: Path) -> Iterator[Record | Rejected | Events]:
-    with path.open("rb") as file:
-        assert omop.recognises(path, file.read(4096))
-    return omop.read(path, path.parent)
+read = partial(by, omop)
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

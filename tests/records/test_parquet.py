@@ -17,6 +17,7 @@ from pyarrow import feather
 from polyclinic import records
 from polyclinic.records import parquet, tables
 from polyclinic.schema import Modality, Record, Rejected
+from reading import parted
 
 ZONE = dt.timezone(dt.timedelta(hours=2))
 TABLE = pa.table(
@@ -31,11 +32,6 @@ TABLE = pa.table(
 )
 
 
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
-
-
 @pytest.mark.parametrize("form", ["parquet", "feather", "groups of one row"])
 def test_a_row_is_a_record_as_in_a_csv(tmp_path: Path, form: str) -> None:
     path = tmp_path / "visits.parquet"
@@ -43,7 +39,7 @@ def test_a_row_is_a_record_as_in_a_csv(tmp_path: Path, form: str) -> None:
         feather.write_feather(TABLE, str(path))
     else:
         pq.write_table(TABLE, path, row_group_size=1 if form != "parquet" else None)
-    found, reasons = read(path)
+    found, reasons = parted(path)
     assert reasons == []
     assert [r.patient for r in found] == ["7", "8", "9007199254740993"]  # a number that float64 does not hold
     assert [r.uri for r in found] == [f"visits.parquet#row={i}" for i in (1, 2, 3)]
@@ -66,7 +62,7 @@ def test_numbers_come_back_to_the_bit_and_words_as_they_are(
 ) -> None:
     who, said = ["P"] * len(numbers), [words] * len(numbers)
     pq.write_table(pa.table({"patient": who, "x": pa.array(numbers, pa.float64()), "w": said}), tmp_path / "a.parquet")
-    found, _ = read(tmp_path / "a.parquet")
+    found, _ = parted(tmp_path / "a.parquet")
     assert [r.attributes["x"] for r in found] == numbers
     assert {r.attributes["w"] for r in found} == {tables.typed(words)}
 
@@ -75,7 +71,7 @@ def test_a_time_with_a_zone_keeps_its_own_clock(tmp_path: Path) -> None:
     moment = dt.datetime(2021, 3, 4, 23, 30, tzinfo=dt.UTC)
     column = pa.array([moment], pa.timestamp("us", "+02:00"))
     pq.write_table(pa.table({"patient": ["P"], "time": column}), tmp_path / "a.parquet")
-    (record,), _ = read(tmp_path / "a.parquet")
+    (record,), _ = parted(tmp_path / "a.parquet")
     assert record.time == moment.astimezone(ZONE).replace(tzinfo=None) == dt.datetime(2021, 3, 5, 1, 30)
 
 
@@ -85,22 +81,22 @@ def test_columns_that_are_no_cells_are_set_aside_by_name(tmp_path: Path) -> None
         "__index_level_0__": [5],
     }  # fmt: skip
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    (record,), reasons = read(tmp_path / "a.parquet")
+    (record,), reasons = parted(tmp_path / "a.parquet")
     assert dict(record.attributes) == {"age": 3}
     assert reasons == ["the nested column 'scores'", "the nested column 'address'", "the column of bytes 'scan'"]
 
 
 def test_a_table_of_nobody_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "a.parquet")
-    assert read(tmp_path / "a.parquet") == ([], ["a table with the columns a, b"])
+    assert parted(tmp_path / "a.parquet") == ([], ["a table with the columns a, b"])
     pq.write_table(pa.table([pa.array([1]), pa.array([2])], names=["patient", "patient"]), tmp_path / "b.parquet")
-    assert read(tmp_path / "b.parquet")[1] == ["the column name 'patient' twice"]
+    assert parted(tmp_path / "b.parquet")[1] == ["the column name 'patient' twice"]
 
 
 @pytest.mark.filterwarnings("ignore:Feather V1")
 def test_feather_of_the_old_version_says_what_to_do(tmp_path: Path) -> None:
     feather.write_feather(pa.table({"patient": ["P"], "x": [1]}), str(tmp_path / "a.feather"), version=1)
-    assert read(tmp_path / "a.feather")[1] == ["a Feather file of version 1"]
+    assert parted(tmp_path / "a.feather")[1] == ["a Feather file of version 1"]
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
@@ -109,7 +105,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, name: str, share: float) ->
     path = tmp_path / name
     pq.write_table(TABLE, path) if name == "a.parquet" else feather.write_feather(TABLE, str(path))
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    found, reasons = read(path)
+    found, reasons = parted(path)
     assert not found
     assert reasons[0].startswith("a Parquet or Feather file that does not read")
 
@@ -134,7 +130,7 @@ def test_a_column_that_unpacks_beyond_bound_is_refused_from_the_footer(tmp_path:
         {"patient": pa.array(np.zeros(40_000_000, np.int64)), "x": pa.array(np.zeros(40_000_000, np.int8))}
     )
     pq.write_table(zeros, tmp_path / "a.parquet", compression="zstd", use_dictionary=False, row_group_size=50_000_000)
-    found, reasons = read(tmp_path / "a.parquet")
+    found, reasons = parted(tmp_path / "a.parquet")
     assert not found
     assert reasons[0].startswith("a row group of")
 

@@ -9,21 +9,10 @@ import pytest
 from PIL import Image
 
 from polyclinic import records
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality
+from reading import only, refused
 
 GREY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 3
-
-
-def only(path: Path, root: Path | None = None) -> Record:
-    (item,) = records.read(path, root)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
 
 
 def load(path: Path) -> np.ndarray:

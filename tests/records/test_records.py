@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 
 from polyclinic import records
-from polyclinic.schema import Record, Rejected
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
+from polyclinic.schema import Record
+from reading import refused
 
 
 def test_what_is_no_file_is_set_aside(tmp_path: Path) -> None:

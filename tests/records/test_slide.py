@@ -15,7 +15,8 @@ from polyclinic import records
 from polyclinic.cohort import ingest
 from polyclinic.records import slide
 from polyclinic.records.source import RecordError
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality, Record
+from reading import load, only, refused
 
 DESCRIPTION = "Aperio Image Library v11.2.1 \r\n1536x2048 [0,0 1536x2048] (256x256) JPEG/RGB Q=70|AppMag = 20|MPP = 0.4990|Filename = X"
 
@@ -53,22 +54,6 @@ def write_pyramid(path: Path, array: np.ndarray, sub: bool = False, tags: bool =
         for by in (2, 4):
             level = halved(array, by)
             file.write(level.reshape(level.shape[: array.ndim]), subfiletype=1 if tags else 0, **about)
-
-
-def only(path: Path, root: Path | None = None) -> Record:
-    (item,) = records.read(path, root)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def load(path: Path) -> Payload:
-    return records.load(only(path), path.parent)
 
 
 def here(path: Path) -> Record:

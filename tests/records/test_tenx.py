@@ -9,7 +9,8 @@ import scipy.io
 import scipy.sparse as sp
 
 from polyclinic import records
-from polyclinic.schema import Record, Rejected
+from polyclinic.schema import Record
+from reading import reasons
 
 COUNTS = sp.random(40, 25, 0.3, rng=0, data_rvs=lambda n: np.random.default_rng(1).integers(1, 9, n)).tocoo()
 
@@ -28,10 +29,6 @@ def write(folder: Path, prefix: str = "", packed: bool = True, names: int = 40, 
         path = folder / f"{prefix}{name}{'.gz' if packed else ''}"
         path.write_bytes(gzip.compress(text) if packed else text)
     return folder / f"{prefix}matrix.mtx{'.gz' if packed else ''}"
-
-
-def reasons(path: Path) -> list[str]:
-    return [i.found for i in records.read(path) if isinstance(i, Rejected)]
 
 
 @pytest.mark.parametrize("packed", [True, False])

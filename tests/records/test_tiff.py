@@ -10,27 +10,12 @@ import tifffile
 from PIL import Image, ImageOps
 
 from polyclinic import records
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality
+from reading import load, only, refused
 
 LUMINANCE = [0.299, 0.587, 0.114]
 """ITU-R BT.601."""
 random = np.random.default_rng(0)
-
-
-def only(path: Path, root: Path | None = None) -> Record:
-    (item,) = records.read(path, root)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def load(path: Path) -> Payload:
-    return records.load(only(path), path.parent)
 
 
 def grey(dtype: str) -> np.ndarray:

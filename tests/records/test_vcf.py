@@ -10,6 +10,7 @@ import pytest
 from polyclinic import records
 from polyclinic.records import variants
 from polyclinic.schema import Modality, Record, Rejected
+from reading import parted
 
 HEADER = """##fileformat=VCFv4.2
 ##contig=<ID=chr1,length=248956422>
@@ -26,11 +27,6 @@ def write(path: Path, rows: list[str], samples: list[str], header: str = HEADER)
     else:
         path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
     return path
-
-
-def read(path: Path) -> tuple[list[Record], list[str]]:
-    items = list(records.read(path))
-    return [i for i in items if isinstance(i, Record)], [i.found for i in items if isinstance(i, Rejected)]
 
 
 def counts(record: Record, root: Path) -> dict[str, float]:
@@ -51,7 +47,7 @@ ROWS = [
 
 @pytest.mark.parametrize("name", ["a.vcf", "a.vcf.gz", "a.vcf.bgz"])
 def test_a_sample_is_a_record_of_its_genes_counts(tmp_path: Path, name: str) -> None:
-    (one, two), reasons = read(write(tmp_path / name, ROWS, ["P1", "TCGA-02-0001-01C"]))
+    (one, two), reasons = parted(write(tmp_path / name, ROWS, ["P1", "TCGA-02-0001-01C"]))
     assert reasons == []
     assert (one.patient, two.patient) == ("P1", "TCGA-02-0001")
     assert (one.kind, one.modality, one.uri) == ("mutation", Modality.OMICS, f"{name}#sample=0")
@@ -72,7 +68,7 @@ def test_vep_names_its_parts_in_the_header_and_leaves_out_the_shared_base(tmp_pa
         "1 9 . CA C,CAT . PASS DP=3;CSQ=-|frameshift|HIGH|BRCA1,AT|frameshift|HIGH|BRCA2 GT 0/1",
         "1 10 . C G . PASS DP=3 GT 1",
     ]
-    (record,), _ = read(write(tmp_path / "a.vcf", rows, ["P1"], header))
+    (record,), _ = parted(write(tmp_path / "a.vcf", rows, ["P1"], header))
     assert counts(record, tmp_path) == {"BRCA1_mut": 1}
     assert (record.attributes["build"], record.attributes["variants"]) == ("GRCh37", 2)
 
@@ -85,7 +81,7 @@ def test_without_genes_the_chromosomes_are_counted_as_one_by_one(tmp_path: Path)
         rows.append(f"{chromosome} {position} . A C . PASS . GT {' '.join(genotypes)}")
         for sample, genotype in zip(truth, genotypes, strict=True):
             sample[f"chr{chromosome[-1]}_variants"] += "1" in genotype
-    found, _ = read(write(tmp_path / "a.vcf", rows, ["A1", "A2"], "##fileformat=VCFv4.1\n"))
+    found, _ = parted(write(tmp_path / "a.vcf", rows, ["A1", "A2"], "##fileformat=VCFv4.1\n"))
     assert [counts(r, tmp_path) for r in found] == truth
 
 
@@ -106,7 +102,7 @@ def test_a_caller_that_was_told_no_name_leaves_it_to_the_folder(tmp_path: Path) 
 
 def test_lines_that_are_none_are_set_aside_and_the_others_count(tmp_path: Path) -> None:
     rows = [*ROWS[:2], "chr1 5 .", "chr1 x . A G . PASS . GT 0/1 0/1", *["chr1 7 ."] * 30]
-    found, reasons = read(write(tmp_path / "a.vcf", rows, ["P1", "P2"]))
+    found, reasons = parted(write(tmp_path / "a.vcf", rows, ["P1", "P2"]))
     assert [r.attributes["variants"] for r in found] == [1, 2]
     assert reasons[:2] == ["a line of 3 columns (line 7)", "a line without a position and two alleles (line 8)"]
     assert (len(reasons), reasons[-1]) == (21, "12 more lines that are none")
@@ -123,7 +119,7 @@ def test_lines_that_are_none_are_set_aside_and_the_others_count(tmp_path: Path) 
 )
 def test_what_is_no_vcf_is_refused(tmp_path: Path, data: bytes, reason: str) -> None:
     (tmp_path / "a.vcf").write_bytes(data)
-    found, reasons = read(tmp_path / "a.vcf")
+    found, reasons = parted(tmp_path / "a.vcf")
     assert not found
     assert reasons[0].startswith(reason)
 
@@ -132,7 +128,7 @@ def test_a_packed_file_cut_short_gives_no_half_counts(tmp_path: Path) -> None:
     rows = [f"1 {i} . A {'CGT'[i * 7919 % 3]} . PASS . GT 0/1" for i in range(5000)]
     path = write(tmp_path / "a.vcf.gz", rows, ["P1"])
     path.write_bytes(path.read_bytes()[:-20])
-    assert read(path) == ([], ["a broken gzip file (EOFError)"])
+    assert parted(path) == ([], ["a broken gzip file (EOFError)"])
 
 
 def test_a_small_packed_file_of_many_counts_stops_in_bounded_memory(tmp_path: Path) -> None:
@@ -146,9 +142,9 @@ def test_a_small_packed_file_of_many_counts_stops_in_bounded_memory(tmp_path: Pa
         patch.setattr(
             variants, "MOST_COUNTS", 100_000
         )  # the bound itself, a hundred times smaller: the same test in a second
-        found, reasons = read(tmp_path / "a.vcf.gz")
+        found, reasons = parted(tmp_path / "a.vcf.gz")
     assert not found
     assert reasons == ["more samples or mutations than are held at once"]
     names = "\t".join([*COLUMNS, *(f"S{i}" for i in range(100_001))])
     (tmp_path / "b.vcf").write_text(HEADER + names + "\n")
-    assert read(tmp_path / "b.vcf") == ([], ["100001 samples"])
+    assert parted(tmp_path / "b.vcf") == ([], ["100001 samples"])

@@ -18,7 +18,8 @@ import pytest
 
 from polyclinic import records
 from polyclinic.records import video
-from polyclinic.schema import Modality, Payload, Record, Rejected
+from polyclinic.schema import Modality, Payload, Record
+from reading import load, only, refused
 
 LEVELS = 4
 """Grey levels from frame to frame."""
@@ -66,22 +67,6 @@ def encode(
     return path
 
 
-def taken(path: Path) -> Record:
-    (record,) = records.read(path)
-    assert isinstance(record, Record), record
-    return record
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
-
-
-def loaded(path: Path) -> Payload:
-    return records.load(taken(path), path.parent)
-
-
 def seconds(payload: Payload) -> np.ndarray:
     assert payload.places is not None
     assert payload.places.shape == (len(payload.array), 4)
@@ -97,7 +82,7 @@ def numbers(array: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("name", CODECS)
 def test_every_container_gives_every_frame_at_its_time(tmp_path: Path, name: str) -> None:
     path = encode(tmp_path / name, CODECS[name], g="8", bf="2" if name == "f.mpg" else "0")
-    record, payload = taken(path), loaded(path)
+    record, payload = only(path), load(path)
     assert record.modality is Modality.VIDEO
     assert payload.array.shape == (50, 3, 48, 64)
     assert payload.array.dtype == np.uint8
@@ -116,19 +101,19 @@ def test_every_container_gives_every_frame_at_its_time(tmp_path: Path, name: str
 def test_frames_at_uneven_times_keep_them(tmp_path: Path, name: str) -> None:
     times = [0, 40, 80, 95, 300, 340, 1340, 1380, 2000]
     path = encode(tmp_path / name, pictures=len(times), times_ms=times)
-    assert seconds(loaded(path)) == pytest.approx(np.array(times) / 1000, abs=1e-6)
-    assert numbers(loaded(path).array) == list(range(9))
-    assert taken(path).attributes["variable_rate"] is True
+    assert seconds(load(path)) == pytest.approx(np.array(times) / 1000, abs=1e-6)
+    assert numbers(load(path).array) == list(range(9))
+    assert only(path).attributes["variable_rate"] is True
 
 
 def test_time_counts_from_the_first_picture_and_the_files_own_clock_is_kept(tmp_path: Path) -> None:
     path = encode(tmp_path / "a.mp4", times_ms=[500 + 40 * i for i in range(50)], sound=True)
-    assert seconds(loaded(path)) == pytest.approx(np.arange(50) / 25)
-    assert taken(path).attributes["start_s"] == pytest.approx(
+    assert seconds(load(path)) == pytest.approx(np.arange(50) / 25)
+    assert only(path).attributes["start_s"] == pytest.approx(
         0.5, abs=0.15
     )  # an encoder of sound starts before its sound
     transport = encode(tmp_path / "b.ts")
-    assert seconds(loaded(transport))[0] == 0
+    assert seconds(load(transport))[0] == 0
 
 
 def test_what_an_edit_list_cuts_away_is_not_shown(tmp_path: Path) -> None:
@@ -139,11 +124,11 @@ def test_what_an_edit_list_cuts_away_is_not_shown(tmp_path: Path) -> None:
     tick = 12800 // 25  # the muxer's time base of 25 a second
     data[at : at + 8] = struct.pack(">Ll", duration - 13 * 40, start + 13 * tick)
     path.write_bytes(data)
-    payload = loaded(path)
+    payload = load(path)
     assert numbers(payload.array) == list(range(13, 50))
     assert seconds(payload) == pytest.approx(np.arange(37) / 25)
-    assert taken(path).attributes["frames"] == 37
-    assert taken(path).attributes["frames_lost"] == 0
+    assert only(path).attributes["frames"] == 37
+    assert only(path).attributes["frames_lost"] == 0
 
 
 QUADRANTS = np.zeros((48, 64, 3), np.uint8)
@@ -169,7 +154,7 @@ def test_a_turned_video_is_seen_upright(
     for place, value in zip((0, 4, 12, 16), matrix, strict=True):
         data[at + place : at + place + 4] = struct.pack(">l", round(value * 65536))
     path.write_bytes(data)
-    record, payload = taken(path), loaded(path)
+    record, payload = only(path), load(path)
     assert record.attributes["rotation_deg"] == degrees
     assert (record.attributes["rows"], record.attributes["columns"]) == expected.shape[:2] == payload.array.shape[2:]
     inner = np.s_[..., 6:18, 6:18]  # of each quadrant: chroma runs over its edge
@@ -179,27 +164,27 @@ def test_a_turned_video_is_seen_upright(
 def test_pictures_without_colours_have_one_channel_and_lossless_ones_their_bytes(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (12, 48, 64), np.uint8)
     path = encode(tmp_path / "a.mkv", "ffv1", list(drawn), pix_fmt="gray")
-    assert np.array_equal(loaded(path).array[:, 0], drawn)
-    assert taken(path).attributes["colour"] is False
+    assert np.array_equal(load(path).array[:, 0], drawn)
+    assert only(path).attributes["colour"] is False
 
 
 def test_a_long_video_is_thinned_out_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = encode(tmp_path / "a.mp4", g="7")
-    whole = loaded(path)
+    whole = load(path)
     monkeypatch.setattr(video, "MOST_BYTES", 5 * 64 * 48 * 3 + 1)
-    payload = loaded(path)
+    payload = load(path)
     assert numbers(payload.array) == [5, 15, 25, 35, 45]
     assert seconds(payload) == pytest.approx(np.array([5, 15, 25, 35, 45]) / 25)
     assert np.array_equal(payload.array, whole.array[5::10])  # not what the decoder has before its key frame
     monkeypatch.setattr(video, "CHECKED_PIXELS", 3 * 64 * 48)
-    assert taken(path).attributes["frames_checked"] == 3
-    assert taken(path).attributes["frames_lost"] == 0
+    assert only(path).attributes["frames_checked"] == 3
+    assert only(path).attributes["frames_lost"] == 0
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "c.mkv", "e.avi", "f.mpg", "g.ts"])
 def test_frames_come_as_a_stream(tmp_path: Path, name: str) -> None:
     path = encode(tmp_path / name, CODECS[name], g="8", bf="2")
-    record, whole = replace(taken(path), uri=str(path)), loaded(path)
+    record, whole = replace(only(path), uri=str(path)), load(path)
     every = list(video.frames(record))
     assert np.array_equal(np.stack([p for _, p in every]), whole.array)
     assert [t for t, _ in every] == pytest.approx(seconds(whole))
@@ -228,14 +213,14 @@ def test_of_a_broken_video_what_decodes_is_taken_up_to_the_next_key_frame(tmp_pa
         np.random.default_rng(i).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1) for i in range(50)
     ]
     path = encode(tmp_path / "a.mp4", pictures=pictures, g="10", bf="0", sc_threshold="0")
-    whole = loaded(path)
+    whole = load(path)
     broken(path, 23, 25)
-    payload = loaded(path)
+    payload = load(path)
     left = [*range(23), *range(30, 50)]
     assert seconds(payload) == pytest.approx(np.array(left) / 25)
     assert np.array_equal(payload.array, whole.array[left])  # none of them painted over
-    assert taken(path).attributes["frames_lost"] == 7
-    assert taken(path).attributes["frames"] == 50
+    assert only(path).attributes["frames_lost"] == 7
+    assert only(path).attributes["frames"] == 50
 
 
 def test_a_video_of_which_less_than_half_decodes_is_refused(tmp_path: Path) -> None:
@@ -252,14 +237,14 @@ def test_a_video_that_was_cut_short_says_how_much_is_lost(tmp_path: Path, name: 
     path = encode(tmp_path / name, "mpeg4", pictures, g="5", movflags=movflags)
     data = path.read_bytes()
     path.write_bytes(data[: int(0.7 * len(data))])
-    record = taken(path)
+    record = only(path)
     count, lost = record.attributes["frames"], record.attributes["frames_lost"]
     assert isinstance(count, int)
     assert isinstance(lost, int)
     assert 30 <= count <= 36
     if movflags != "frag_keyframe":  # a fragmented file does not say how long it was to be
         assert abs(count + lost - 50) <= 2
-    assert len(loaded(path).array) == pytest.approx(count, abs=1)
+    assert len(load(path).array) == pytest.approx(count, abs=1)
     path.write_bytes(data[: int(0.3 * len(data))])
     if movflags != "frag_keyframe":
         assert "of the frames are there and decode" in refused(path)
@@ -298,7 +283,7 @@ def test_of_the_tags_only_the_time_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_name_with_a_colon_is_a_name(tmp_path: Path) -> None:
-    assert len(loaded(encode(tmp_path / "pipe:0.mkv")).array) == 50
+    assert len(load(encode(tmp_path / "pipe:0.mkv")).array) == 50
 
 
 @pytest.mark.parametrize(

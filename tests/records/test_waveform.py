@@ -10,19 +10,8 @@ import wfdb
 
 from polyclinic import records
 from polyclinic.records.waveform import header_of
-from polyclinic.schema import Modality, Record, Rejected
-
-
-def only(path: Path) -> Record:
-    (item,) = records.read(path)
-    assert isinstance(item, Record), item
-    return item
-
-
-def refused(path: Path) -> str:
-    (item,) = records.read(path)
-    assert isinstance(item, Rejected), item
-    return item.found
+from polyclinic.schema import Modality, Record
+from reading import only, refused
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def ingest(
         with started(engine, workers) as each:
             groups = _changed(calm, root, known, gone.keys(), each)
             done = len(found) - sum(len(group.paths) for group, _ in groups)
-            read = _read if each is map else _read_whole
+            read = records.read_together if each is map else _read_whole
             answers = each(partial(read, root=root), [group for group, _ in groups])
             for (group, stamps), items in zip(groups, answers, strict=True):
                 writer.take(items, stamps, group.place(root))
@@ -156,10 +156,6 @@ class _Writer:
         if len(self.rows):
             self.cohort.commit(self.rows)
         self.rows, self.last = Rows(self.root), time.monotonic()
-
-
-def _read(group: records.Group, root: Path) -> Iterable[Record | Rejected | Events]:
-    return records.read_together(group, root)
 
 
 def _read_whole(group: records.Group, root: Path) -> Iterable[Record | Rejected | Events]:

@@ -39,9 +39,11 @@ create temp table links as
     select mask, arg_max(image, (shared, image)) as image, arg_max(patient, (shared, image)) as patient, count(*) as fitting
     from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
 
+-- Whose events the files tell.
+create temp view lived as select * from stored_people semi join latest using (root, unit, version);
+
 create temp table known as
-    select distinct patient from owned where modality <> 'text' union
-    select patient from stored_people semi join latest using (root, unit, version);
+    select distinct patient from owned where modality <> 'text' union select patient from lived;
 
 create temp view linked as
     select owned.* replace (coalesce(links.patient, owned.patient) as patient), links.image, links.fitting, case
@@ -52,8 +54,6 @@ create temp view linked as
     from owned left join links on links.mask = owned.id;
 
 -- A person's events, of however many files, are one record, which the event table is the source of.
-create temp view lived as select * from stored_people semi join latest using (root, unit, version);
-
 create temp view histories as
     select md5(string_agg(digest, '' order by digest)) as id, patient, min(first) as time, 'table' as modality, 'EHR events' as kind,
         'events' as uri, '' as root, arg_max(site, turn) as site, null::varchar as device,

@@ -215,7 +215,7 @@ def _history(found: Sequence[Events]) -> pa.Table:
     """All the events together, by patient and time."""
     if not found:
         return events.SCHEMA.empty_table()
-    return events.whole(pa.concat_tables([events.whole(item.table) for item in found]))
+    return events.whole(pa.concat_tables([item.table for item in found], promote_options="permissive"))
 
 
 def _reader(path: Path) -> ModuleType:

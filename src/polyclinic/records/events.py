@@ -132,9 +132,7 @@ def payload(table: pa.Table) -> Payload:
         table: in the columns of `SCHEMA`.
     """
     table = whole(table)
-    table = table.filter(pc.invert(pc.is_in(table["code"], pa.array([BIRTH, DEATH])))).sort_by(
-        [("time", "ascending"), ("code", "ascending")]
-    )
+    table = table.filter(pc.invert(pc.is_in(table["code"], pa.array([BIRTH, DEATH]))))
     unit = table["unit"]
     names = pc.if_else(
         pc.is_valid(unit),

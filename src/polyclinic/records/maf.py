@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..schema import Payload, Record, Rejected
+from . import variants
 from .genes import without_version
-from .source import Lines, RecordError, content_id, open_text, part_number, place_of, split_uri
-from .variants import Mutations, Sample, payload, records_of
+from .source import Lines, RecordError, open_text
+from .variants import Mutations, Sample, records_of
 
 NON_SILENT = frozenset(
     {
@@ -99,7 +100,7 @@ def _mutations(path: Path, changed: int) -> Mutations:
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """A record a tumour sample; its patient is a TCGA barcode's first twelve characters, or else the sample's name."""
     found = _mutations(path, path.stat().st_mtime_ns)
-    yield from records_of(found, content_id(path), place_of(path, root), _ENDING.sub("", path.name))
+    yield from records_of(found, path, root, _ENDING.sub("", path.name))
 
 
 def load(record: Record) -> Payload:
@@ -108,5 +109,4 @@ def load(record: Record) -> Payload:
     Raises:
         RecordError: the sample is gone.
     """
-    path = Path(split_uri(record.uri)[0])
-    return payload(_mutations(path, path.stat().st_mtime_ns), part_number(record.uri, "sample") or 0, path.name)
+    return variants.load(record, _mutations)

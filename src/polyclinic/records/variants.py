@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import genes
 from .naming import patient_of
-from .source import RecordError, place_id
+from .source import RecordError, content_id, part_number, place_id, place_of, split_uri
 
 MOST_REASONS = 20
 """Rows of a file that are set aside one by one; of the others it is told how many they are."""
@@ -71,15 +72,16 @@ class Mutations:
         return sorted(set().union(*(s.counts for s in self.samples)))
 
 
-def records_of(found: Mutations, source: str, place: str, stem: str) -> Iterator[Record | Rejected]:
+def records_of(found: Mutations, path: Path, root: Path, stem: str) -> Iterator[Record | Rejected]:
     """A record a sample, `#sample=2`; the normal sample beside a tumour is none of its own.
 
     Args:
         found: the file's.
-        source: its id.
-        place: where it lies.
+        path: the file.
+        root: the ingested folder.
         stem: its name without endings, for a sample that has none.
     """
+    source, place = content_id(path), place_of(path, root)
     for row, reason in found.wrong.items():
         yield Rejected(f"{place}#row={row}", f"{reason.found} (line {row})", reason.expected, reason.remedy)
     if found.more_wrong:
@@ -104,14 +106,19 @@ def records_of(found: Mutations, source: str, place: str, stem: str) -> Iterator
         )
 
 
-def payload(found: Mutations, number: int, file: str) -> Payload:
-    """(g,) float32 counts of one sample over the names of all of them.
+def load(record: Record, mutations: Callable[[Path, int], Mutations]) -> Payload:
+    """(g,) float32 counts of one sample over the names of all of its file's.
 
+    Args:
+        record: the sample's.
+        mutations: reads a file, as it was when it last changed.
     Raises:
         RecordError: it is gone.
     """
+    path, number = Path(split_uri(record.uri)[0]), part_number(record.uri, "sample") or 0
+    found = mutations(path, path.stat().st_mtime_ns)
     if number >= len(found.samples):
-        raise RecordError(f"no sample {number} in {file}", "the file as ingested", "ingest it again")
+        raise RecordError(f"no sample {number} in {path.name}", "the file as ingested", "ingest it again")
     names = found.names()
     counts = found.samples[number].counts
     return Payload(np.array([counts.get(n, 0) for n in names], dtype=np.float32), names=tuple(names))

@@ -258,12 +258,10 @@ class _Job:
         who = self.patients.get(path, "")
         days = self.key.days(self.known.person(who))
         done: list[tuple[str, str]] = []
+        needed = (self.key, self.options, self.report, place, self.recognisers)
         match kind:
             case "dicom":
-                cleaner = dicom.Cleaner(
-                    self.key, self.options, self.report, place, days, self.known.of(who), self.recognisers
-                )
-                dicom.deidentify(path, to, cleaner)
+                dicom.deidentify(path, to, dicom.Cleaner(*needed, days, self.known.of(who)))
             case "nifti":
                 done = volumes.deidentify(path, to)
             case "picture":
@@ -277,24 +275,13 @@ class _Job:
             case "annotations":
                 done = signals.deidentify_annotations(path, to)
             case "fhir":
-                self._fhir(path, to, place)
+                _fhir(path, to, fhir.Cleaner(*needed, self.known))
             case "table":
-                tables.Cleaner(
-                    self.key, self.options, self.report, place, self.known, self.namer, self.recognisers
-                ).deidentify(path, to)
+                tables.Cleaner(*needed, self.known, self.namer).deidentify(path, to)
             case "note":
                 self._note(path, to, place, who, days)
         for where, action in done:
             self.report.did(place, where, action)
-
-    def _fhir(self, path: Path, to: Path, place: str) -> None:
-        cleaner = fhir.Cleaner(self.key, self.options, self.report, place, self.known, self.recognisers)
-        new = cleaner.clean(fhir.load(path))
-        lines = path.suffix.lower() == ".ndjson"
-        to.write_text(
-            "\n".join(json.dumps(r, ensure_ascii=False, indent=None if lines else 1) for r in new) + "\n",
-            encoding="utf-8",
-        )
 
     def _note(self, path: Path, to: Path, place: str, who: str, days: int) -> None:
         fields, body = text_reader.split_head(_words(path))
@@ -321,6 +308,15 @@ class _Job:
             self.report.did(place, f"{n} × {kind}", "C: words")
         for span in done.unsure:
             self.report.ask(place, f"characters {start + span.start}–{start + span.stop}", "may be a name")
+
+
+def _fhir(path: Path, to: Path, cleaner: fhir.Cleaner) -> None:
+    new = cleaner.clean(fhir.load(path))
+    lines = path.suffix.lower() == ".ndjson"
+    to.write_text(
+        "\n".join(json.dumps(r, ensure_ascii=False, indent=None if lines else 1) for r in new) + "\n",
+        encoding="utf-8",
+    )
 
 
 def _words(path: Path) -> str:

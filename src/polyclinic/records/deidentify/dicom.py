@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -13,11 +13,11 @@ from typing import Any
 from ..dicom_header import opened
 from ..source import content_id, quiet
 from . import pixels, profile
-from .keyed import Key, moved
+from .cleaning import Cleaning
+from .keyed import moved
 from .known import Identity, Known
-from .notes import Recogniser, scrub
-from .options import OLDEST, Options
-from .report import Report
+from .notes import scrub
+from .options import OLDEST
 from .words import words
 
 _TEXT = frozenset({"LO", "SH", "ST", "LT", "UT", "UC", "UR", "AE"})
@@ -44,22 +44,16 @@ _STRUCTURED, _GRAPHICS, _PRIVATE = "113104", "113103", "113111"
 
 
 @dataclass(slots=True)
-class Cleaner:
+class Cleaner(Cleaning):
     """Cleans the objects of one patient's file.
 
     Args:
-        file: the new name, for the report.
         days: the patient's shift.
         identity: what is known of the patient, so that no text keeps it.
     """
 
-    key: Key
-    options: Options
-    report: Report
-    file: str
     days: int
     identity: Identity
-    recognisers: Sequence[Recogniser] = ()
     used: set[str] = field(default_factory=set)
 
     def clean(self, dataset: Any, place: str = "") -> None:

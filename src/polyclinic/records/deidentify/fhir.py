@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ..source import RecordError
-from .keyed import Key, moved
+from .cleaning import Cleaning
+from .keyed import moved
 from .known import Identity, Known
-from .notes import Recogniser, scrub
-from .options import OLDEST, Options
-from .report import Report
+from .notes import scrub
+from .options import OLDEST
 from .words import words
 
 _set = lambda text: frozenset(text.split())
@@ -155,19 +155,10 @@ def _words(value: Any) -> Iterator[str]:
 
 
 @dataclass(slots=True)
-class Cleaner:
-    """Cleans one file's resources.
+class Cleaner(Cleaning):
+    """Cleans one file's resources."""
 
-    Args:
-        file: its new name, for the report.
-    """
-
-    key: Key
-    options: Options
-    report: Report
-    file: str
     known: Known
-    recognisers: Sequence[Recogniser] = ()
     days: int = 0
     identity: Identity = field(default_factory=Identity)
     last: date | None = None

@@ -20,13 +20,13 @@ from typing import IO, Any
 
 from .. import tables
 from ..source import RecordError, parse_time
+from .cleaning import Cleaning
 from .columns import DROP, MOST_DISTINCT, PLACE, SMALL, Column, is_id, judge
-from .keyed import Key, moved_time
+from .keyed import moved_time
 from .known import Known
 from .naming import Namer, split_ending
-from .notes import Recogniser, Scrubbed, scrub
-from .options import OLDEST, Options
-from .report import Report
+from .notes import Scrubbed, scrub
+from .options import OLDEST
 
 _QUASI = frozenset(
     [
@@ -77,20 +77,11 @@ def survey(path: Path, known: Known) -> None:
 
 
 @dataclass(slots=True)
-class Cleaner:
-    """Cleans one table.
+class Cleaner(Cleaning):
+    """Cleans one table."""
 
-    Args:
-        file: its new name, for the report.
-    """
-
-    key: Key
-    options: Options
-    report: Report
-    file: str
     known: Known
     namer: Namer
-    recognisers: Sequence[Recogniser] = ()
     seen: dict[tuple[str, bool], Scrubbed] = field(default_factory=dict)
 
     def deidentify(self, path: Path, to: Path) -> None:
