@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from pathlib import Path
 
 from polyclinic.cohort import Cohort
@@ -46,6 +47,21 @@ def test_small_counts_are_not_shown(tmp_path: Path) -> None:
         r"<style>.*?</style>", "", write_population_page(tmp_path / "open.html", cohort, fewest=1).read_text()
     )
     assert "seldom 3" in open_
+
+
+def test_the_years_that_are_shown_are_the_fullest(tmp_path: Path) -> None:
+    cohort = Cohort.create(tmp_path / "c")
+    years = [2020] * 8 + [2021] * 9 + [2150 + i for i in range(20)]  # twenty shifted dates beside two years of patients
+    found = [
+        Record(f"t{i}", f"P{i}", datetime(year, 5, 1), Modality.TABLE, "table", "u", "North", None, {})
+        for i, year in enumerate(years)
+    ]
+    undated = [Record(f"u{i}", f"U{i}", None, Modality.TABLE, "table", "u", "North", None, {}) for i in range(6)]
+    cohort.add(tmp_path, [*found, *undated])
+    text = write_population_page(tmp_path / "page.html", cohort).read_text()
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", text[text.index("Patients by modality") :])[:4]
+    assert head == ["modality · site", "unknown", "2020", "2021"]
+    assert "10 years with fewer patients are not shown" in text
 
 
 def test_an_empty_catalogue_has_a_page_too(tmp_path: Path) -> None:

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from ..records.events import KIND
 from ..schema import Modality
 from .snapshot import IS_MASK, MANY
 
 MOST_CELLS, SHOWN_CELLS, SHOWN_SITES = 60, 8, 20
 """A column of more different words than the first is no label; of a column, and of the sites, so many are shown."""
-HISTORY = "EHR events"
-"""The kind of table record that points at a person's events and has no cells of its own."""
-
 CELLS = f"""select patient, site, cell.key as name, cell.atom->>'$' as said from records, json_each(attributes) as cell
-    where modality = 'table' and kind <> '{HISTORY}' and cell.type = 'VARCHAR'"""
+    where modality = 'table' and kind <> '{KIND}' and cell.type = 'VARCHAR'"""
 
 
 def counts(connection: Any, sql: str) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .population import CELLS, HISTORY
+from ..records.events import KIND
+from .population import CELLS
 from .snapshot import IS_NUMBER, MANY
 
 MOST_CATEGORIES, DRAWS, MOST_PATIENTS, FOLDS = 60, 400, 20_000, 5
@@ -22,7 +23,7 @@ PEOPLE = "select patient, min(site) as site from records where coalesce(site, ''
 """Patients of one site; who was seen at several is held against none."""
 NUMBERS = f"""select patient, name, avg(number) as number from (
     select patient, cell.key as name, try_cast(cell.atom as double) as number from records, json_each(attributes) as cell
-        where modality = 'table' and kind <> '{HISTORY}' and cell.type {IS_NUMBER}
+        where modality = 'table' and kind <> '{KIND}' and cell.type {IS_NUMBER}
     union all select patient, 'age', age from patients where age is not null) group by patient, name"""
 WORDS = f"select distinct patient, name, said from ({CELLS}) union select patient, 'sex', sex from patients where sex is not null"
 

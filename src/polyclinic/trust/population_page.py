@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -55,9 +56,14 @@ def write_population_page(path: str | Path, cohort: Cohort, fewest: int = 5) -> 
 
 
 def _when(rows: Sequence[tuple[str, str, str, int]], few: Any) -> Section:
-    years = sorted({r[2] for r in rows})
-    known = [y for y in years if y != "unknown"][-MOST_YEARS:]
-    shown = known + (["unknown"] if "unknown" in years else [])
+    of_year: Counter[str] = Counter()
+    for _, _, year, n in rows:
+        of_year[year] += n
+    without = ["unknown"] if of_year.pop("unknown", 0) else []
+    fullest = sorted(of_year, key=lambda y: (-of_year[y], y))[
+        :MOST_YEARS
+    ]  # de-identified dates may spread over centuries
+    shown = [*without, *sorted(fullest)]
     cells: dict[tuple[str, str], dict[str, int]] = {}
     for modality, site, year, n in rows:
         cells.setdefault((modality, site), {})[year] = n
@@ -68,7 +74,9 @@ def _when(rows: Sequence[tuple[str, str, str, int]], few: Any) -> Section:
     ]
     left = len(cells) - len(largest)
     made = table("Patients by modality, site and year", ("modality · site", *shown), lines, range(1, len(shown) + 1))
-    note = small(f"{left} smaller rows are not shown.") if left else ""
+    years = len(of_year) - len(fullest)
+    told = [f"{n} {what} with fewer patients are not shown" for n, what in ((left, "rows"), (years, "years")) if n]
+    note = small("; ".join(told) + ".") if told else ""
     return Section(
         "when",
         "What there is, where and when",
