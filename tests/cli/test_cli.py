@@ -278,7 +278,7 @@ def test_a_full_disk_is_one_and_what_was_ingested_stays(tiny_cohort: Cohort, hos
 def test_ctrl_c_is_130_and_the_same_command_goes_on(small_hospital: Path, tmp_path: Path) -> None:
     words = [str(BINARY), "ingest", str(small_hospital), "--into", str(tmp_path / "c"), "--json"]
     slow = "import sys, time\nimport polyclinic.records as r\nread = r.read_together\n" \
-        "def slowly(*a):\n    print('reading', file=sys.stderr, flush=True)\n    time.sleep(0.1)\n    return read(*a)\n" \
+        "def slowly(*a, **k):\n    print('reading', file=sys.stderr, flush=True)\n    time.sleep(0.1)\n    return read(*a, **k)\n" \
         "r.read_together = slowly\nfrom polyclinic.cli import main\nsys.argv = sys.argv[1:]\nmain()"  # fmt: skip
     with subprocess.Popen(
         [sys.executable, "-c", slow, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

