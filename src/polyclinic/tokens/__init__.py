@@ -9,19 +9,22 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .attention import Context, Memory, Rotary
 from .encoder import Encoder, EncoderFields
 from .image import ImageEncoder, Vit
+from .layout import Layout
 from .omics import OmicsEncoder, Programmes
-from .packing import Layout, join, select
+from .packing import join, select
 from .signal import SignalEncoder, SignalVit
 from .table import EventEncoder, Events
 from .text import Bert, TextEncoder
-from .transformer import Transformer
+from .transformer import Style, Transformer
 from .volume import Vit3d, VolumeEncoder
 
 EncoderSpec = Annotated[Vit | Vit3d | Bert | Events | Programmes | SignalVit, Field(discriminator="kind")]
 
 __all__ = [
-    "Bert", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "OmicsEncoder", "Programmes",
-    "SignalEncoder", "SignalVit", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
+    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "Memory",
+    "OmicsEncoder", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "Style", "TextEncoder", "Transformer", "Vit", "Vit3d",
+    "VolumeEncoder", "join", "select",
 ]  # fmt: skip

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, Standard
 from ..schema import Modality, Ragged, Tokens
-from .packing import Layout, counts, with_values
+from .layout import Layout
+from .packing import counts, with_values
 from .position import PhysicalPosition
 from .transformer import Transformer
 

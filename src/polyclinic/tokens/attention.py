@@ -1,0 +1,320 @@
+"""Attention within the sequences of a layout, of every kind that a shipped system uses.
+
+    queries  h0 h1 h2 h3 h4 h5     h0 h1 h2 h3 h4 h5     h0 h1 h2 h3 h4 h5
+             |  |  |  |  |  |       \\/    \\/    \\/       \\_______|______/
+    keys     g0 g1 g2 g3 g4 g5      g0    g1    g2              g0
+             as many as heads       grouped (GQA)         one for all (MQA)
+
+Heads stand first (h s l e): those of a group stand together, and grouped keys are seen without being moved.
+
+Attention takes a kernel by length: below a few hundred tokens two batched products and a softmax are several times faster, forward
+and backward, than the fused kernel on a CPU; above, the fused one saves memory.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layout import Layout, Seats
+
+FUSED_FROM = 384
+"""Tokens a sequence from which the fused attention kernel is used on a CPU. Measured: in bf16 its backward is several times
+dearer below; in fp32 the two are equal from 128 to 512, and it wins above."""
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Attention of one bucket.
+
+    Args:
+        q: (h s l e), contiguous.
+        k, v: (g s m e), contiguous, where g divides h: head i sees the keys of head i // (h / g).
+        bias: added to the scores, (h s l m) or 1 instead of any; -inf for what is not seen.
+        causal: the i-th query sees no key after the i-th.
+    Returns:
+        (h s l e)
+    """
+    h, s, length, e = q.shape
+    if k.shape[0] < h:
+        k, v = (x.repeat_interleave(h // x.shape[0], 0) for x in (k, v))
+    many = k.shape[2]
+    if max(length, many) >= FUSED_FROM or q.device.type != "cpu":
+        if bias is not None and causal:
+            bias, causal = bias + triangle(length, many, q.device), False
+        return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), is_causal=causal)
+    if causal:
+        bias = triangle(length, many, q.device) if bias is None else bias + triangle(length, many, q.device)
+    q, k, v = (x.flatten(0, 1) for x in (q / math.sqrt(e), k.transpose(2, 3), v))
+    if bias is None:
+        scores = torch.bmm(q, k)
+    else:
+        bias = bias.to(q.dtype)
+        added = bias[0] if bias.shape[:2] == (1, 1) else bias.expand(h, s, *bias.shape[2:]).flatten(0, 1)
+        scores = torch.baddbmm(added, q, k)
+    return torch.bmm(torch.softmax(scores, dim=-1, dtype=scores.dtype), v).view(h, s, length, e)
+
+
+def triangle(queries: int, keys: int, device: torch.device) -> Tensor:
+    """(1 1 l m) 0 where the i-th query sees the j-th key (j ≤ i), -inf elsewhere."""
+    return torch.full((queries, keys), -torch.inf, device=device).triu(1)[None, None]
+
+
+@dataclass(frozen=True, slots=True)
+class Rotary:
+    """Rotary positions (RoFormer, Su et al. 2021): query and key are turned by their place, so that scores know the distance.
+
+    The i-th number of a head is turned with the one half a head further, as LLaMA's published weights want it.
+
+    Args:
+        theta: of the longest wavelength.
+        factor, low, high, original: of LLaMA 3's stretch to longer texts: wavelengths beyond `original` / `low` are `factor` times
+            as long, those under `original` / `high` stay, and between them it goes smoothly. A factor of 1 stretches nothing.
+    """
+
+    theta: float = 10000.0
+    factor: float = 1.0
+    low: float = 1.0
+    high: float = 4.0
+    original: int = 8192
+
+    def frequencies(self, width: int) -> Tensor:
+        """(e / 2) radians a step, for heads of `width`."""
+        own = self.theta ** (-torch.arange(0, width, 2, dtype=torch.int64).float() / width)
+        if self.factor == 1:
+            return own
+        turns = self.original * own / (2 * math.pi)
+        keep = ((turns - self.low) / (self.high - self.low)).clamp(0, 1)
+        return own * (keep + (1 - keep) / self.factor)
+
+    def angles(self, place: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (n 1 e) of places (n,)."""
+        angle = place.float()[:, None] * self.frequencies(width).to(place.device)
+        angle = torch.cat([angle, angle], 1)[:, None]
+        return angle.cos(), angle.sin()
+
+
+def turned(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Heads (n r e), turned by their tokens' angles."""
+    cos, sin = (a.to(x.dtype) for a in angles)
+    one, other = x.chunk(2, dim=-1)
+    return x * cos + torch.cat([-other, one], dim=-1) * sin
+
+
+def slopes(heads: int) -> Tensor:
+    """(h) of ALiBi (Press et al. 2022, section 3): a geometric series from 2^(-8/h); between powers of two as its authors do."""
+    whole = 1 << (heads.bit_length() - 1)
+    own = [2.0 ** (-8 * (i + 1) / whole) for i in range(whole)]
+    between = [2.0 ** (-4 * (2 * i + 1) / whole) for i in range(heads - whole)]
+    return torch.tensor(own + between)
+
+
+def distances(layout: Layout, place: Tensor, heads: int) -> list[Tensor]:
+    """(h s l l) a bucket: minus slope times the distance between tokens at places (n k): ALiBi in the plane.
+
+    Of TITAN (Ding et al. 2025, Methods): the Euclidean distance stands for ALiBi's difference of indices, so that a longer or
+    wider grid than was trained on is only farther away.
+    """
+    out = []
+    for bucket in layout.buckets:
+        at = place.float()[bucket.token]
+        out.append(-slopes(heads).to(place.device)[:, None, None, None] * torch.cdist(at, at))
+    return out
+
+
+ROOM = 64
+"""How many further tokens a memory has room for before it is moved."""
+
+
+@dataclass(slots=True)
+class Remembered:
+    """What one block remembers.
+
+    Args:
+        keys, values: of s sequences, (g s l e) with room for more.
+        context: keys and values of what its cross-attention sees, packed (m 2·d).
+    """
+
+    keys: Tensor | None = None
+    values: Tensor | None = None
+    context: Tensor | None = None
+
+    def extend(self, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The first tokens, or one further token a sequence, (g s l e) → all so far.
+
+        Args:
+            k, v: of the new tokens.
+            lengths: (s,) how many tokens each sequence has had; None for the first ones.
+        """
+        if lengths is None:
+            self.keys, self.values = (F.pad(x, (0, 0, 0, ROOM)) for x in (k, v))
+            return k, v
+        assert self.keys is not None
+        assert self.values is not None
+        longest = int(lengths.max()) + 1
+        if self.keys.shape[2] < longest:
+            self.keys, self.values = (F.pad(x, (0, 0, 0, ROOM)) for x in (self.keys, self.values))
+        row = torch.arange(k.shape[1], device=k.device)
+        self.keys[:, row, lengths], self.values[:, row, lengths] = k[:, :, 0], v[:, :, 0]
+        return self.keys[:, :, :longest], self.values[:, :, :longest]
+
+
+@dataclass(slots=True)
+class Memory:
+    """What a decoder's blocks remember of s sequences, so that a further token costs one token's work.
+
+    Args:
+        blocks: of the Transformer.
+        lengths: (s,) int64 tokens so far; None before the first ones.
+    """
+
+    blocks: list[Remembered]
+    lengths: Tensor | None = None
+
+    def begin(self, layout: Layout) -> None:
+        """With the first tokens of the sequences of a layout of one bucket."""
+        (bucket,) = layout.buckets
+        self.lengths = bucket.lengths
+
+    def next(self) -> Tensor | None:
+        """One further token a sequence: (1 s 1 l) bias of those that a sequence does not have."""
+        assert self.lengths is not None
+        self.lengths = self.lengths + 1
+        longest = int(self.lengths.max())
+        if bool((self.lengths == longest).all()):
+            return None
+        steps = torch.arange(longest, device=self.lengths.device)
+        return torch.zeros(len(self.lengths), longest, device=steps.device).masked_fill(
+            steps >= self.lengths[:, None], -torch.inf
+        )[None, :, None]
+
+    def keep(self, order: Tensor) -> None:
+        """Go on with these sequences only: (k,) their rows."""
+        assert self.lengths is not None
+        self.lengths = self.lengths[order]
+        for block in self.blocks:
+            assert block.keys is not None
+            assert block.values is not None
+            block.keys, block.values = block.keys[:, order], block.values[:, order]
+
+
+class Context(NamedTuple):
+    """What else the tokens see, by cross-attention.
+
+    Args:
+        values: (m c) packed.
+        queries: the layout of those who look; a sequence without context has no seat and gets zeros.
+        keys: the layout of what is seen.
+    """
+
+    values: Tensor
+    queries: Layout
+    keys: Layout
+
+    @classmethod
+    def of(cls, group: Tensor, values: Tensor, seen: Tensor, together: bool = False) -> Context:
+        """Tokens of group number g (n,) see the values (m c) whose number `seen` (m,) is g; both ascending."""
+        return cls(values, *Layout.pair(group, seen, together))
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """How the tokens of a layout see each other: the same in every block.
+
+    Args:
+        enter: seats of queries, keys and values.
+        leave: seats of the answers.
+        biases: of each bucket, see `attend`.
+        causal: see `attend`.
+        angles: of rotary positions.
+        lengths: (s,) tokens so far, where one a sequence is added to a memory.
+    """
+
+    enter: Seats
+    leave: Seats
+    biases: list[Tensor | None]
+    causal: bool = False
+    angles: tuple[Tensor, Tensor] | None = None
+    lengths: Tensor | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention within the sequences of a layout (Vaswani et al. 2017; grouped: Ainslie et al. 2023).
+
+    Args:
+        width: d.
+        heads: h.
+        groups: g, heads of keys and values; as many as heads where None.
+        head: e, the width of a head; d / h where None.
+        bias: whether the projections to queries, keys and values, and the one back, add one.
+    Raises:
+        ValueError: heads do not divide the width, or groups not the heads.
+    """
+
+    def __init__(
+        self, width: int, heads: int, groups: int | None = None, head: int | None = None,
+        bias: tuple[bool, bool] = (True, True),
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if head is None and width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        if groups is not None and heads % groups:
+            raise ValueError(f"{groups} groups of keys do not divide {heads} heads")
+        self.heads, self.groups, self.head = heads, groups or heads, head or width // heads
+        self.qkv = nn.Linear(width, (heads + 2 * self.groups) * self.head, bias[0])
+        self.out = nn.Linear(heads * self.head, width, bias[1])
+
+    def forward(self, x: Tensor, sight: Sight, remembered: Remembered | None = None) -> Tensor:
+        """(n d) → (n d)."""
+        h, g, qkv = self.heads, self.groups, self.qkv(x)
+        if sight.angles is not None:
+            rows = qkv.view(len(x), h + 2 * g, self.head)
+            qkv = torch.cat([turned(rows[:, : h + g], sight.angles), rows[:, h + g :]], 1).flatten(1)
+        answers = []
+        for side, bias in zip(sight.enter.split(qkv), sight.biases, strict=True):
+            q, k, v = side.split([h, g, g])
+            if remembered is not None:
+                k, v = remembered.extend(k, v, sight.lengths)
+            answers.append(attend(q, k, v, bias, sight.causal))
+        return self.out(sight.leave.merge(answers))
+
+
+class CrossAttention(nn.Module):
+    """Tokens look at a context of their own sequence; one without context hears nothing.
+
+    Args:
+        width: d.
+        context: c, the width of what is seen.
+        heads: h.
+        bias: as `Attention`'s.
+    """
+
+    def __init__(self, width: int, context: int, heads: int, bias: tuple[bool, bool] = (True, True)) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"{heads} heads do not divide a width of {width}")
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias[0])
+        self.kv = nn.Linear(context, 2 * width, bias[0])
+        self.out = nn.Linear(width, width, bias[1])
+
+    def forward(self, x: Tensor, context: Context, remembered: Remembered | None = None) -> Tensor:
+        """(n d) → (n d)."""
+        if not context.queries.buckets:
+            return torch.zeros_like(x)
+        kv = None if remembered is None else remembered.context
+        if kv is None:
+            kv = self.kv(context.values)
+            if remembered is not None:
+                remembered.context = kv
+        h, answers = self.heads, []
+        queries, keys = context.queries.seats(h), context.keys.seats(2 * h)
+        for q, side, bucket in zip(queries.split(self.query(x)), keys.split(kv), context.keys.buckets, strict=True):
+            k, v = side.split(h)
+            answers.append(attend(q, k, v, bucket.bias))
+        heard = self.out(queries.merge(answers))
+        return heard if queries.standing is None else heard.masked_fill(queries.standing[:, None], 0)
