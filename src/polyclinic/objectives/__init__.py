@@ -15,11 +15,12 @@ from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
+from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[Contrastive | Masked | SegmentationPart | Hybrid, Field(discriminator="kind")]
 
 __all__ = [
     "Backbone", "Contrastive", "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedObjective",
-    "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder",
-    "SegmentationObjective", "SegmentationPart", "clip_loss", "dice_cross_entropy",
+    "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Sampling", "Seen",
+    "SegmentationObjective", "SegmentationPart", "WordDecoder", "clip_loss", "dice_cross_entropy", "numbers",
 ]  # fmt: skip

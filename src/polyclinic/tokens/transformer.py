@@ -144,6 +144,11 @@ class Transformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def layers(self) -> list[Block]:
+        """Its blocks, the first to see the tokens first."""
+        return [block for block in self.blocks if isinstance(block, Block)]
+
     def memory(self) -> Memory:
         """Nothing remembered yet, a place a block."""
         return Memory([Remembered() for _ in self.blocks])
