@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
+from pydantic import ValidationError
 
 from polyclinic.schema import Ragged
-from polyclinic.tokens import Bert, phantom, select
+from polyclinic.tokens import Bert, EncoderFields, Gpt, Llama, phantom, select
 
 
 def notes() -> Ragged:
@@ -44,3 +46,36 @@ def test_the_vocabulary_is_the_training_notes() -> None:
     encoder = Bert().build(phantom.fingerprint())
     assert encoder.words.weight.shape == (phantom.WORDS, 128)
     assert encoder.answer_size == phantom.WORDS
+
+
+CAUSAL = [Gpt(words=8, width=16, depth=2, heads=2), Llama(words=8, width=16, depth=2, heads=2, groups=1)]
+causal = pytest.mark.parametrize("spec", CAUSAL, ids=["gpt", "llama"])
+
+
+@causal
+def test_a_causal_encoders_words_know_what_came_before_them(spec: EncoderFields) -> None:
+    encoder = spec.build(phantom.fingerprint())
+    one = encoder(notes()).values
+    other = encoder(
+        replace(notes(), values=[torch.tensor([2, 7, 11]), torch.tensor([2]), torch.tensor([2, 9, 7])])
+    ).values
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.equal(one[2], other[2])
+    assert encoder.causal
+    last = lambda values: encoder(replace(notes(), values=[values, *notes().values[1:]])).values[len(values) - 1]
+    assert (last(torch.tensor([2, 7, 9, 5])) - last(torch.tensor([2, 9, 7, 5]))).abs().max() > 1e-4  # their order too
+
+
+def test_rotary_places_are_the_words_order_whatever_is_hidden() -> None:
+    encoder = CAUSAL[1].build(phantom.fingerprint())
+    keep = torch.tensor([True, False, True, True, True, True, True])
+    seen = encoder.trunk(select(encoder.embed(notes()), keep)).values
+    moved = replace(notes(), values=[torch.tensor([2, 9]), *notes().values[1:]])
+    assert not torch.allclose(seen[:2], encoder(moved).values[:2], atol=1e-4)
+
+
+def test_a_llama_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ValidationError, match="3 groups of keys do not divide 4 heads"):
+        Llama(width=16, heads=4, groups=3)
+    with pytest.raises(ValidationError, match="make it even"):
+        Llama(width=12, heads=4)

@@ -17,14 +17,14 @@ from .omics import OmicsEncoder, Programmes
 from .packing import join, select
 from .signal import SignalEncoder, SignalVit
 from .table import EventEncoder, Events
-from .text import Bert, TextEncoder
+from .text import Bert, Gpt, Llama, TextEncoder
 from .transformer import Style, Transformer
 from .volume import Vit3d, VolumeEncoder
 
-EncoderSpec = Annotated[Vit | Vit3d | Bert | Events | Programmes | SignalVit, Field(discriminator="kind")]
+EncoderSpec = Annotated[Vit | Vit3d | Bert | Gpt | Llama | Events | Programmes | SignalVit, Field(discriminator="kind")]
 
 __all__ = [
-    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "ImageEncoder", "Layout", "Memory",
-    "OmicsEncoder", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "Style", "TextEncoder", "Transformer", "Vit", "Vit3d",
-    "VolumeEncoder", "join", "select",
+    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "Layout",
+    "Llama", "Memory", "OmicsEncoder", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "Style", "TextEncoder", "Transformer",
+    "Vit", "Vit3d", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

@@ -82,9 +82,9 @@ class Rotary:
     high: float = 4.0
     original: int = 8192
 
-    def frequencies(self, width: int) -> Tensor:
+    def frequencies(self, width: int, device: torch.device | None = None) -> Tensor:
         """(e / 2) radians a step, for heads of `width`."""
-        own = self.theta ** (-torch.arange(0, width, 2, dtype=torch.int64).float() / width)
+        own = self.theta ** (-torch.arange(0, width, 2, dtype=torch.int64, device=device).float() / width)
         if self.factor == 1:
             return own
         turns = self.original * own / (2 * math.pi)
@@ -93,7 +93,7 @@ class Rotary:
 
     def angles(self, place: Tensor, width: int) -> tuple[Tensor, Tensor]:
         """Cosine and sine (n 1 e) of places (n,)."""
-        angle = place.float()[:, None] * self.frequencies(width).to(place.device)
+        angle = place.float()[:, None] * self.frequencies(width, place.device)
         angle = torch.cat([angle, angle], 1)[:, None]
         return angle.cos(), angle.sin()
 
@@ -105,12 +105,12 @@ def turned(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
     return x * cos + torch.cat([-other, one], dim=-1) * sin
 
 
-def slopes(heads: int) -> Tensor:
+def slopes(heads: int, device: torch.device | None = None) -> Tensor:
     """(h) of ALiBi (Press et al. 2022, section 3): a geometric series from 2^(-8/h); between powers of two as its authors do."""
     whole = 1 << (heads.bit_length() - 1)
     own = [2.0 ** (-8 * (i + 1) / whole) for i in range(whole)]
     between = [2.0 ** (-4 * (2 * i + 1) / whole) for i in range(heads - whole)]
-    return torch.tensor(own + between)
+    return torch.tensor(own + between, device=device)
 
 
 def distances(layout: Layout, place: Tensor, heads: int) -> list[Tensor]:
@@ -122,7 +122,7 @@ def distances(layout: Layout, place: Tensor, heads: int) -> list[Tensor]:
     out = []
     for bucket in layout.buckets:
         at = place.float()[bucket.token]
-        out.append(-slopes(heads).to(place.device)[:, None, None, None] * torch.cdist(at, at))
+        out.append(-slopes(heads, place.device)[:, None, None, None] * torch.cdist(at, at))
     return out
 
 

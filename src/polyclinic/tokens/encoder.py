@@ -14,7 +14,9 @@ from ..schema import Modality, Ragged, Tokens
 from .layout import Layout
 from .packing import counts, with_values
 from .position import PhysicalPosition
-from .transformer import Transformer
+from .transformer import Style, Transformer
+
+PRE_NORM = Style()
 
 
 class EncoderFields(BaseModel, ABC):
@@ -56,6 +58,7 @@ class Encoder(nn.Module, ABC):
         modality: which.
         spec: width, depth, heads.
         scale: of the positions, see `PhysicalPosition`.
+        style, mlp_ratio: of the trunk.
     """
 
     patch: tuple[int, ...] = ()
@@ -63,12 +66,13 @@ class Encoder(nn.Module, ABC):
     answer_size: int = 0
 
     def __init__(
-        self, modality: Modality, spec: EncoderFields, scale: tuple[float, float, float, float] = (1, 1, 1, 1)
-    ) -> None:
+        self, modality: Modality, spec: EncoderFields, scale: tuple[float, float, float, float] = (1, 1, 1, 1),
+        style: Style = PRE_NORM, mlp_ratio: float = 4.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.modality, self.width = modality, spec.width
+        self.modality, self.width, self.causal = modality, spec.width, style.causal
         self.position = PhysicalPosition(spec.width, scale)
-        self.blocks = Transformer(spec.width, spec.depth, spec.heads)
+        self.blocks = Transformer(spec.width, spec.depth, spec.heads, mlp_ratio, style)
 
     @abstractmethod
     def embed(self, ragged: Ragged) -> Tokens:
@@ -79,8 +83,12 @@ class Encoder(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__} has no answer for masked reconstruction (answer_size is 0)")
 
     def trunk(self, tokens: Tokens) -> Tokens:
-        """Each record's tokens see each other."""
-        return with_values(tokens, self.blocks(tokens.values, Layout.of(tokens.record)))
+        """Each record's tokens see each other; those of a causal trunk only what comes before them."""
+        return with_values(tokens, self.blocks(tokens.values, Layout.of(tokens.record), self.place(tokens)))
+
+    def place(self, tokens: Tokens) -> Tensor | None:
+        """What the trunk's own positions, where it has any, are made of: the seconds or words within the record."""
+        return tokens.position[:, 3]
 
     def forward(self, ragged: Ragged) -> Tokens:
         """Records → tokens (n d)."""
@@ -100,9 +108,13 @@ class Encoder(nn.Module, ABC):
         """
         patient = ragged.patient[record]
         hours = ragged.time_h[record] if time_h is None else time_h
-        placed = values + self.position(position, hours).to(values.dtype)
+        placed = values + self.position(self.placed(position), hours).to(values.dtype)
         number = torch.full_like(record, self.modality.number)
         return Tokens(placed, patient, number, record, position, hours, counts(patient, ragged.patients))
+
+    def placed(self, position: Tensor) -> Tensor:
+        """What of the positions (n 4) is added to the values."""
+        return position
 
 
 def grid_positions(shape: tuple[int, ...], patch: tuple[int, ...], spacing: Tensor) -> Tensor:

@@ -1,22 +1,28 @@
-"""Text: word pieces in their order (BERT, Devlin et al. 2019)."""
+"""Text: word pieces in their order, read both ways (BERT, Devlin et al. 2019) or from the first to the last (GPT, LLaMA)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, TextStandard
 from ..schema import Modality, Ragged, Tokens
+from .attention import Rotary
 from .encoder import Encoder, EncoderFields, rows_of
+from .transformer import Style
 
 
-class Bert(EncoderFields):
-    """A bidirectional transformer on at most `words` of a `vocabulary` of word pieces learned from the training notes."""
+class TextFields(EncoderFields):
+    """What every encoder of words has.
 
-    kind: Literal["bert"] = "bert"
+    Args:
+        words: at most, of a note.
+        vocabulary: word pieces, learned from the training notes.
+    """
+
     words: int = Field(default=96, ge=4)
     vocabulary: int = Field(default=2048, ge=64)
 
@@ -24,19 +30,85 @@ class Bert(EncoderFields):
         """What it wants from the harmoniser."""
         return TextStandard(words=self.words, vocabulary=self.vocabulary)
 
+    def style(self) -> Style:
+        """Of the trunk."""
+        return Style()
+
+    def mlp_ratio(self) -> float:
+        """Hidden width of the trunk's perceptrons over d."""
+        return 4.0
+
     def build(self, fingerprint: Fingerprint) -> TextEncoder:
         """The module, freshly initialised, with the fingerprint's vocabulary."""
         return TextEncoder(self, fingerprint.words)
 
 
+class Bert(TextFields):
+    """A bidirectional Transformer."""
+
+    kind: Literal["bert"] = "bert"
+
+
+class Gpt(TextFields):
+    """A causal one: a word's token knows what came before it (Radford et al. 2019)."""
+
+    kind: Literal["gpt"] = "gpt"
+
+    def style(self) -> Style:
+        """GPT-2's."""
+        return Style(activation="gelu_tanh", causal=True)
+
+
+class Llama(TextFields):
+    """A causal one with rotary places, RMS norms and SwiGLU (Touvron et al. 2023).
+
+    Args:
+        groups: heads of keys and values (GQA); as many as heads where None.
+        theta: of the rotary places.
+    """
+
+    kind: Literal["llama"] = "llama"
+    groups: int | None = Field(default=None, ge=1)
+    theta: float = Field(default=10000.0, gt=1)
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.groups is not None and self.heads % self.groups:
+            raise ValueError(f"{self.groups} groups of keys do not divide {self.heads} heads")
+        if (self.width // self.heads) % 2:
+            raise ValueError(
+                f"rotary places turn pairs, and a head has {self.width // self.heads} numbers: make it even"
+            )
+        return self
+
+    def style(self) -> Style:
+        """LLaMA's."""
+        return Style(
+            norm="rms",
+            eps=1e-6,
+            activation="swiglu",
+            bias=False,
+            causal=True,
+            groups=self.groups,
+            rotary=Rotary(self.theta),
+        )
+
+    def mlp_ratio(self) -> float:
+        """Two thirds of four, for SwiGLU has three matrices instead of two (Shazeer 2020)."""
+        return 8 / 3
+
+
 class TextEncoder(Encoder):
-    """m notes of (w,) word numbers → a token a word."""
+    """m notes of (w,) word numbers → a token a word.
+
+    Where the trunk has places of its own, a word's order is not added to its embedding.
+    """
 
     answer_kind = "categorical"
 
-    def __init__(self, spec: Bert, vocabulary: int) -> None:
-        super().__init__(Modality.TEXT, spec)
-        self.answer_size = vocabulary
+    def __init__(self, spec: TextFields, vocabulary: int) -> None:
+        super().__init__(Modality.TEXT, spec, style=spec.style(), mlp_ratio=spec.mlp_ratio())
+        self.answer_size, self.longest = vocabulary, spec.words
         self.words = nn.Embedding(vocabulary, spec.width)
         nn.init.normal_(self.words.weight, std=0.1)
 
@@ -46,6 +118,10 @@ class TextEncoder(Encoder):
         position = torch.zeros(len(record), 4, device=record.device)
         position[:, 3] = torch.cat([torch.arange(len(v), device=record.device) for v in ragged.values]).float()
         return self.tokens(ragged, self.words(self.answer(ragged)), record, position)
+
+    def placed(self, position: Tensor) -> Tensor:
+        """The order is left to the trunk where it knows it."""
+        return position if self.blocks.style.rotary is None else torch.zeros_like(position)
 
     def answer(self, ragged: Ragged) -> Tensor:
         """(n,) word numbers."""
