@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import cache
 from typing import Any, get_args
 
@@ -16,13 +17,14 @@ from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec
 from polyclinic.schema import Batch, Losses, Modality, Target
-from polyclinic.tokens import phantom
+from polyclinic.tokens import EncoderFields, Gpt, phantom
 
 KINDS: tuple[type[ObjectiveFields], ...] = get_args(get_args(ObjectiveSpec)[0])
 TASK, CLASSES = "structure", {"structure": 3}
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "contrastive": [{}, {"pairs": [["image", "text"]], "weight": 0.5}],
     "masked": [{"width": 16}, {"width": 16, "context": "patient"}, {"modalities": ["image", "table"], "width": 16}],
+    "caption": [{"width": 16}, {"width": 16, "queries": 2, "modalities": ["image", "table"]}],
     "segmentation": [{"task": TASK, "channels": 2}],
     "hybrid": [
         {
@@ -35,6 +37,10 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Samples of a kind's fields; without one, the kind's defaults are tried."""
+READS: dict[str, EncoderFields] = {"causal_language": Gpt(words=12, width=16, depth=1, heads=2)}
+"""The encoder of words that a kind asks for, where it is not the made-up one."""
+OWN_TRUNKS = {"masked_language", "causal_language"}
+"""Kinds that ask for an encoder that reads alone."""
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
 PATIENT = st.dictionaries(st.sampled_from(list(ENCODERS)), st.integers(1, 2), max_size=3)
@@ -53,9 +59,11 @@ every_objective = pytest.mark.parametrize("spec", SPECS, ids=[f"{s.kind}-{n}" fo
 
 
 @cache
-def backbone(early: bool = False) -> Model:
-    fusion = Early(depth=1, heads=2) if early else Intermediate(depth=1, heads=2)
-    return build_model(TwoTower(width=16, embedding=16, fusion=fusion), ENCODERS, phantom.fingerprint(), 0)
+def backbone(kind: str = "", early: bool = False) -> Model:
+    """A model that objectives of a kind can be asked of."""
+    fusion = Early(depth=1, heads=2) if early and kind not in OWN_TRUNKS else Intermediate(depth=1, heads=2)
+    encoders = {**ENCODERS, Modality.TEXT: READS.get(kind, ENCODERS[Modality.TEXT])}
+    return build_model(TwoTower(width=16, embedding=16, fusion=fusion), encoders, phantom.fingerprint(), 0)
 
 
 def built(spec: ObjectiveFields, model: Model) -> Objective:
@@ -74,8 +82,8 @@ def batch(has: Has, labelled: bool = True) -> Batch:
     return data
 
 
-def ask(spec: ObjectiveFields, data: Batch, model: Model | None = None, **more: Any) -> Losses:
-    model = model or backbone()
+def ask(spec: Any, data: Batch, model: Model | None = None, **more: Any) -> Losses:
+    model = model or backbone(spec.kind)
     return built(spec, model)(model, data, torch.Generator().manual_seed(0), **more)
 
 
@@ -96,7 +104,7 @@ def test_a_specification_survives_a_recipe(spec: Any) -> None:
 @given(has=st.lists(PATIENT, min_size=1, max_size=4), early=st.booleans())
 @settings(max_examples=8, deadline=None)
 def test_any_batch_gives_finite_terms_and_gradients(spec: Any, has: Has, early: bool) -> None:
-    model, data = backbone(early), batch(has)
+    model, data = backbone(spec.kind, early), batch(has)
     model.zero_grad()
     losses = ask(spec, data, model)
     assert losses.terms.keys() == losses.weights.keys()
@@ -110,15 +118,15 @@ def test_any_batch_gives_finite_terms_and_gradients(spec: Any, has: Has, early: 
 
 @every_objective
 def test_it_teaches_the_encoders_that_it_names(spec: Any) -> None:
-    model = build_model(
-        TwoTower(width=16, embedding=16, fusion=Intermediate(depth=1, heads=2)), ENCODERS, phantom.fingerprint(), 0
-    )
+    model = deepcopy(backbone(spec.kind))
+    model.zero_grad()
     objective = built(spec, model)
     total = objective(model, batch([dict.fromkeys(ENCODERS, 1)] * 3), torch.Generator().manual_seed(0)).total
     assert total is not None
     total.backward()
     taught = {m for m in ENCODERS if any(p.grad is not None and p.grad.any() for p in model.encoder(m).parameters())}
-    assert taught >= (spec.named() or set(ENCODERS) - {Modality.TABLE})
+    aside = {Modality.TEXT} if spec.kind == "caption" else set()  # written by a decoder of its own
+    assert taught >= (spec.named() or set(ENCODERS) - {Modality.TABLE}) - aside
     assert not [name for name, p in objective.named_parameters() if p.grad is None]
 
 
@@ -133,7 +141,7 @@ def test_what_nothing_speaks_to_is_absent(spec: Any) -> None:
 
 @every_objective
 def test_it_draws_from_its_generator_alone(spec: Any) -> None:
-    model, data = backbone(), batch([dict.fromkeys(ENCODERS, 1)] * 2)
+    model, data = backbone(spec.kind), batch([dict.fromkeys(ENCODERS, 1)] * 2)
     objective, world = built(spec, model), torch.get_rng_state()
     one, same = (objective(model, data, torch.Generator().manual_seed(3)).terms for _ in range(2))
     assert torch.equal(torch.get_rng_state(), world)
@@ -142,7 +150,7 @@ def test_it_draws_from_its_generator_alone(spec: Any) -> None:
 
 @every_objective
 def test_tokens_that_were_made_already_are_no_other(spec: Any) -> None:
-    model, data = backbone(), batch([dict.fromkeys(ENCODERS, 1)] * 2)
+    model, data = backbone(spec.kind), batch([dict.fromkeys(ENCODERS, 1)] * 2)
     made, given = ask(spec, data).terms, ask(spec, data, tokens=model.encode(data)).terms
     assert made.keys() == given.keys()
     assert all(torch.equal(term, given[name]) for name, term in made.items())
@@ -164,7 +172,7 @@ def test_labels_of_the_unlabelled_are_not_read(spec: Any) -> None:
 
 @every_objective
 def test_tensors_are_made_where_the_input_is(spec: Any) -> None:
-    model, data = backbone(), batch([dict.fromkeys(ENCODERS, 1), {Modality.TEXT: 1, Modality.IMAGE: 2}])
+    model, data = backbone(spec.kind), batch([dict.fromkeys(ENCODERS, 1), {Modality.TEXT: 1, Modality.IMAGE: 2}])
     objective, draws = built(spec, model), torch.Generator("cpu")
     expected = objective(model, data, draws.manual_seed(0)).terms
     with torch.device("meta"):

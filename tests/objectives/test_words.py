@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polyclinic.objectives import Sampling, Seen, WordDecoder, numbers
+from polyclinic.objectives.words import UNTOLD
 from polyclinic.tokens import Style
 
 VOCABULARY, END = 20, 1
@@ -33,9 +34,10 @@ def test_the_loss_is_each_texts_next_word() -> None:
     logits, words = model(texts).split([4, 1, 7]), texts
     each = [F.cross_entropy(a[:-1], b[1:], reduction="none") for a, b in zip(logits, words, strict=True)]
     torch.testing.assert_close(model.loss(texts), torch.cat(each).mean())
-    told = [torch.tensor([True, False, False, True]), torch.tensor([True]), torch.zeros(7, dtype=torch.bool)]
-    torch.testing.assert_close(model.loss(texts, told=told), each[0][2])
-    assert float(model.loss(texts, told=[torch.zeros(len(t), dtype=torch.bool) for t in texts]).detach()) == 0
+    wanted = torch.full((12,), UNTOLD)
+    wanted[2] = texts[0][3]
+    torch.testing.assert_close(model.loss(texts, wanted=wanted), each[0][2])
+    assert float(model.loss(texts, wanted=torch.full((12,), UNTOLD)).detach()) == 0
 
 
 def test_what_is_shown_is_told() -> None:

@@ -9,18 +9,24 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .caption import AttentionalPool, Caption, CaptionObjective
 from .contrastive import Contrastive, ContrastiveObjective, clip_loss
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
+from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .words import Sampling, Seen, WordDecoder, numbers
 
-ObjectiveSpec = Annotated[Contrastive | Masked | SegmentationPart | Hybrid, Field(discriminator="kind")]
+ObjectiveSpec = Annotated[
+    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Hybrid,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
-    "Backbone", "Contrastive", "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedObjective",
-    "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Sampling", "Seen",
+    "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
+    "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective",
+    "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Sampling", "Seen",
     "SegmentationObjective", "SegmentationPart", "WordDecoder", "clip_loss", "dice_cross_entropy", "numbers",
 ]  # fmt: skip

@@ -10,12 +10,16 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
+from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
+from .language import CausalLanguage, MaskedLanguage
 from .objective import Backbone, Objective, ObjectiveFields
 from .segmentation import SegmentationPart
 
-Part = Annotated[Contrastive | Masked | SegmentationPart, Field(discriminator="kind")]
+Part = Annotated[
+    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart, Field(discriminator="kind")
+]
 
 
 class Hybrid(ObjectiveFields):

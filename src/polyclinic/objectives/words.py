@@ -30,11 +30,17 @@ class Seen:
 
     Args:
         values: (m c) tokens.
-        text: (m,) int64, ascending: of which of the texts.
+        group: (m,) int64, ascending: of whom they are.
+        texts: (s,) int64, ascending: whom each text is of; the i-th text is of i where None.
     """
 
     values: Tensor
-    text: Tensor
+    group: Tensor
+    texts: Tensor | None = None
+
+    def context(self, text: Tensor, together: bool = False) -> Context:
+        """For words that are of these texts (n,)."""
+        return Context.of(text if self.texts is None else self.texts[text], self.values, self.group, together)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,10 @@ class Sampling:
         chances = sorted_.softmax(1)
         chances = chances.masked_fill(chances.cumsum(1) - chances >= self.top_p, 0)  # the first always stays
         return order.gather(1, torch.multinomial(chances, 1, generator=generator))[:, 0]
+
+
+GREEDY = Sampling()
+"""The likeliest word each time."""
 
 
 class WordDecoder(nn.Module):
@@ -125,32 +135,30 @@ class WordDecoder(nn.Module):
             seen: what they are about; a text without any is written from its words alone.
         """
         text = numbers(texts)
-        context = None if seen is None else Context.of(text, seen.values, seen.text)
+        context = None if seen is None else seen.context(text)
         return self.leave(self.hidden(torch.cat(list(texts)), Layout.of(text), context))
 
-    def loss(self, texts: Sequence[Tensor], seen: Seen | None = None, told: Sequence[Tensor] | None = None) -> Tensor:
-        """Mean cross-entropy of each text's next words, () nats a word; 0 where nothing is asked.
+    def loss(self, texts: Sequence[Tensor], seen: Seen | None = None, wanted: Tensor | None = None) -> Tensor:
+        """Mean cross-entropy in nats a word; 0 where nothing is asked.
 
         Args:
             texts, seen: see `forward`.
-            told: (w,) bool each, which words are asked for; all but each text's first where None.
+            wanted: (n,) int64 what comes after each of all texts' words, `UNTOLD` where that is not asked; where None each
+                text's next word.
         """
         text = numbers(texts)
-        wanted = torch.cat(list(texts))
-        if told is not None:
-            wanted = torch.where(torch.cat(list(told)), wanted, UNTOLD)
-        asked = (text[1:] == text[:-1]) & (wanted[1:] != UNTOLD)
-        context = None if seen is None else Context.of(text, seen.values, seen.text)
-        hidden = self.hidden(torch.cat(list(texts)), Layout.of(text), context)[:-1][asked]
+        words = torch.cat(list(texts))
+        if wanted is None:
+            wanted = torch.cat([words[1:].where(text[1:] == text[:-1], UNTOLD), words.new_full((1,), UNTOLD)])
+        asked = wanted != UNTOLD
+        hidden = self.hidden(words, Layout.of(text), None if seen is None else seen.context(text))[asked]
         # Only the words that are asked for take logits: a vocabulary is wide.
-        return F.cross_entropy(self.leave(hidden).float(), wanted[1:][asked], reduction="sum") / asked.sum().clamp(
-            min=1
-        )
+        return F.cross_entropy(self.leave(hidden).float(), wanted[asked], reduction="sum") / asked.sum().clamp(min=1)
 
     @torch.no_grad()
     def generate(
         self, prompts: Sequence[Tensor], end: int | None, most: int, seen: Seen | None = None,
-        sampling: Sampling = Sampling(), generator: torch.Generator | None = None,
+        sampling: Sampling = GREEDY, generator: torch.Generator | None = None,
     ) -> list[Tensor]:  # fmt: skip
         """What comes after each prompt, without the end.
 
@@ -164,31 +172,62 @@ class WordDecoder(nn.Module):
             ValueError: a prompt and `most` words are more than there are places.
         """
         text, device = numbers(prompts), prompts[0].device
-        of = lambda group: None if seen is None else Context.of(group, seen.values, seen.text, together=True)
+        of = lambda group: None if seen is None else seen.context(group, together=True)
         memory, rows = self.blocks.memory(), torch.arange(len(prompts), device=device)
         hidden = self.hidden(torch.cat(list(prompts)), Layout.of(text, together=True), of(text), memory)
         assert memory.lengths is not None
+        writing = Writing(len(prompts), most, end, device)
         last = hidden[memory.lengths.cumsum(0) - 1]
-        written = torch.empty(len(prompts), most, dtype=torch.int64, device=device)
-        counts = torch.full((len(prompts),), most, device=device)
-        for step in range(most):
-            words = sampling.draw(self.leave(last), generator)
-            if end is not None and bool((ended := words == end).any()):
-                counts[rows[ended]] = step
-                going = torch.nonzero(~ended).flatten()
-                if not len(going):
-                    break
-                rows, words = rows[going], words[going]
+        while (going := writing.add(sampling.draw(self.leave(last), generator))) is not None:
+            if len(going) < len(rows):
                 memory.keep(going)
-            written[rows, step] = words
-            if step + 1 < most:
-                last = self.hidden(words, Layout.of(torch.arange(len(rows), device=device)), of(rows), memory)
-        return [row[:n] for row, n in zip(written, counts.tolist(), strict=True)]
+                rows = rows[going]
+            last = self.hidden(writing.last, Layout.of(torch.arange(len(rows), device=device)), of(rows), memory)
+        return writing.texts
+
+
+class Writing:
+    """Texts that grow by a word each at a time until each has met its end.
+
+    Args:
+        texts: s.
+        most: words a text.
+        end: the word that ends one, and is not written; None for none.
+        device: of the words.
+    """
+
+    def __init__(self, texts: int, most: int, end: int | None, device: torch.device) -> None:
+        self.most, self.end, self.step = most, end, 0
+        self.rows = torch.arange(texts, device=device)
+        self.words = torch.empty(texts, most, dtype=torch.int64, device=device)
+        self.counts = torch.full((texts,), most, device=device)
+
+    def add(self, words: Tensor) -> Tensor | None:
+        """One further word of each text that goes on (k,) → which of these k go on still; None where none does."""
+        going = torch.arange(len(words), device=words.device)
+        if self.end is not None:
+            going = torch.nonzero(words != self.end).flatten()
+            self.counts[self.rows[words == self.end]] = self.step
+        self.rows = self.rows[going]
+        self.words[self.rows, self.step] = words[going]
+        self.step += 1
+        return going if len(going) and self.step < self.most else None
+
+    @property
+    def last(self) -> Tensor:
+        """(k,) the last words of those that go on."""
+        return self.words[self.rows, self.step - 1]
+
+    @property
+    def texts(self) -> list[Tensor]:
+        """The words of each."""
+        return [row[:n] for row, n in zip(self.words, self.counts.tolist(), strict=True)]
 
 
 def numbers(texts: Sequence[Tensor]) -> Tensor:
     """(n,) which text each of all texts' words is of: 0 0 0 1 1 2 …"""
-    lengths = torch.tensor([len(text) for text in texts])
-    if not len(lengths) or int(lengths.min()) == 0:
+    lengths = [len(text) for text in texts]
+    if not lengths or min(lengths) == 0:
         raise ValueError("a text without any word: give at least the word that begins one")
-    return torch.arange(len(texts)).repeat_interleave(lengths).to(texts[0].device)
+    device = texts[0].device
+    return torch.arange(len(texts), device=device).repeat_interleave(torch.tensor(lengths, device=device))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -29,6 +29,8 @@ class EncoderFields(BaseModel, ABC):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    causal: ClassVar[bool] = False
+    """Whether a token sees no later one of its record."""
     width: int = Field(default=128, ge=8)
     depth: int = Field(default=4, ge=0)
     heads: int = Field(default=4, ge=1)

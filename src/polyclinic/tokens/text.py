@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -53,6 +53,7 @@ class Gpt(TextFields):
     """A causal one: a word's token knows what came before it (Radford et al. 2019)."""
 
     kind: Literal["gpt"] = "gpt"
+    causal: ClassVar[bool] = True
 
     def style(self) -> Style:
         """GPT-2's."""
@@ -68,6 +69,7 @@ class Llama(TextFields):
     """
 
     kind: Literal["llama"] = "llama"
+    causal: ClassVar[bool] = True
     groups: int | None = Field(default=None, ge=1)
     theta: float = Field(default=10000.0, gt=1)
 

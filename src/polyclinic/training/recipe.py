@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..cohort import SplitSpec
 from ..cohort.definitions import chosen
 from ..models import ModelSpec
-from ..objectives import Contrastive, Hybrid, Masked, ObjectiveSpec, SegmentationPart
+from ..objectives import CausalLanguage, Contrastive, Hybrid, Masked, MaskedLanguage, ObjectiveSpec, SegmentationPart
 from ..schema import Modality
 from ..tasks import Classification, Retrieval, Segmentation, TaskSpec
 from ..tokens import EncoderSpec
@@ -158,6 +158,8 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}: contrastive compares modalities, and there is one encoder")
             if part.pairs != "all" and (same := [a for a, b in part.pairs if a == b]):
                 raise ValueError(f"{place}: a pair of {same[0]} with itself")
+        if isinstance(part, MaskedLanguage | CausalLanguage):
+            self._language_fits(place, isinstance(part, CausalLanguage))
         if isinstance(part, Masked) and part.width % part.heads:
             raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
         if isinstance(part, SegmentationPart):
@@ -173,6 +175,16 @@ class Recipe(BaseModel):
                 raise ValueError(
                     f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
                 )
+
+    def _language_fits(self, place: str, causal: bool) -> None:
+        spec = self.encoders[Modality.TEXT]
+        if not self.model.fusion.own_trunks:
+            raise ValueError(
+                f"{place}: early fusion leaves the text encoder no trunk to read with; use intermediate or late"
+            )
+        if spec.causal != causal:
+            wants, reads = ("gpt or llama", "reads both ways") if causal else ("bert", "sees no later word")
+            raise ValueError(f"{place}: needs a text encoder of kind {wants}; {spec.kind} {reads}")
 
     def excluded(self) -> tuple[str, ...]:
         """The columns that no encoder may read: those that the tasks name."""

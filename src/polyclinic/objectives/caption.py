@@ -1,0 +1,200 @@
+"""Captioning: a patient's notes are written from the patient's other records (CoCa, Yu et al. 2022; SimVLM, Wang et al. 2022).
+
+other modalities ── encoders ── [attentional pooling] ──────┐ cross-attention
+note ── gpt or llama encoder (causal, shared with the contrast) ── Transformer ── next words      CoCa
+note ── a decoder of its own ─────────────────────────────────── Transformer ── next words      where the encoder reads both ways
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from ..harmonise.text import FIRST
+from ..schema import Batch, Losses, Modality, Ragged, Tokens
+from ..tokens import Context, Layout, Style, TextEncoder, Transformer, join
+from ..tokens.attention import CrossAttention
+from .language import END, next_words, words_of
+from .objective import Backbone, Objective, ObjectiveFields
+from .words import GREEDY, UNTOLD, Sampling, Seen, WordDecoder, Writing
+
+
+class Caption(ObjectiveFields):
+    """Which modalities a note is written from, and by what.
+
+    Args:
+        modalities: that are shown; None for all of the model's but text.
+        queries: learned queries a patient that look at what is shown in the decoder's stead (CoCa's attentional pooling); 0 for
+            none: the decoder sees every token.
+        width, depth, heads: of the decoder.
+        weight: in a hybrid objective.
+    """
+
+    kind: Literal["caption"] = "caption"
+    modalities: tuple[Modality, ...] | None = None
+    queries: int = Field(default=0, ge=0)
+    width: int = Field(default=128, ge=8)
+    depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    weight: float = Field(default=1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _other(self) -> Caption:
+        if self.modalities is not None and Modality.TEXT in self.modalities:
+            raise ValueError("a note is written from other records than notes: leave text out of `modalities`")
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+        return self
+
+    def named(self) -> set[Modality]:
+        """Text, and those that are shown."""
+        return {Modality.TEXT, *(self.modalities or ())}
+
+    def build(self, model: Backbone, classes: Mapping[str, int]) -> CaptionObjective:
+        """The module, with its decoder."""
+        return CaptionObjective(self, model)
+
+
+class AttentionalPool(nn.Module):
+    """Learned queries look at each patient's tokens: (m d) → (q d) a patient who has any (Lee et al. 2019; CoCa, section 3.2)."""
+
+    def __init__(self, width: int, queries: int, heads: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, width) * 0.1)
+        self.look, self.norm = CrossAttention(width, width, heads), nn.LayerNorm(width)
+
+    def forward(self, tokens: Tokens) -> Seen:
+        """A patient's tokens → as many as there are queries."""
+        who = torch.nonzero(tokens.lengths > 0).flatten().repeat_interleave(len(self.queries))
+        asking = self.queries.repeat(len(who) // len(self.queries), 1)
+        return Seen(self.norm(self.look(asking, Context.of(who, tokens.values, tokens.patient))), who)
+
+
+class OnTop(nn.Module):
+    """CoCa's multimodal half: it goes on from the causal text encoder's tokens, and its words are the encoder's."""
+
+    def __init__(self, encoder: TextEncoder, spec: Caption, context: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(encoder.width, spec.width)
+        style = Style(activation="gelu_tanh", causal=True)
+        self.blocks = Transformer(spec.width, spec.depth, spec.heads, style=style, context=context)
+        self.leave = nn.Linear(spec.width, encoder.answer_size, bias=False)
+
+    def forward(self, tokens: Tokens, seen: Seen) -> Tensor:
+        """The causal encoder's tokens (n c) → logits (n v)."""
+        context = Context.of(tokens.patient, seen.values, seen.group)
+        return self.leave(self.blocks(self.enter(tokens.values), Layout.of(tokens.record), context=context))
+
+    def write(
+        self, encoder: TextEncoder, seen: Seen, who: Tensor, writing: Writing, draw: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:
+        """A note of each of the patients who (s,), from its first word."""
+        own, memory = encoder.blocks.memory(), self.blocks.memory()
+        rows = torch.arange(len(who), device=who.device)
+        words = torch.full((len(who), 1), FIRST, device=who.device)
+        while True:
+            hours = torch.zeros(len(rows), device=who.device)
+            ragged = Ragged(list(words), rows, hours, None, len(who), [str(n) for n in rows.tolist()])
+            # All words are embedded, which costs little, and of each note the last one is read.
+            every = encoder.embed(ragged)
+            last = torch.arange(1, len(rows) + 1, device=who.device) * words.shape[1] - 1
+            place = encoder.place(every)
+            layout = Layout.of(torch.arange(len(rows), device=who.device), together=True)
+            hidden = encoder.blocks(every.values[last], layout, None if place is None else place[last], memory=own)
+            context = Context.of(who[rows], seen.values, seen.group, together=True)
+            logits = self.leave(self.blocks(self.enter(hidden), layout, context=context, memory=memory))
+            going = writing.add(draw(logits))
+            if going is None:
+                return writing.texts
+            if len(going) < len(rows):
+                own.keep(going)
+                memory.keep(going)
+                rows, words = rows[going], words[going]
+            words = torch.cat([words, writing.last[:, None]], 1)
+
+
+class CaptionObjective(Objective):
+    """The decoder, and what it is shown."""
+
+    def __init__(self, spec: Caption, model: Backbone) -> None:
+        super().__init__()
+        encoder = words_of(model, "a caption")
+        self.spec, self.on_top = spec, encoder.causal and model.own_trunks
+        self.pool = AttentionalPool(model.width, spec.queries, spec.heads) if spec.queries else None
+        self.decoder: nn.Module
+        if self.on_top:
+            self.decoder = OnTop(encoder, spec, model.width)
+        else:
+            self.decoder = WordDecoder(
+                encoder.answer_size, spec.width, spec.depth, spec.heads, places=encoder.longest, context=model.width
+            )
+
+    def shown(self, tokens: Mapping[Modality, Tokens]) -> Tokens | None:
+        """The tokens that a note is written from; None where nobody has any."""
+        wanted = [m for m in tokens if m is not Modality.TEXT and m in (self.spec.modalities or tokens)]
+        return join([tokens[m] for m in sorted(wanted, key=list(Modality).index)]) if wanted else None
+
+    def seen(self, tokens: Tokens) -> Seen:
+        """What of them the decoder sees."""
+        return self.pool(tokens) if self.pool is not None else Seen(tokens.values, tokens.patient)
+
+    def forward(
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+    ) -> Losses:
+        """The term `caption/text`, cross-entropy of the next words in nats: of the notes of patients who are shown anything."""
+        ragged = batch.payloads.get(Modality.TEXT)
+        if ragged is None:
+            return Losses({}, {})
+        shown = self.shown(model.encode(batch) if tokens is None else tokens)
+        encoder = words_of(model, "a caption")
+        wanted = next_words(ragged.values, encoder.longest)
+        if shown is not None:
+            told = torch.tensor([len(text) for text in ragged.values], device=wanted.device)
+            wanted = wanted.where((shown.lengths > 0)[ragged.patient].repeat_interleave(told), UNTOLD)
+        if shown is None or not bool((wanted != UNTOLD).any()):
+            return Losses({}, {})
+        seen = self.seen(shown)
+        if self.on_top:
+            logits = self.decoder(encoder(ragged), seen)
+            asked = wanted != UNTOLD
+            term = F.cross_entropy(logits[asked].float(), wanted[asked])
+        else:
+            assert isinstance(self.decoder, WordDecoder)
+            texts = list(ragged.values)
+            term = self.decoder.loss(texts, Seen(seen.values, seen.group, ragged.patient), wanted)
+        return Losses({"caption/text": term}, {"caption/text": self.spec.weight})
+
+    @torch.no_grad()
+    def write(
+        self, model: Backbone, batch: Batch, most: int, sampling: Sampling = GREEDY, generator: torch.Generator | None = None
+    ) -> dict[int, Tensor]:  # fmt: skip
+        """A note of each patient who is shown anything; what notes the batch has are not read.
+
+        Args:
+            model: that was trained with it.
+            batch: b patients.
+            most: words a note; no more than the text encoder reads.
+            sampling, generator: of the draws.
+        Returns:
+            of each of the batch's patients, by number, (w,) word numbers without the first and the end.
+        """
+        others = {m: ragged for m, ragged in batch.payloads.items() if m is not Modality.TEXT}
+        shown = self.shown(model.encode(Batch(others, {}, batch.patients)))
+        if shown is None:
+            return {}
+        encoder, seen = words_of(model, "a caption"), self.seen(shown)
+        who = torch.nonzero(shown.lengths > 0).flatten()
+        most = min(most, encoder.longest - 1)
+        if isinstance(self.decoder, WordDecoder):
+            begin = [torch.tensor([FIRST], device=who.device)] * len(who)
+            texts = self.decoder.generate(begin, END, most, Seen(seen.values, seen.group, who), sampling, generator)
+        else:
+            assert isinstance(self.decoder, OnTop)
+            writing = Writing(len(who), most, END, who.device)
+            texts = self.decoder.write(encoder, seen, who, writing, lambda logits: sampling.draw(logits, generator))
+        return dict(zip(who.tolist(), texts, strict=True))

@@ -1,0 +1,131 @@
+"""Captions: a note is written from the patient's other records, of each patient's own, on top of the encoder or beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from pydantic import ValidationError
+from torch import Tensor
+
+from polyclinic.fusion import Late
+from polyclinic.models import Model, TwoTower, build_model
+from polyclinic.objectives import Caption, CaptionObjective, Sampling
+from polyclinic.objectives.caption import AttentionalPool
+from polyclinic.objectives.language import words_of
+from polyclinic.schema import Batch, Modality, Ragged
+from polyclinic.tokens import Bert, Gpt, Llama, Vit, phantom
+
+SIZE: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
+TEXT = {"bert": Bert(words=8, **SIZE), "gpt": Gpt(words=8, **SIZE), "llama": Llama(words=8, **SIZE)}
+every_text = pytest.mark.parametrize("text", TEXT)
+
+
+def model(text: str) -> Model:
+    encoders = {Modality.IMAGE: Vit(size=32, patch=16, **SIZE), Modality.TEXT: TEXT[text]}
+    return build_model(TwoTower(width=16, embedding=16, fusion=Late()), encoders, phantom.fingerprint(), 0)
+
+
+def ragged(values: Any, patient: list[int], patients: int) -> Ragged:
+    n = len(patient)
+    return Ragged(values, torch.tensor(patient), torch.zeros(n), None, patients, [str(i) for i in range(n)])
+
+
+def batch(images: Tensor | None, whose: list[int], texts: list[list[int]], of: list[int], patients: int) -> Batch:
+    payloads = {Modality.IMAGE: ragged(images, whose, patients)} if images is not None else {}
+    if texts:
+        payloads[Modality.TEXT] = ragged([torch.tensor(t) for t in texts], of, patients)
+    return Batch(payloads, {}, [str(p) for p in range(patients)])
+
+
+def built(spec: Caption, net: Model) -> CaptionObjective:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return spec.build(net, {})
+
+
+def pictures(kinds: Tensor, draws: torch.Generator) -> Tensor:
+    """One of four quarters is bright."""
+    out = 0.1 * torch.randn(len(kinds), 1, 32, 32, generator=draws)
+    for image, kind in zip(out, kinds.tolist(), strict=True):
+        image[0, 16 * (kind // 2) :, 16 * (kind % 2) :][:16, :16] += 2
+    return out
+
+
+NAMES = [[2, 10, 11, 12], [2, 10, 14], [2, 20, 21, 12, 13], [2, 30]]
+
+
+@every_text
+@pytest.mark.parametrize("queries", [0, 2])
+def test_it_learns_to_say_what_it_is_shown(text: str, queries: int) -> None:
+    net = model(text)
+    objective = built(Caption(width=32, depth=2, heads=2, queries=queries), net)
+    adam = torch.optim.AdamW([*net.parameters(), *objective.parameters()], 5e-3)
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(150):
+        kinds = torch.randint(0, 4, (16,), generator=draws)
+        data = batch(pictures(kinds, draws), list(range(16)), [NAMES[k] for k in kinds.tolist()], list(range(16)), 16)
+        total = objective(net, data, draws).total
+        assert total is not None
+        adam.zero_grad()
+        total.backward()
+        adam.step()
+    # Patient 1 has no image and is not written of; patient 2 has two notes already, which are not read.
+    data = batch(pictures(torch.tensor([3, 0, 2]), draws), [0, 2, 3], [[2, 4, 4], [2, 5]], [2, 2], 4)
+    found = objective.write(net, data, 12)
+    assert {who: words.tolist() for who, words in found.items()} == {0: NAMES[3][1:], 2: NAMES[0][1:], 3: NAMES[2][1:]}
+    one, again = (objective.write(net, data, 5, Sampling(3.0), torch.Generator().manual_seed(1)) for _ in range(2))
+    assert all(torch.equal(one[who], again[who]) for who in one)
+
+
+@every_text
+def test_the_term_is_of_those_who_are_shown_anything(text: str) -> None:
+    net, draws = model(text), torch.Generator().manual_seed(0)
+    objective = built(Caption(width=32, heads=2), net)
+    term = lambda data: objective(net, data, draws).terms["caption/text"]
+    images = pictures(torch.tensor([0, 1]), draws)
+    both = batch(images, [0, 1], [NAMES[0], NAMES[1]], [0, 1], 2)
+    # Another patient with a note and no image changes nothing, nor does one with an image and no note.
+    more = batch(images[[0, 1, 0]], [0, 1, 3], [NAMES[0], NAMES[1], NAMES[2]], [0, 1, 2], 4)
+    torch.testing.assert_close(term(more), term(both))
+    # Each patient's own: two patients are the mean of each alone, by words.
+    alone = [term(batch(images[[n]], [0], [NAMES[n]], [0], 1)) for n in (0, 1)]
+    torch.testing.assert_close(term(both), (4 * alone[0] + 3 * alone[1]) / 7)
+    assert objective(net, batch(None, [], NAMES, [0, 1, 2, 3], 4), draws).terms == {}
+    assert objective.write(net, batch(None, [], NAMES, [0, 1, 2, 3], 4), 5) == {}
+
+
+def test_coca_goes_on_from_the_causal_encoder() -> None:
+    net, draws = model("gpt"), torch.Generator().manual_seed(0)
+    objective = built(Caption(width=32, heads=2), net)
+    data = batch(pictures(torch.tensor([0]), draws), [0], [NAMES[0]], [0], 1)
+    objective(net, data, draws).terms["caption/text"].backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in net.encoder(Modality.TEXT).blocks.parameters())
+    bert = model("bert")
+    beside = built(Caption(width=32, heads=2), bert)
+    beside(bert, data, draws).terms["caption/text"].backward()
+    assert all(p.grad is None for p in bert.encoder(Modality.TEXT).parameters())
+
+
+def test_the_queries_look_at_their_own_patient() -> None:
+    pool = AttentionalPool(16, 3, 2)
+    net, draws = model("gpt"), torch.Generator().manual_seed(0)
+    tokens = net.encode(batch(pictures(torch.tensor([0, 1]), draws), [0, 2], [], [], 3))[Modality.IMAGE]
+    seen = pool(tokens)
+    assert seen.group.tolist() == [0, 0, 0, 2, 2, 2]
+    mine = tokens.values[tokens.patient == 2]
+    h, e = 2, 8
+    q = pool.look.query(pool.queries).view(3, h, e).transpose(0, 1)
+    k, v = pool.look.kv(mine).view(len(mine), 2, h, e).permute(1, 2, 0, 3)
+    heard = pool.look.out((torch.softmax(q @ k.mT / e**0.5, -1) @ v).transpose(0, 1).reshape(3, 16))
+    torch.testing.assert_close(seen.values[3:], F.layer_norm(heard, (16,)), atol=1e-5, rtol=0)
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(ValidationError, match="leave text out"):
+        Caption(modalities=(Modality.TEXT,))
+    with pytest.raises(ValidationError, match="3 heads do not divide a width of 128"):
+        Caption(heads=3)
+    assert words_of(model("gpt"), "it").causal
