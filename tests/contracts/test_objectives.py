@@ -15,17 +15,24 @@ from torch import Tensor
 
 from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec
+from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec, Structure
 from polyclinic.schema import Batch, Losses, Modality, Target
 from polyclinic.tokens import EncoderFields, Gpt, phantom
 
 KINDS: tuple[type[ObjectiveFields], ...] = get_args(get_args(ObjectiveSpec)[0])
-TASK, CLASSES = "structure", {"structure": 3}
+TASK, CLASSES = (
+    "structure",
+    {"structure": Structure(Modality.VOLUME, ("one", "two"), (torch.tensor([2, 7]), torch.tensor([2, 8, 9])))},
+)
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "contrastive": [{}, {"pairs": [["image", "text"]], "weight": 0.5}],
     "masked": [{"width": 16}, {"width": 16, "context": "patient"}, {"modalities": ["image", "table"], "width": 16}],
     "caption": [{"width": 16}, {"width": 16, "queries": 2, "modalities": ["image", "table"]}],
     "segmentation": [{"task": TASK, "channels": 2}],
+    "promptable": [
+        {"tasks": [TASK], "width": 16, "channels": 2},
+        {"tasks": [TASK], "prompts": ["text"], "width": 16, "channels": 2},
+    ],
     "hybrid": [
         {
             "parts": [

@@ -5,7 +5,7 @@ import torch
 
 from polyclinic.fusion import Intermediate
 from polyclinic.models import TwoTower, build_model
-from polyclinic.objectives import Contrastive, Hybrid, Masked, SegmentationPart
+from polyclinic.objectives import Contrastive, Hybrid, Masked, SegmentationPart, Structure
 from polyclinic.schema import Modality, Target
 from polyclinic.tokens import phantom
 
@@ -30,7 +30,7 @@ def test_it_is_the_weighted_sum_of_its_parts() -> None:
         SegmentationPart(task="structure", channels=2, weight=3.0),
         Masked(width=16, weight=2.0),
     )
-    hybrid = Hybrid(parts=parts).build(model, {"structure": 2})
+    hybrid = Hybrid(parts=parts).build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
     total = hybrid(model, batch, torch.Generator().manual_seed(0)).total
     each = [part(model, batch, torch.Generator().manual_seed(0)) for part in hybrid.parts.values()]
     assert total is not None
@@ -56,7 +56,7 @@ def test_whole_records_are_encoded_once_and_only_where_somebody_reads_them(monke
     calls, encode = [], model.encode
     monkeypatch.setattr(model, "encode", lambda b: calls.append(1) or encode(b))
     everything = Hybrid(parts=(Contrastive(), Masked(width=16), SegmentationPart(task="structure", channels=2)))
-    everything.build(model, {"structure": 2})(model, batch, torch.Generator())
+    everything.build(model, {"structure": Structure(Modality.VOLUME, ("one",))})(model, batch, torch.Generator())
     assert len(calls) == 1
     Hybrid(parts=(Masked(width=16),)).build(model, {})(model, batch, torch.Generator())
     assert len(calls) == 1

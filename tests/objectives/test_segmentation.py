@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from polyclinic.fusion import Intermediate
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import ObjectiveError, SegmentationPart, dice_cross_entropy
+from polyclinic.objectives import ObjectiveError, SegmentationPart, Structure, dice_cross_entropy
 from polyclinic.objectives.segmentation import labelled_loss, mask_decoder
 from polyclinic.schema import Batch, Modality, Target
 from polyclinic.tokens import phantom
@@ -30,7 +30,7 @@ def model_of(*some: Modality) -> Model:
 def built(model: Model):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return SPEC.build(model, {"structure": 3})
+        return SPEC.build(model, {"structure": Structure(Modality.VOLUME, ("one", "two"))})
 
 
 def batch(known: list[bool], has: dict[str, dict[Modality, int]]) -> Batch:
@@ -150,7 +150,7 @@ def test_it_learns_a_box() -> None:
 def test_a_model_that_cannot_be_asked_says_so() -> None:
     model = model_of(Modality.TEXT)
     with pytest.raises(ObjectiveError, match="volume, which the model does not read"):
-        SPEC.build(model, {"structure": 3})
+        SPEC.build(model, {"structure": Structure(Modality.VOLUME, ("one", "two"))})
     with pytest.raises(ObjectiveError, match="no grid"):
         mask_decoder(model, Modality.TEXT, 2, 2)
 

@@ -7,6 +7,9 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from polyclinic.harmonise import Fingerprint
+from polyclinic.harmonise.text import FIRST, train_tokenizer
+from polyclinic.objectives import Structure
 from polyclinic.schema import Modality
 from polyclinic.training import Recipe, RecipeError, schema
 from polyclinic.training.recipe import differing, folder, parts
@@ -250,7 +253,12 @@ def test_label_columns_are_kept_from_every_encoder(recipe: Path) -> None:
     assert set(standard.exclude) == {*found.excluded(), "in_icu"}
 
 
-def test_classes_count_the_background(recipe: Path) -> None:
+def test_structures_are_what_the_segmentation_tasks_name(recipe: Path) -> None:
     found = Recipe.load(recipe)
-    assert found.classes() == {"hippocampus": 3}
+    assert found.structures() == {"hippocampus": Structure(Modality.VOLUME, ("anterior", "posterior"))}
+    assert found.structures()["hippocampus"].labels == 3
+    notes = Fingerprint(train_tokenizer(["the anterior part and the posterior part"] * 3, 200))
+    front, back = (words.tolist() for words in found.structures(notes)["hippocampus"].words)
+    assert front[0] == back[0] == FIRST
+    assert front != back
     assert [part.kind for part in parts(found.stages[0].objective)] == ["contrastive", "masked", "segmentation"]

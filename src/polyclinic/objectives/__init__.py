@@ -15,18 +15,20 @@ from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .promptable import Prompt, Promptable, PromptableObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[
-    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Hybrid,
+    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Promptable | Hybrid,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
     "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective",
-    "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Sampling", "Seen",
-    "SegmentationObjective", "SegmentationPart", "WordDecoder", "clip_loss", "dice_cross_entropy", "numbers",
+    "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable",
+    "PromptableObjective", "Sampling", "Seen", "SegmentationObjective", "SegmentationPart", "Structure", "WordDecoder", "clip_loss",
+    "dice_cross_entropy", "numbers",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Layout, Style, TextEncoder, Transformer, join
 from ..tokens.attention import CrossAttention
 from .language import END, next_words, words_of
-from .objective import Backbone, Objective, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .words import GREEDY, UNTOLD, Sampling, Seen, WordDecoder, Writing
 
 
@@ -55,7 +55,7 @@ class Caption(ObjectiveFields):
         """Text, and those that are shown."""
         return {Modality.TEXT, *(self.modalities or ())}
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> CaptionObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> CaptionObjective:
         """The module, with its decoder."""
         return CaptionObjective(self, model)
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
-from .objective import Backbone, Objective, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveFields, Structure
 
 LARGEST_SCALE = 100.0
 """1 / temperature is kept below this (Radford et al. 2021, section 2.5)."""
@@ -53,7 +53,7 @@ class Contrastive(ObjectiveFields):
         """Those of its pairs."""
         return set() if self.pairs == "all" else {m for pair in self.pairs for m in pair}
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> ContrastiveObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> ContrastiveObjective:
         """The module, with its learned temperature."""
         return ContrastiveObjective(self)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..schema import Batch, Losses, Modality, Tokens
 from ..tokens import Encoder, select
 from .decoders import PatchDecoder
-from .objective import Backbone, Objective, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveFields, Structure
 
 
 class Masked(ObjectiveFields):
@@ -41,7 +41,7 @@ class Masked(ObjectiveFields):
         """Those whose tokens are hidden."""
         return set(self.modalities or ())
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> MaskedObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> MaskedObjective:
         """The module, with a decoder a modality."""
         return MaskedObjective(self, model)
 

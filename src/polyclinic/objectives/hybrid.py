@@ -14,11 +14,13 @@ from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
 from .language import CausalLanguage, MaskedLanguage
-from .objective import Backbone, Objective, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveFields, Structure
+from .promptable import Promptable
 from .segmentation import SegmentationPart
 
 Part = Annotated[
-    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart, Field(discriminator="kind")
+    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Promptable,
+    Field(discriminator="kind"),
 ]
 
 
@@ -32,17 +34,17 @@ class Hybrid(ObjectiveFields):
         """Those of its parts."""
         return set().union(*(part.named() for part in self.parts))
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> HybridObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> HybridObjective:
         """The module, with those of its parts."""
-        return HybridObjective(self, model, classes)
+        return HybridObjective(self, model, structures)
 
 
 class HybridObjective(Objective):
     """The parts' terms together."""
 
-    def __init__(self, spec: Hybrid, model: Backbone, classes: Mapping[str, int]) -> None:
+    def __init__(self, spec: Hybrid, model: Backbone, structures: Mapping[str, Structure]) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, classes) for n, p in enumerate(spec.parts)})
+        self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, structures) for n, p in enumerate(spec.parts)})
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None

@@ -15,7 +15,7 @@ from ..harmonise.text import MASK, PAD, SPECIAL
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import TextEncoder
 from .generative import keep_some
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import UNTOLD, numbers
 
 END = PAD
@@ -38,7 +38,7 @@ class MaskedLanguage(ObjectiveFields):
         """Text."""
         return {Modality.TEXT}
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> MaskedLanguageObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> MaskedLanguageObjective:
         """The module, with what turns a word's token into an answer."""
         return MaskedLanguageObjective(self, model)
 
@@ -57,7 +57,7 @@ class CausalLanguage(ObjectiveFields):
         """Text."""
         return {Modality.TEXT}
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> CausalLanguageObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> CausalLanguageObjective:
         """The module, which has no weights: a word's logit is the product with its embedding."""
         return CausalLanguageObjective(self, model)
 

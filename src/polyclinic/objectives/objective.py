@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, nn
 
 from ..fusion import Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
@@ -53,6 +54,26 @@ class Backbone(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """What the masks of a segmentation task show.
+
+    Args:
+        modality: IMAGE or VOLUME, that they lie on.
+        names: of the labels 1, 2 …; 0 is background.
+        words: (w,) int64 of each name, as the model's encoder of words reads it; none where it has none.
+    """
+
+    modality: Modality
+    names: tuple[str, ...]
+    words: tuple[Tensor, ...] = ()
+
+    @property
+    def labels(self) -> int:
+        """k, background among them."""
+        return len(self.names) + 1
+
+
 class ObjectiveFields(BaseModel, ABC):
     """What every objective's specification has; a subclass adds its `kind` and its own fields."""
 
@@ -63,12 +84,12 @@ class ObjectiveFields(BaseModel, ABC):
         return set()
 
     @abstractmethod
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> Objective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> Objective:
         """The module, freshly initialised.
 
         Args:
             model: that will be trained.
-            classes: of each segmentation task of the recipe, how many labels it has, background among them.
+            structures: what each segmentation task of the recipe has masks of.
         """
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..schema import Batch, Losses, Modality, Target, Tokens
 from ..tokens import select
 from .decoders import MaskDecoder
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 
 
 class SegmentationPart(ObjectiveFields):
@@ -34,15 +34,15 @@ class SegmentationPart(ObjectiveFields):
     weight: float = Field(default=1.0, ge=0)
 
     def named(self) -> set[Modality]:
-        """Volumes."""
-        return {Modality.VOLUME}
+        """What the task's masks lie on is the task's to say."""
+        return set()
 
-    def build(self, model: Backbone, classes: Mapping[str, int]) -> SegmentationObjective:
+    def build(self, model: Backbone, structures: Mapping[str, Structure]) -> SegmentationObjective:
         """The module, with its mask decoder."""
-        return SegmentationObjective(self, model, classes[self.task])
+        return SegmentationObjective(self, model, structures[self.task])
 
 
-def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: int) -> MaskDecoder:
+def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: int, maps: int = 0) -> MaskDecoder:
     """The decoder of masks of a modality's records.
 
     Raises:
@@ -61,7 +61,7 @@ def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: in
             "an encoder with a `patch`",
             "take another encoder",
         )
-    return MaskDecoder(model.width, modality, patch, classes, channels)
+    return MaskDecoder(model.width, modality, patch, classes, channels, maps)
 
 
 def dice_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
@@ -100,21 +100,21 @@ def labelled_loss(logits: Tensor, target: Target) -> Tensor | None:
 
 
 class SegmentationObjective(Objective):
-    """A mask decoder on the fused tokens of the volumes."""
+    """A mask decoder on the fused tokens of the images or volumes."""
 
-    def __init__(self, spec: SegmentationPart, model: Backbone, classes: int) -> None:
+    def __init__(self, spec: SegmentationPart, model: Backbone, structure: Structure) -> None:
         super().__init__()
-        self.spec = spec
-        self.decoder = mask_decoder(model, Modality.VOLUME, classes, spec.channels)
+        self.spec, self.modality = spec, structure.modality
+        self.decoder = mask_decoder(model, self.modality, structure.labels, spec.channels)
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The term `segmentation/task`, where the batch has a mask."""
         target = batch.targets.get(self.spec.task)
-        if target is None or Modality.VOLUME not in batch.payloads or not bool(target.mask.any()):
+        if target is None or self.modality not in batch.payloads or not bool(target.mask.any()):
             return Losses({}, {})
-        ragged, tokens = batch.payloads[Modality.VOLUME], model.encode(batch) if tokens is None else tokens
+        ragged, tokens = batch.payloads[self.modality], model.encode(batch) if tokens is None else tokens
         # No patient sees another, so those without a mask need not be fused and decoded.
         owners = ragged.patient[target.mask]
         theirs = {m: select(t, torch.isin(t.patient, owners)) for m, t in tokens.items()}

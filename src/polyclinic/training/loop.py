@@ -241,11 +241,12 @@ def _loader(run: Run, cohort: Cohort, stage: Stage, cache: Cache) -> Loader:
     return loader
 
 
-def _trainee(model: Model, recipe: Recipe, number: int) -> Trainee:
+def _trainee(model: Model, run: Run, number: int) -> Trainee:
     """The model with a stage's objective, whose first weights depend on the seed and the stage."""
+    recipe = run.recipe
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
-        return Trainee(model, recipe.stages[number].objective.build(model, recipe.classes()))
+        return Trainee(model, recipe.stages[number].objective.build(model, recipe.structures(run.fingerprint)))
 
 
 def _stages(
@@ -258,12 +259,12 @@ def _stages(
     model = build_model(recipe.model, recipe.encoders, run.fingerprint, recipe.seed)
     cache, rows = Cache(run.path / "cache"), list[dict[str, Any]](state["rows"] if state else ())
     total, before, saved = sum(s.steps for s in recipe.stages), 0, time.monotonic()
-    trainee = _trainee(model, recipe, reached := state["stage"] if state else 0)
+    trainee = _trainee(model, run, reached := state["stage"] if state else 0)
     for number, stage in enumerate(recipe.stages):
         if number < reached:
             before += stage.steps
             continue
-        trainee = trainee if number == reached else _trainee(model, recipe, number)
+        trainee = trainee if number == reached else _trainee(model, run, number)
         adam, first = optimiser(trainee, stage.lr, stage.weight_decay), 0
         if state and number == reached:
             checkpoint.put_back(place, state, trainee, adam)

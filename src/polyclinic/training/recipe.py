@@ -5,21 +5,35 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..cohort import SplitSpec
 from ..cohort.definitions import chosen
+from ..harmonise import Fingerprint, harmonise
 from ..models import ModelSpec
-from ..objectives import CausalLanguage, Contrastive, Hybrid, Masked, MaskedLanguage, ObjectiveSpec, SegmentationPart
-from ..schema import Modality
+from ..objectives import (
+    CausalLanguage,
+    Contrastive,
+    Hybrid,
+    Masked,
+    MaskedLanguage,
+    ObjectiveSpec,
+    Promptable,
+    SegmentationPart,
+    Structure,
+)
+from ..schema import Modality, Payload, Record
 from ..tasks import Classification, Retrieval, Segmentation, TaskSpec
 from ..tokens import EncoderSpec
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
 from .reading import folder as folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that can be a folder's."""
@@ -162,15 +176,13 @@ class Recipe(BaseModel):
             self._language_fits(place, isinstance(part, CausalLanguage))
         if isinstance(part, Masked) and part.width % part.heads:
             raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
+        if isinstance(part, Promptable):
+            self._promptable_fits(place, part)
         if isinstance(part, SegmentationPart):
             task = self.tasks.get(part.task)
             if not isinstance(task, Segmentation):
                 have = [n for n, t in self.tasks.items() if isinstance(t, Segmentation)]
                 raise ValueError(f"{place}: no segmentation task {part.task!r} {_there(part.task, have)}")
-            if task.modality is not Modality.VOLUME:
-                raise ValueError(
-                    f"{place}: segmentation while pretraining reads volumes; task {part.task!r} reads {task.modality}"
-                )
             if task.channels != part.channels:
                 raise ValueError(
                     f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
@@ -186,6 +198,14 @@ class Recipe(BaseModel):
             wants, reads = ("gpt or llama", "reads both ways") if causal else ("bert", "sees no later word")
             raise ValueError(f"{place}: needs a text encoder of kind {wants}; {spec.kind} {reads}")
 
+    def _promptable_fits(self, place: str, part: Promptable) -> None:
+        have = {n: t for n, t in self.tasks.items() if isinstance(t, Segmentation)}
+        for name in part.tasks:
+            if name not in have:
+                raise ValueError(f"{place}: no segmentation task {name!r} {_there(name, have)}")
+        if len(modalities := sorted({have[name].modality for name in part.tasks})) > 1:
+            raise ValueError(f"{place}: tasks of {' and of '.join(modalities)}; use an objective for each")
+
     def excluded(self) -> tuple[str, ...]:
         """The columns that no encoder may read: those that the tasks name."""
         return tuple(sorted({c for task in self.tasks.values() for c in task.columns()}))
@@ -194,9 +214,16 @@ class Recipe(BaseModel):
         """What each encoder wants of the harmoniser."""
         return {m: s.standard(self.excluded()) for m, s in self.encoders.items()}
 
-    def classes(self) -> dict[str, int]:
-        """How many labels each segmentation task has, background among them."""
-        return {n: len(t.classes) + 1 for n, t in self.tasks.items() if isinstance(t, Segmentation)}
+    def structures(self, fingerprint: Fingerprint | None = None) -> dict[str, Structure]:
+        """What each segmentation task has masks of; with a fingerprint, whose names the model can read."""
+        standard, found = self.standards().get(Modality.TEXT), {}
+        for name, task in self.tasks.items():
+            if isinstance(task, Segmentation):
+                words: tuple[Tensor, ...] = ()
+                if standard is not None and fingerprint is not None:
+                    words = tuple(_words(c.replace("_", " "), standard, fingerprint) for c in task.classes)
+                found[name] = Structure(Modality(task.modality), task.classes, words)
+        return found
 
     def as_yaml(self) -> str:
         """The recipe with its defaults written out."""
@@ -217,6 +244,15 @@ class Recipe(BaseModel):
             return cls.model_validate(source.data)
         except ValidationError as error:
             raise explained(error, source, cls.model_json_schema()) from error
+
+
+def _words(name: str, standard: Any, fingerprint: Fingerprint) -> Tensor:
+    """(w,) int64: a name as a note's harmoniser reads it."""
+    import numpy as np
+    import torch
+
+    note = Record("", "", None, Modality.TEXT, "name", "")
+    return torch.from_numpy(harmonise(Payload(np.zeros(0), text=name), note, standard, fingerprint).array)
 
 
 def schema() -> dict[str, Any]:
