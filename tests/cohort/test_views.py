@@ -156,7 +156,7 @@ def turned(
     """Writes the same voxels with their axes in another order and direction."""
     place.parent.mkdir(parents=True, exist_ok=True)
     image = nibabel.Nifti1Image(array, affine)
-    orientation = np.array([[axis, 1 - 2 * (i in flips)] for i, axis in enumerate(axes)], float)
+    orientation = [[axis, 1 - 2 * (i in flips)] for i, axis in enumerate(axes)]
     nibabel.save(image.as_reoriented(orientation), place)
 
 

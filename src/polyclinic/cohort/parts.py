@@ -36,6 +36,9 @@ from ..schema import Events, Modality, PolyclinicError, Record, Rejected
 RECORDS = ("id", "patient", "time", "modality", "kind", "uri", "root", "site", "device", "attributes")
 REJECTED = ("uri", "root", "found", "expected", "remedy")
 
+_ALONE = ("encounter", "article", "source_uid")
+"""What a record says that stands for itself: a text of nobody whom something else would have to name, a mask whose image may come."""
+
 _TEXT, _TIME = pa.string(), pa.timestamp("us")
 _READ = [("root", _TEXT), ("unit", _TEXT), ("version", _TEXT), ("turn", pa.int64())]
 _TYPES = {"time": _TIME}
@@ -166,7 +169,7 @@ def _row(record: Record) -> dict[str, Any]:
         "series": linking.get("series") if record.modality is Modality.SLIDE else None,
         "file": None if follows else file, "about_file": linking.get("about_file") if picture else file if follows else None,
         "telling": telling(str(linking.get("image_file") or record.uri)),
-        "alone": linking.get("encounter") is not None or linking.get("source_uid") is not None,
+        "alone": any(linking.get(name) is not None for name in _ALONE),
         "shape": shape, "corners": corners, "near": near, "places": _places(record.uri) if grid else None,
     }  # fmt: skip
 
