@@ -54,7 +54,8 @@ create temp table links as
     select mask, arg_max(image, (shared, image)) as image, arg_max(patient, (shared, image)) as patient, count(*) as fitting
     from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
 
--- A table's row that names a file and nobody is about that file, and its patient's; one that was converted has another ending.
+-- A table's row that names a file is about it, and, where it names no patient, its patient's; one that was converted has another
+-- ending.
 create temp macro unended(name) as
     regexp_replace(name, '(?i)\.(nii|nii\.gz|dcm|dicom|png|jpe?g|tiff?|bmp|gif|svs|ndpi|mp4|avi|hea|edf|txt)$', '');
 
@@ -65,11 +66,13 @@ create temp view files as
     );
 
 create temp table subjects as
-    select about, arg_max(file, (fit, file)) as file, arg_max(patient, (fit, file)) as patient, count(distinct patient) as fitting
+    select about, arg_max(file, (fit, file)) as file, arg_max(patient, (fit, file)) as patient, count(distinct patient) as fitting,
+        count(*) as files
     from (select *, max(fit) over (partition by about) as most from (
         select about.id as about, files.id as file, files.patient,
-            10000 * (about.about_file = files.name)::int + len(list_intersect(about.telling, files.telling)) as fit
-        from owned as about join files on about.root = files.root and unended(about.about_file) = files.stem
+            10000 * (about.named = files.name)::int + len(list_intersect(about.telling, files.telling)) as fit
+        from (select *, coalesce(about_file, file) as named from owned) as about join files
+            on about.root = files.root and unended(about.named) = files.stem
     )) where fit = most group by about;
 
 -- Whose events the files tell.
@@ -79,7 +82,11 @@ create temp table known as
     select distinct patient from owned where modality <> 'text' and about_file is null union select patient from lived;
 
 create temp view linked as
-    select owned.* replace (coalesce(links.patient, subjects.patient, owned.patient) as patient), links.image, subjects.file as about, case
+    select owned.* replace (
+            coalesce(links.patient, case when owned.about_file is not null then subjects.patient end, owned.patient) as patient
+        ), links.image,
+        case when subjects.files = 1 and (owned.about_file is not null or subjects.patient = owned.patient) then subjects.file end
+            as about, case
         when owned.mask and links.image is null and not coalesce(owned.alone, false) then 'a mask with no image'
         when owned.mask and links.fitting > 1 then 'a mask that fits several images'
         when owned.about_file is not null and subjects.file is null then 'a row about a file that is not here'

@@ -146,7 +146,7 @@ def patient_column(names: Sequence[str]) -> int:
     if found is None:
         raise RecordError(
             f"a table with the columns {', '.join(names[:12])}", "one that names the patient: " + ", ".join(PATIENT_COLUMNS),
-            "rename that column",
+            "rename that column; where the table is about nobody, keep it where it is",
         )  # fmt: skip
     return names.index(found)
 
