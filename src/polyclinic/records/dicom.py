@@ -29,7 +29,6 @@ from . import (
     stack,
 )
 from .dicom_header import MEASURED, first, frames, glimpse, opened, plane_of, record_of, silent, spacing_of, text
-from .grid import grid_of
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
@@ -158,14 +157,9 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         id=place_id("+".join(content_id(s.path) for s in ordered), "series"),
         modality=Modality.VOLUME,
         uri=series_uri(first.path, str(_series(first.dataset)), root),
-        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step, "grid": _grid(ordered)}
+        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step, "grid": stack.grid(ordered)}
         | ({"tilt_deg": tilt} if tilt else {}),
     )
-
-
-def _grid(ordered: Sequence[stack.Slice]) -> str:
-    rows, columns = ordered[0].shape
-    return grid_of((columns, rows, len(ordered)), stack.to_world(ordered))
 
 
 def series_uri(path: Path, uid: str, root: Path) -> str:
