@@ -48,6 +48,13 @@ def test_survival_is_a_time_and_whether_it_was_seen(tmp_path: Path) -> None:
     assert labels_of(found, label) == {"P1": (12.5, 1.0), "P2": (30.0, 0.0)}
 
 
+def test_what_stands_beside_a_text_is_a_label_of_it(tmp_path: Path) -> None:
+    talk = "Doctor: how long has it been? Patient: since last Monday, I think"
+    found = rows(tmp_path, f'ID,section,talk\n1,ALLERGY,"{talk} (1)"\n2,PLAN,"{talk} (2)"\n3,?,"{talk} (3)"\n')
+    assert {r.modality for r in found} == {Modality.TEXT}
+    assert labels_of(found, Label("section", "class", "section", ("ALLERGY",))) == {"a 1": 1, "a 2": 0}
+
+
 def test_masks_are_found_by_their_image(tiny_cohort: Cohort) -> None:
     found = tiny_cohort.records()
     masks = labels_of(found, Label("h", "mask", modality=Modality.VOLUME, kind_like="hippocampus"))

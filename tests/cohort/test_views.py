@@ -107,6 +107,134 @@ def test_a_table_that_names_files_says_whose_the_images_are(tmp_path: Path, colu
     }  # fmt: skip
 
 
+def test_a_row_about_a_file_is_its_patients_in_whatever_order_they_come(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/scores.csv").write_text(
+        "filename,extent\nscan_1.png,2.7\nimages/scan_2.jpeg,1\nscan_3.png,3\nscan_9.png,4\n"
+    )
+    put(tmp_path / "in/images/other.png", 9)
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    assert set(reasons(cohort).values()) == {"a row about a file that is not here"}
+    for salt, name in enumerate(("a/scan_1.png", "a/scan_2.png", "a/scan_3.png", "b/scan_3.png")):
+        put(tmp_path / "in/images" / name, salt)
+    (tmp_path / "in/meta.csv").write_text("patient_id,image\nP1,scan_1.png\nP2,scan_2.png\n")
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    images = {r.uri: r for r in cohort.records("modality = 'image'")}
+    told = {r.patient: r.attributes.get("about_record") for r in cohort.records("kind = 'table meta'")}
+    assert told == {f"P{i}": images[f"images/a/scan_{i}.png"].id for i in (1, 2)}
+    rows = {r.uri: r for r in cohort.records("kind = 'table scores'")}
+    about = {uri: (r.patient, r.attributes.get("about_record")) for uri, r in rows.items()}
+    assert about["scores.csv#row=1"] == ("P1", images["images/a/scan_1.png"].id)
+    assert about["scores.csv#row=2"] == ("P2", images["images/a/scan_2.png"].id)  # converted since
+    # Of two pictures of that name both are called scan_3: it is one person's as far as anything says, and of either.
+    assert about["scores.csv#row=3"] == ("scan_3", None)
+    assert reasons(cohort) == {"scores.csv#row=4": "a row about a file that is not here"}
+    assert cohort.load(rows["scores.csv#row=1"]).names == ("extent", "filename=scan_1.png")
+
+
+def test_a_row_about_a_name_that_several_patients_have_is_set_aside(tmp_path: Path) -> None:
+    for salt, place in enumerate(("patient1/ct.nii", "patient2/ct.nii")):
+        put(tmp_path / "in" / place, salt)
+    (tmp_path / "in/scores.csv").write_text("file,extent\nct.nii,2.7\n")
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    assert reasons(cohort) == {"scores.csv#row=1": "a row about a file name that several patients have"}
+
+
+def test_encounters_of_nobody_are_taken_beside_known_patients(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("patient_id,x\nP1,1\n")
+    (tmp_path / "in/talks.csv").write_text(
+        'ID,talk\n1,"Doctor: how long has it been? Patient: since Monday, I think."\n'
+    )
+    (tmp_path / "in/P2_1.txt").write_text("a note whose patient nobody knows")
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    assert {r.patient for r in cohort.records()} == {"P1", "talks 1"}
+    assert reasons(cohort) == {"P2_1.txt": "a note for an unknown patient"}
+
+
+def turned(
+    place: Path, array: np.ndarray, affine: np.ndarray, axes: tuple[int, int, int], flips: tuple[int, ...]
+) -> None:
+    """Writes the same voxels with their axes in another order and direction."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(array, affine)
+    orientation = [[axis, 1 - 2 * (i in flips)] for i, axis in enumerate(axes)]
+    nibabel.save(image.as_reoriented(orientation), place)
+
+
+def organs() -> np.ndarray:
+    labels = np.zeros((12, 10, 8), np.uint8)
+    labels[2:7, 2:8, 1:6], labels[7:10, 3:7, 2:7] = 5, 117
+    return labels
+
+
+LATTICE = np.array([[0.9, 0.1, 0, -20], [-0.1, 0.9, 0, 30], [0, 0, 2, 5], [0, 0, 0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("axes", "flips"), [((0, 1, 2), ()), ((2, 0, 1), (0,)), ((1, 0, 2), (1, 2)), ((0, 2, 1), (0, 1, 2))]
+)
+def test_a_label_map_lands_on_the_image_of_its_geometry(
+    tmp_path: Path, axes: tuple[int, int, int], flips: tuple[int, ...]
+) -> None:
+    picture = np.random.default_rng(0).normal(size=(12, 10, 8)).astype(np.float32)
+    shifted = LATTICE + np.array([0, 0, 0, 1.0]) * np.array([[3], [0], [0], [0]])
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(picture, LATTICE), tmp_path / "in/walk_ct.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(picture + 1, shifted), tmp_path / "in/walk_ct_small.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(picture[:11] + 2, LATTICE), tmp_path / "in/walk_mr.nii.gz")
+    turned(tmp_path / "in/walk_organs.nii.gz", organs(), LATTICE, axes, flips)
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    assert masks(cohort) == {"walk_organs.nii.gz": "walk_ct.nii.gz"}
+    assert reasons(cohort) == {}
+    (mask,) = cohort.records("(attributes->>'mask')::bool")
+    assert mask.patient == "walk_ct"
+    payload = cohort.load(mask)
+    at = np.argwhere(payload.array[0] == 117).mean(0)[::-1]
+    assert payload.to_world is not None
+    where = (LATTICE @ [*np.argwhere(organs() == 117).mean(0), 1]) * [-1, -1, 1, 1]
+    assert np.allclose(payload.to_world @ [*at, 1], where, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("images", "mask", "reason"),
+    [
+        (["a_ct.nii", "a_dwi.nii"], "a_organs.nii", "a mask that fits several images"),
+        (["jones_ct.nii"], "smith_organs.nii", "a mask with no image"),
+        (["case_01.nii"], "case_02_seg.nii", "a mask with no image"),
+        (["images/case_01.nii"], "labels/case_02.nii", "a mask with no image"),
+        (["p1/ct.nii"], "p2/organs.nii", "a mask with no image"),
+    ],
+)
+def test_a_label_map_that_may_be_anothers_is_set_aside(
+    tmp_path: Path, images: list[str], mask: str, reason: str
+) -> None:
+    for salt, name in enumerate(images):
+        place = tmp_path / "in" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(np.random.default_rng(salt).normal(size=(12, 10, 8)), LATTICE), place)
+    turned(tmp_path / "in" / mask, organs(), LATTICE, (0, 1, 2), ())
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    assert masks(cohort) == {}
+    assert reasons(cohort) == {mask: reason}
+
+
+def test_real_organ_maps_land_on_their_series_and_on_their_volume(shared_data: Path, tmp_path: Path) -> None:
+    cohort = ingest(shared_data / "ct-organs", tmp_path / "c")
+    (series,) = (r.uri for r in cohort.records("uri like '%#series=%'"))
+    assert masks(cohort) == {"example_seg_dicom.nii.gz": series, "example_seg.nii.gz": "example_ct_sm.nii.gz"}
+    assert reasons(cohort) == {}
+    found = {r.uri: r for r in cohort.records()}
+    seen, drawn = cohort.load(found[series]), cohort.load(found["example_seg_dicom.nii.gz"])
+    assert seen.to_world is not None
+    assert drawn.to_world is not None
+    z, y, x = np.nonzero(drawn.array[0] > 0)
+    at = np.linalg.inv(seen.to_world) @ drawn.to_world @ np.stack([x, y, z, np.ones(len(x))])
+    i, j, k = np.round(at[:3]).astype(int)
+    inside, outside = seen.array[0, k, j, i], seen.array[0][drawn.array[0] == 0]
+    assert np.median(inside) > -200 > np.median(outside)  # organs are no air, on the axes as they lie
+
+
 def test_the_chest_set_as_it_was_published_comes_in_with_its_patients_and_lungs(
     shared_data: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import tempfile
@@ -95,6 +96,14 @@ def written() -> Path:
     )
     size = "<size><width>10</width><height>9</height><depth>1</depth></size>"
     (folder / "scan.xml").write_text(f"<annotation><filename>scan.png</filename>{size}{box}</annotation>")
+    asked = {
+        "QUESTION": "Does it?",
+        "CONTEXTS": ["We looked."],
+        "LABELS": ["METHODS"],
+        "LONG_ANSWER": "It does.",
+        "final_decision": "yes",
+    }
+    (folder / "asked.json").write_text(json.dumps({"1": asked, "2": asked | {"final_decision": "no"}}))
     columns = "\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", "P1", "P2"])
     calls = "1\t9\t.\tA\tG\t.\tPASS\t.\tGT\t0/1\t1/1\n"
     (folder / "calls.vcf").write_text(f"##fileformat=VCFv4.2\n{columns}\n{calls}")

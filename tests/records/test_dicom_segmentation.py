@@ -18,6 +18,7 @@ from polyclinic import records
 from polyclinic.cohort.ingest import ingest
 from polyclinic.harmonise.fingerprint import Fingerprint
 from polyclinic.harmonise.volume import VolumeStandard, harmonise, harmonise_mask
+from polyclinic.records import dicom_segmentation
 from polyclinic.schema import Modality, Payload
 from reading import reasons, taken
 
@@ -180,11 +181,94 @@ def test_a_fractional_segment_is_where_it_is_half_or_more(
     assert records.load(record, tmp_path).array[0, 0, 5, :6].tolist() == [0, 0, 1, 1, 1, 0]
 
 
-def test_slides_are_refused_by_name(shared_data: Path) -> None:
-    found = sorted((shared_data / "dicom-objects").glob("seg_image_sm*.dcm"))
-    assert len(found) == 6
-    for path in found:
-        assert reasons(path) == ["a segmentation of a slide's tiles"]
+SLIDE_MASKS = ("control", "control_labelmap", "control_labelmap_palette_color", "dots", "dots_tiled_full", "numbers")
+
+
+@pytest.mark.parametrize("name", SLIDE_MASKS)
+def test_segments_of_a_slide_lie_where_highdicom_puts_them(
+    shared_data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = shared_data / f"dicom-objects/seg_image_sm_{name}.dcm"
+    (record,) = taken(path)
+    whole = records.load(record, path.parent)
+    truth = highdicom.seg.segread(path).get_total_pixel_matrix(combine_segments=True)
+    assert record.modality is Modality.SLIDE
+    assert np.array_equal(whole.array, truth[None])
+    assert len(np.unique(truth)) > 10
+    assert all(f"segment_{int(n)}" in record.attributes for n in np.unique(truth) if n)
+    monkeypatch.setattr(dicom_segmentation, "LARGEST_SIDE", 16)  # every fourth of fifty
+    (record,) = taken(path)
+    sampled = records.load(record, path.parent)
+    assert record.attributes["sampled_every"] == 4
+    assert np.array_equal(sampled.array, truth[None, ::4, ::4])
+    assert sampled.to_world is not None
+    assert whole.to_world is not None
+    assert np.allclose(sampled.to_world @ [3, 7, 0, 1], whole.to_world @ [12, 28, 0, 1])
+
+
+def test_a_mask_of_a_slide_lies_on_the_slide_that_it_names(shared_data: Path, tmp_path: Path) -> None:
+    shutil.copy(shared_data / "dicom-objects/seg_image_sm_control_labelmap.dcm", tmp_path)
+    shutil.copy(shared_data / "dicom-objects/sm_image.dcm", tmp_path)
+    cohort = ingest(tmp_path, tmp_path / "cohort")
+    (mask,), (slide,) = (cohort.records(f"(attributes->>'mask') is {null} null") for null in ("not", ""))
+    assert mask.attributes["mask_of"] == slide.id
+    laid, seen = cohort.load(mask).to_world, cohort.load(slide).to_world
+    assert laid is not None
+    assert seen is not None
+    assert np.allclose(laid, seen, atol=1e-6)
+
+
+def test_a_mask_whose_image_is_not_here_waits_for_it(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    images, folder = write_series(tmp_path, SHAPE), tmp_path / "in"
+    folder.mkdir()
+    segmentation(folder / "seg.dcm", images, drawn())
+    cohort = ingest(folder, tmp_path / "cohort")
+    (mask,) = cohort.records()
+    assert mask.attributes["source_uid"] == images[0].SeriesInstanceUID
+    assert "mask_of" not in mask.attributes
+    assert cohort.rejected() == []
+    assert cohort.describe()["modality"] == {}  # it is no input
+    for path in tmp_path.glob("*.dcm"):
+        shutil.copy(path, folder)
+    cohort = ingest(folder, tmp_path / "cohort")
+    (image,) = cohort.records("(attributes->>'mask') is null")
+    (mask,) = cohort.records("(attributes->>'mask')::bool")
+    assert mask.attributes["mask_of"] == image.id
+
+
+def _no_place(seg: Any) -> None:
+    del seg.PerFrameFunctionalGroupsSequence[3].PlanePositionSlideSequence
+
+
+def _outside(seg: Any) -> None:
+    seg.PerFrameFunctionalGroupsSequence[3].PlanePositionSlideSequence[0].RowPositionInTotalImagePixelMatrix = 51
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "reason"),
+    [
+        ("dots", _no_place, "frame 4 without a place"),
+        ("dots", _outside, "frame 4 outside its slide"),
+        ("dots", lambda seg: setattr(seg, "TotalPixelMatrixRows", 0), "a slide's segmentation without a size"),
+        ("dots", lambda seg: delattr(seg, "TotalPixelMatrixRows"), "a segmentation "),
+        (
+            "dots_tiled_full",
+            lambda seg: setattr(seg, "TotalPixelMatrixRows", 2**31),
+            "1250 frames of 10 × 10 for 50 × ",
+        ),
+        ("dots_tiled_full", lambda seg: setattr(seg, "TotalPixelMatrixRows", 20), "1250 frames of 10 tiles"),
+    ],
+)
+def test_a_segmentation_of_a_slide_that_is_none_is_refused(
+    shared_data: Path, tmp_path: Path, name: str, spoil: Callable[[Any], object], reason: str
+) -> None:
+    seg = pydicom.dcmread(shared_data / f"dicom-objects/seg_image_sm_{name}.dcm")
+    spoil(seg)
+    pydicom.dcmwrite(tmp_path / "bad.dcm", seg)
+    (found,) = reasons(tmp_path / "bad.dcm")
+    assert found.startswith(reason)
 
 
 def _unnamed(seg: Any) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -156,8 +157,87 @@ def test_events_are_numbers_and_words(tmp_path: Path) -> None:
     assert np.array_equal(payload.array, [[64, 0], [1, 0]])
 
 
+SENTENCES = (
+    "No fever since the day before yesterday, she says.",
+    "He coughs at night and has lost four kilos in a month.",
+)
+
+
+def test_words_of_a_patient_are_texts_beside_the_row(tmp_path: Path) -> None:
+    text = f'patient_id,date,age,story\nP1,2020-01-31,64,"{SENTENCES[0]}"\nP2,2020-02-28,7,\nP3,,8,"{SENTENCES[1]}"\n'
+    found = rows(read(tmp_path / "visits.csv", text))
+    assert [(r.patient, r.modality.value, r.kind) for r in found] == [
+        ("P1", "table", "table visits"), ("P1", "text", "story"), ("P2", "table", "table visits"), ("P3", "table", "table visits"),
+        ("P3", "text", "story"),
+    ]  # fmt: skip
+    texts = [r for r in found if r.modality is Modality.TEXT]
+    assert texts[0].time == datetime(2020, 1, 31)
+    assert texts[0].uri == "visits.csv#column=story&row=1"
+    assert [records.load(r, tmp_path).text for r in texts] == list(SENTENCES)
+    assert "age" not in texts[0].attributes
+
+
+def test_a_table_without_patients_is_encounters_where_it_has_words(tmp_path: Path) -> None:
+    text = "ID,header,told,written\n" + "".join(
+        f'{7 + i},GENHX,"Doctor: and then?\nPatient: {a}","{b}"\n'
+        for i, (a, b) in enumerate([SENTENCES, SENTENCES[::-1]])
+    )
+    found = rows(read(tmp_path / "TrainingSet.csv", text))
+    assert [(r.patient, r.kind) for r in found] == [
+        ("TrainingSet 7", "told"), ("TrainingSet 7", "written"), ("TrainingSet 8", "told"), ("TrainingSet 8", "written"),
+    ]  # fmt: skip
+    assert {r.modality for r in found} == {Modality.TEXT}
+    assert {(r.attributes["fold"], r.attributes["header"]) for r in found} == {("train", "GENHX")}
+    assert records.load(found[2], tmp_path).text == f"Doctor: and then?\nPatient: {SENTENCES[1]}"
+
+
+@pytest.mark.parametrize(
+    ("cells", "why"),
+    [
+        (["Tumour suppressor", "Protein kinase"], "too few words"),
+        ([SENTENCES[0]] * 4, "always the same"),
+        (["", " "], "nothing"),
+    ],
+)
+def test_a_column_of_codes_is_none_of_words(tmp_path: Path, cells: list[str], why: str) -> None:
+    text = "ID,x\n" + "".join(f'{i},"{cell}"\n' for i, cell in enumerate(cells))
+    assert reasons(read(tmp_path / "a.csv", text)) == ["a table with the columns ID, x"], why
+
+
+def test_words_are_found_again_in_any_block_and_any_format(tmp_path: Path) -> None:
+    table = pd.DataFrame(
+        {"patient_id": [f"P{i}" for i in range(700)], "note": [f"{SENTENCES[0]} ({i})" for i in range(700)]}
+    )
+    table.to_csv(tmp_path / "a.csv", index=False)
+    table.to_csv(tmp_path / "b.csv.gz", index=False)
+    table.to_parquet(tmp_path / "c.parquet")
+    for name in ("a.csv", "b.csv.gz", "c.parquet"):
+        texts = [r for r in records.read(tmp_path / name) if isinstance(r, Record) and r.modality is Modality.TEXT]
+        assert len(texts) == 700
+        for number in (699, 0, 255, 256, 511, 512):
+            assert records.load(texts[number], tmp_path).text == f"{SENTENCES[0]} ({number})"
+
+
+def test_a_row_that_names_a_file_and_nobody_is_about_the_file(tmp_path: Path) -> None:
+    (record,) = rows(read(tmp_path / "scores.csv", "filename,extent\nimages/scan_1.png,2.7\n"))
+    assert (record.patient, record.attributes["extent"], record.attributes["anonymous"]) == ("scan_1", 2.7, True)
+    assert records.load(record, tmp_path).names == ("filename=images/scan_1.png", "extent")
+    (text,) = rows(read(tmp_path / "told.csv", f'image,report\nscan_1.png,"{SENTENCES[0]}"\n'))[1:]
+    assert (text.modality, text.attributes["about_file"]) == (Modality.TEXT, "scan_1.png")
+
+
+def test_ways_of_not_knowing_are_kept_apart_and_are_no_event(tmp_path: Path) -> None:
+    text = "patient_id,icu,alive,tube\nP1,Would have been stated,?,\n"
+    (record,) = rows(read(tmp_path / "a.csv", text))
+    assert dict(record.attributes) == {
+        "icu": None, "icu as written": "would have been stated", "alive": None, "alive as written": "?", "tube": None,
+    }  # fmt: skip
+    assert records.load(record, tmp_path).names == ()
+
+
 def test_the_real_chest_table_keeps_its_three_ways_of_not_knowing_apart_from_no(shared_data: Path) -> None:
-    found = [r for r in records.read(shared_data / "covid-chestxray/metadata.csv") if isinstance(r, Record)]
+    every = [r for r in records.read(shared_data / "covid-chestxray/metadata.csv") if isinstance(r, Record)]
+    found = [r for r in every if r.modality is Modality.TABLE]
     with (shared_data / "covid-chestxray/metadata.csv").open(newline="") as file:
         source = list(csv.DictReader(file))
     assert len(found) == len(source)
@@ -165,3 +245,31 @@ def test_the_real_chest_table_keeps_its_three_ways_of_not_knowing_apart_from_no(
         told = {s[column] for s in source} - {"", "?", "Would have been stated", "todo"}
         assert {r.attributes[column] for r in found} - {None} == told
     assert sum(r.attributes["finding"] is None for r in found) == sum(s["finding"] == "todo" for s in source) > 0
+    notes = [r for r in every if r.kind == "clinical notes"]
+    assert len(notes) == sum(bool(s["clinical_notes"]) for s in source) == 291
+    for spelling in ("?", "Would have been stated"):
+        said = sum(cell == spelling for s in source for cell in s.values())
+        kept = sum(
+            v == spelling.lower() for r in found for k, v in r.attributes.items() if k.endswith(tables.AS_WRITTEN)
+        )
+        assert kept == said
+
+
+def test_real_conversations_come_in_with_the_section_written_from_them(shared_data: Path) -> None:
+    folds = {
+        "TrainingSet": ("train", 1201),
+        "ValidationSet": ("validation", 100),
+        "TestSet-1-MEDIQA-Chat-2023": ("test", 200),
+    }
+    for name, (fold, n) in folds.items():
+        path = shared_data / f"mts-dialog/MTS-Dialog-{name}.csv"
+        found = [r for r in records.read(path) if isinstance(r, Record)]
+        with path.open(newline="") as file:
+            source = list(csv.DictReader(file))
+        for kind, column in (("dialogue", "dialogue"), ("section text", "section_text")):
+            mine = [r for r in found if r.kind == kind]
+            assert len(mine) == len(source) == n
+            assert {r.attributes["fold"] for r in mine} == {fold}
+            assert [r.attributes["section_header"] for r in mine] == [s["section_header"] for s in source]
+            for i in (0, n // 2, n - 1):
+                assert (records.load(mine[i], path.parent).text or "").split() == source[i][column].split()

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from polyclinic import records
+from polyclinic.cohort import ingest
 from polyclinic.harmonise import Fingerprint, SlideStandard, harmonise
 from polyclinic.schema import Modality, Record, Rejected
 
@@ -75,3 +76,35 @@ def test_a_picture_of_that_name_alone_is_a_picture(tmp_path: Path) -> None:
     (tmp_path / "spatial/scalefactors_json.json").unlink()
     found, _ = read(tmp_path)
     assert {record.modality for record in found} == {Modality.IMAGE}
+
+
+def test_what_lies_beside_a_picture_is_read_with_it(shared_data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in/1.0.0/spatial"
+    shutil.copytree(shared_data / "visium/1.0.0/spatial", folder)
+    on_tissue = np.genfromtxt(folder / "tissue_positions_list.csv", delimiter=",", usecols=(1,))
+    cohort = ingest(tmp_path / "in", tmp_path / "cohort")
+    (record,) = cohort.records()
+    assert (record.attributes["spots"], record.attributes["spots_in_tissue"]) == (4992, int(on_tissue.sum()))
+    assert {PurePosixPath(r.uri).name: r.found for r in cohort.rejected()} == {
+        "scalefactors_json.json": "the scale of a Visium section's pictures",
+        "tissue_positions_list.csv": "the places of a Visium section's spots",
+        "tissue_hires_image.png": "a tissue image of one colour",
+    }
+    factors = json.loads((folder / "scalefactors_json.json").read_text())
+    (folder / "scalefactors_json.json").write_text(
+        json.dumps(factors | {"spot_diameter_fullres": factors["spot_diameter_fullres"] / 2})
+    )
+    (again,) = ingest(tmp_path / "in", tmp_path / "cohort").records()  # the picture is the same, its scale is not
+    assert again.attributes["mpp"] == pytest.approx(2 * float(str(record.attributes["mpp"])))
+
+
+@pytest.mark.parametrize(
+    "words", ["", "barcode,in_tissue,array_row,array_col,pxl_row,pxl_col\na,1,0,0,5,5\nb,0,1,1,9,9\n", '"', "\xff"]
+)
+def test_spots_are_counted_where_their_table_can_be_read(tmp_path: Path, words: str) -> None:
+    section(tmp_path / "a/spatial")
+    (tmp_path / "a/spatial/tissue_positions.csv").write_bytes(words.encode("latin-1"))
+    (record,), _ = read(tmp_path)
+    counted = {k: v for k, v in record.attributes.items() if k.startswith("spots")}
+    assert counted in ({"spots": 2, "spots_in_tissue": 1}, {"spots": 0, "spots_in_tissue": 0}, {})
+    assert (counted.get("spots") == 2) == ("b,0" in words)

@@ -10,6 +10,9 @@ from typing import Any, Literal
 
 from ..schema import Modality, PolyclinicError, Record
 
+_TOLD = (Modality.TABLE, Modality.OMICS, Modality.TEXT)
+"""Whose attributes are cells of a table: those of a text are what stood beside it, a section's name or a question's answer."""
+
 
 class LabelError(PolyclinicError):
     """A label that the cohort does not have."""
@@ -59,7 +62,7 @@ def check_column(found: Sequence[Record], column: str, asking: str) -> None:
     Raises:
         LabelError: with the columns there are.
     """
-    columns = sorted({name for r in found for name in r.attributes if r.modality in (Modality.TABLE, Modality.OMICS)})
+    columns = sorted({name for r in found for name in r.attributes if r.modality in _TOLD})
     if column not in columns:
         close = difflib.get_close_matches(column, columns, n=1, cutoff=0.5)
         raise LabelError(
@@ -101,7 +104,7 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
     answers: dict[str, int] = {}
     for record in found:
         cell = record.attributes.get(label.column)
-        if cell is None or record.modality not in (Modality.TABLE, Modality.OMICS):
+        if cell is None or record.modality not in _TOLD:
             continue
         if any(_same(cell, p) for p in label.positive):
             answers[record.patient] = 1

@@ -27,19 +27,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..records import events
-from ..records.naming import telling
-from ..records.tables import plain
+from ..records.grid import parted
+from ..records.naming import case_words, telling
+from ..records.source import split_uri
+from ..records.tables import FILE_COLUMNS, plain
 from ..schema import Events, Modality, PolyclinicError, Record, Rejected
 
 RECORDS = ("id", "patient", "time", "modality", "kind", "uri", "root", "site", "device", "attributes")
 REJECTED = ("uri", "root", "found", "expected", "remedy")
-_FILE_COLUMNS = {"filename", "file", "filepath", "image", "imagefile", "imagename", "imagepath"}
-"""Columns of a table that say which file a row is about."""
+
+_ALONE = ("encounter", "article", "source_uid")
+"""What a record says that stands for itself: a text of nobody whom something else would have to name, a mask whose image may come."""
 
 _TEXT, _TIME = pa.string(), pa.timestamp("us")
 _READ = [("root", _TEXT), ("unit", _TEXT), ("version", _TEXT), ("turn", pa.int64())]
 _TYPES = {"time": _TIME}
-_LINKING = [("mask", pa.bool_()), ("stem", _TEXT), ("accession", _TEXT), ("file", _TEXT), ("telling", pa.list_(_TEXT))]
+_LINKING = [
+    ("mask", pa.bool_()), ("stem", _TEXT), ("accession", _TEXT), ("series", _TEXT), ("file", _TEXT), ("telling", pa.list_(_TEXT)),
+    ("about_file", _TEXT), ("alone", pa.bool_()), ("shape", _TEXT), ("corners", pa.list_(pa.float64())), ("near", pa.float64()),
+    ("places", pa.list_(pa.struct([("folder", _TEXT), ("words", pa.list_(_TEXT))]))),
+]  # fmt: skip
 _typed = lambda names: [(name, _TYPES.get(name, _TEXT)) for name in names if name != "root"]
 _STORED = {"unit": "ucum"}
 """What a part calls an event's column: its `unit` is what was read together."""
@@ -147,17 +154,35 @@ class Rows:
 def _row(record: Record) -> dict[str, Any]:
     cells = record.attributes
     named = record.modality is Modality.TABLE and next(
-        (v for k, v in cells.items() if plain(k) in _FILE_COLUMNS and v), None
+        (v for k, v in cells.items() if plain(k) in FILE_COLUMNS and v), None
     )
+    file = str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None
+    follows = cells.get("anonymous") is True  # a row that names a file and no patient
     picture = record.modality not in (Modality.TABLE, Modality.OMICS)  # a table's column may be called mask
     linking = cells if picture else {}
+    grid = linking.get("grid") if record.modality is Modality.VOLUME else None
+    shape, corners, near = parted(str(grid)) if grid else (None, None, None)
     return {
         "id": record.id, "patient": record.patient, "time": record.time, "modality": record.modality.value, "kind": record.kind,
         "uri": record.uri, "site": record.site, "device": record.device, "attributes": json.dumps(dict(cells), sort_keys=True),
         "mask": bool(linking.get("mask")), "stem": linking.get("stem"), "accession": linking.get("accession"),
-        "file": str(named).replace("\\", "/").rsplit("/", 1)[-1] if named else None,
+        "series": linking.get("series") if record.modality is Modality.SLIDE else None,
+        "file": None if follows else file, "about_file": linking.get("about_file") if picture else file if follows else None,
         "telling": telling(str(linking.get("image_file") or record.uri)),
+        "alone": any(linking.get(name) is not None for name in _ALONE),
+        "shape": shape, "corners": corners, "near": near, "places": _places(record.uri) if grid else None,
     }  # fmt: skip
+
+
+def _places(uri: str) -> list[dict[str, Any]]:
+    """The folders in which a volume's mask may lie, and what in its name tells there whose it is.
+
+    A series of slices is its folder, for what lies beside that; for what lies in it, it has no name.
+    """
+    place, fragment = split_uri(uri)
+    folder, _, name = place.rpartition("/")
+    inside = [{"folder": place, "words": []}] if fragment.startswith("series=") else []
+    return [{"folder": folder, "words": case_words(name)}, *inside]
 
 
 def commit(folder: Path, rows: Rows) -> None:

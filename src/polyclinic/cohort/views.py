@@ -4,7 +4,7 @@ A mask belongs to an image, a note to a patient that something else names, an im
 names its file. Which file came first does not matter, and a file that comes later can settle what was open.
 """
 
-VIEWS = """
+VIEWS = r"""
 -- A unit (a file, or files that are read together) as it was last read, while one of its files is still read as part of it;
 -- what was half read when a process was killed was never finished, and is not here.
 create temp view belongs as
@@ -28,30 +28,73 @@ create temp view owned as
     on said.stem is not null and coalesce(said.attributes->>'anonymous', 'true') = 'true'
     and owners.root = said.root and owners.file = parse_filename(said.uri);
 
--- The image of a mask has its name (or its accession number); of several, the one that shares most folders with it.
-create temp view pairs as
+-- The image of a mask has its name (or its accession number, or its series); of several, the one that shares most folders with it.
+create temp view named as
+    select id, patient, modality, root, telling, unnest(list_distinct([stem, accession, series])) as name from owned where not mask;
+
+create temp table called as
     select mask.id as mask, image.id as image, image.patient, len(list_intersect(mask.telling, image.telling)) as shared
-    from owned as mask join owned as image
-    on mask.mask and not image.mask and mask.modality = image.modality and mask.root = image.root
-    and mask.stem in (image.stem, image.accession);
+    from owned as mask join named as image
+    on mask.mask and mask.modality = image.modality and mask.root = image.root and mask.stem = image.name;
+
+-- Where no image has its name, it is the one whose voxels lie where the mask's do, in its folder and not by name another case's.
+create temp view placed as
+    select id, patient, modality, root, mask, shape, corners, near, unnest(places) as place from owned where shape is not null;
+
+create temp view overlaid as
+    select distinct mask.id as mask, image.id as image, image.patient, 0 as shared from placed as mask join placed as image
+    on mask.mask and not image.mask and mask.modality = image.modality and mask.root = image.root and mask.shape = image.shape
+    and mask.place.folder = image.place.folder and list_distance(mask.corners, image.corners) <= least(mask.near, image.near)
+    and (list_has_all(mask.place.words, image.place.words) or list_has_all(image.place.words, mask.place.words));
+
+create temp view pairs as
+    select * from called union all select * from overlaid where mask not in (select mask from called);
 
 create temp table links as
     select mask, arg_max(image, (shared, image)) as image, arg_max(patient, (shared, image)) as patient, count(*) as fitting
     from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
 
+-- A table's row that names a file is about it, and, where it names no patient, its patient's; one that was converted has another
+-- ending.
+create temp macro unended(name) as
+    regexp_replace(name, '(?i)\.(nii|nii\.gz|dcm|dicom|png|jpe?g|tiff?|bmp|gif|svs|ndpi|mp4|avi|hea|edf|txt)$', '');
+
+create temp view files as
+    select *, unended(name) as stem from (
+        select id, patient, root, telling, parse_filename(regexp_replace(uri, '#(stack|item|group)=\d+$', '')) as name from owned
+        where not mask and modality not in ('table', 'omics')
+    );
+
+create temp table subjects as
+    select about, arg_max(file, (fit, file)) as file, arg_max(patient, (fit, file)) as patient, count(distinct patient) as fitting,
+        count(*) as files
+    from (select *, max(fit) over (partition by about) as most from (
+        select about.id as about, files.id as file, files.patient,
+            10000 * (about.named = files.name)::int + len(list_intersect(about.telling, files.telling)) as fit
+        from (select *, coalesce(about_file, file) as named from owned) as about join files
+            on about.root = files.root and unended(about.named) = files.stem
+    )) where fit = most group by about;
+
 -- Whose events the files tell.
 create temp view lived as select * from stored_people semi join latest using (root, unit, version);
 
 create temp table known as
-    select distinct patient from owned where modality <> 'text' union select patient from lived;
+    select distinct patient from owned where modality <> 'text' and about_file is null union select patient from lived;
 
 create temp view linked as
-    select owned.* replace (coalesce(links.patient, owned.patient) as patient), links.image, links.fitting, case
-        when owned.mask and links.image is null then 'a mask with no image'
+    select owned.* replace (
+            coalesce(links.patient, case when owned.about_file is not null then subjects.patient end, owned.patient) as patient
+        ), links.image,
+        case when subjects.files = 1 and (owned.about_file is not null or subjects.patient = owned.patient) then subjects.file end
+            as about, case
+        when owned.mask and links.image is null and not coalesce(owned.alone, false) then 'a mask with no image'
         when owned.mask and links.fitting > 1 then 'a mask that fits several images'
-        when owned.modality = 'text' and exists (from known) and owned.patient not in (from known) then 'a note for an unknown patient'
+        when owned.about_file is not null and subjects.file is null then 'a row about a file that is not here'
+        when owned.about_file is not null and subjects.fitting > 1 then 'a row about a file name that several patients have'
+        when owned.modality = 'text' and owned.about_file is null and not coalesce(owned.alone, false)
+            and exists (from known) and owned.patient not in (from known) then 'a note for an unknown patient'
     end as wrong
-    from owned left join links on links.mask = owned.id;
+    from owned left join links on links.mask = owned.id left join subjects on subjects.about = owned.id;
 
 -- A person's events, of however many files, are one record, which the event table is the source of.
 create temp view histories as
@@ -69,7 +112,9 @@ create temp view events as
 
 create temp view records as
     select id, patient, time, modality, kind, uri, root, site, device,
-        case when image is null then attributes else '{"mask_of": "' || image || '", ' || substr(attributes, 2) end as attributes
+        case when image is not null then '{"mask_of": "' || image || '", ' || substr(attributes, 2)
+            when about is not null then '{"about_record": "' || about || '", ' || substr(attributes, 2)
+            else attributes end as attributes
     from linked where wrong is null
     union all from histories;
 
@@ -84,12 +129,16 @@ create temp view versions as
 create temp view rejected as
     select distinct uri, root, found, expected, remedy from stored_rejected join latest using (root, unit, version)
     union all select uri, root, wrong, case wrong
-            when 'a mask with no image' then 'an image whose name is the mask''s'
-            when 'a mask that fits several images' then 'one image of its name, or one in its folder'
+            when 'a mask with no image' then 'an image whose name is the mask''s, or whose voxels lie where the mask''s do, in its folder'
+            when 'a mask that fits several images' then 'one image of its name, or one of its voxels in its folder'
+            when 'a row about a file that is not here' then 'the file that it names'
+            when 'a row about a file name that several patients have' then 'one file of that name'
             else 'a patient that a table, an image or a signal names' end,
         case wrong
             when 'a mask with no image' then 'give the image too'
             when 'a mask that fits several images' then 'give images and masks of one case a folder of their own'
+            when 'a row about a file that is not here' then 'ingest the file too'
+            when 'a row about a file name that several patients have' then 'give the table a column of patients'
             else 'check the note''s patient' end
     from linked where wrong is not null;
 """

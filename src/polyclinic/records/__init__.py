@@ -37,6 +37,7 @@ from . import (
     omics,
     omop,
     parquet,
+    question,
     raster,
     relational,
     rosbag,
@@ -47,6 +48,7 @@ from . import (
     tiff,
     vcf,
     video,
+    visium,
     waveform,
 )
 from .source import RecordError, content_id, part_number, place_of, split_uri
@@ -76,6 +78,7 @@ READERS = (
     waveform,
     edf,
     annotation,
+    question,
     fhir,
     kinematics,
     hl7v2,
@@ -240,12 +243,17 @@ def _reader(path: Path) -> ModuleType:
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """The files beside a table that its rows are read with: OMOP's `concept`, MIMIC's ADMISSIONS. Another of them is another reading."""
-    if not relational.TABLE.search(path.name):
+    """The files beside one that it is read with: OMOP's `concept`, MIMIC's ADMISSIONS, the scale of a Visium section's picture.
+
+    Another of them is another reading.
+    """
+    if visium.mine(path):
+        return visium.companions(path)
+    if not (relational.TABLE.search(path.name) or path.suffix.lower() == ".json"):
         return ()
     try:
         reader = _reader(path)
-        return reader.companions(path) if reader in (icu, omop) else ()
+        return reader.companions(path) if reader in (icu, omop, question) else ()
     except MissingExtraError:
         raise
     except Exception:  # what is wrong with it is for its reader to say

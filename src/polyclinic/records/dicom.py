@@ -32,7 +32,7 @@ from .dicom_header import MEASURED, first, frames, glimpse, opened, plane_of, re
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
-_NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
+_NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D", "ANN"}
 _ENHANCED = {
     f"1.2.840.10008.5.1.4.1.1.{number}"
     for number in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "7.1", "7.2", "7.3", "7.4")
@@ -157,7 +157,7 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         id=place_id("+".join(content_id(s.path) for s in ordered), "series"),
         modality=Modality.VOLUME,
         uri=series_uri(first.path, str(_series(first.dataset)), root),
-        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step}
+        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step, "grid": stack.grid(ordered)}
         | ({"tilt_deg": tilt} if tilt else {}),
     )
 
@@ -192,7 +192,7 @@ def _plane(dataset: Any) -> np.ndarray | None:
 def load(record: Record) -> Payload:
     """array (1 y x) or, for a series, (1 z y x) float32; to_world (x y z 1) → mm in LPS. Other objects as their readers say."""
     place, fragment = split_uri(record.uri)
-    if record.modality is Modality.SLIDE:
+    if record.modality is Modality.SLIDE and not record.attributes.get("mask"):
         return dicom_slide.load(record)
     if not fragment.startswith("series="):
         dataset = opened(Path(place), pixels=True)

@@ -175,6 +175,7 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         if len(ordered) > 1:
             rows |= {"slices": len(ordered), "spacing_z_mm": float(np.linalg.norm(stack.step(ordered)))}
             rows |= {"tilt_deg": tilt} if (tilt := stack.tilt_deg(ordered)) else {}
+            rows |= {"grid": stack.grid(ordered)}
         yield replace(
             whole,
             id=content_id(path, f"stack={number}" if len(stacks) > 1 else ""),

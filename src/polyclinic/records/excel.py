@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
@@ -130,20 +131,29 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     for name, hidden, merged, rows in _sheets(path):
         mark = f"sheet={quote(name)}&"
         try:
-            found = _table(rows, merged)
-            if found:
-                tables.patient_column(found[0])
+            found, about = _table(rows, merged), {"hidden_sheet": True} if hidden else None
+            items = tables.take(*found, source, place, f"table {stem} {name}", mark, about) if found else iter(())
         except RecordError as reason:  # the sheet's own: the others are read
             empty = False
             yield Rejected(f"{place}#{mark}row=1", reason.found, reason.expected, reason.remedy)
             continue
-        if found:
-            empty, about = False, {"hidden_sheet": True} if hidden else None
-            yield from tables.take(*found, source, place, f"table {stem} {name}", mark, about)
+        empty &= not found
+        yield from items
     if empty:
         raise RecordError("a workbook without a row", "at least one sheet with a table", "check what was exported")
 
 
 def load(record: Record) -> Payload:
-    """The row's events, as of any table."""
-    return tables.load(record)
+    """The row's events or the cell's words, as of any table."""
+    return tables.load(record, _sheet)
+
+
+@contextmanager
+def _sheet(path: Path, wanted: str) -> Iterator[tuple[list[str], Rows]]:
+    """As `tables.table`, of the sheet of that name."""
+    _check(path)
+    for name, _, merged, rows in _sheets(path):
+        if name == wanted and (found := _table(rows, merged)):
+            yield found
+            return
+    raise RecordError("a workbook without the sheet that it had", "the file as ingested", "ingest it again")

@@ -14,10 +14,24 @@ MASK_FOLDERS = frozenset(
 PLAIN_FOLDERS = frozenset(
     {"images", "image", "data", "nifti", "volumes", "imagestr", "imagests", "anat", "mri", "mr", "ct"}
 )
+IMAGE_FOLDERS = frozenset({"images", "image", "imagestr", "imagests"})
 _LITTER_NAMES = {"thumbs.db", "desktop.ini", "dicomdir"}
 _LITTER_ENDINGS = {".md", ".py", ".bib"}
 _LITTER_STEMS = {"readme", "license", "licence", "notice", "attribution", "schema", "copying"}
+_WHAT = set(
+    re.findall(
+        r"\w+",
+        "ct mr mri pet pt t1 t2 t1w t2w t1c t1ce t1gd flair dwi adc dicom dcm nii nifti image img volume vol scan series "
+        "seg segmentation segmentations mask masks label labels labelmap roi gt truth manual auto pred prediction organ organs "
+        "lesion lesions tumor tumour",
+    )
+)
+"""Words of a name that say what a file is, and not whose."""
 _MASK_ENDING = re.compile(r"[_-](seg|mask|label|segmentation)$", re.IGNORECASE)
+_FOLDS = {
+    "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "dev": "validation", "development": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
 _PERSON = re.compile(r"^(sub|subject|patient|pat|person|case)([-_ ]\w*)?\d\w*$", re.IGNORECASE)
 
 
@@ -44,6 +58,16 @@ def is_mask(place: str) -> bool:
     )
 
 
+def is_image(place: str) -> bool:
+    """Whether a folder says that it holds images."""
+    return any(f.lower() in IMAGE_FOLDERS for f in PurePosixPath(place).parent.parts)
+
+
+def case_words(name: str) -> list[str]:
+    """What of a name may tell a case from another: of `P12_ct_seg.nii.gz`, `p12`."""
+    return sorted({w for w in re.split(r"[^a-z0-9]+", re.sub(r"\.nii(\.gz)?$", "", name.lower())) if w} - _WHAT)
+
+
 def telling(place: str) -> list[str]:
     """The folders that tell one case from another: an image and its mask share them (`labels/P1/ct.nii`, `images/P1/ct.nii`)."""
     return [f for f in PurePosixPath(place).parent.parts if f.lower() not in MASK_FOLDERS | PLAIN_FOLDERS]
@@ -62,4 +86,13 @@ def patient_of(place: str, stem: str) -> str | None:
     for folder in reversed(folders):
         if re.search(r"\d", folder) and (stem.startswith(folder) or not re.search(r"\d", stem)):
             return folder
+    return None
+
+
+def fold_of(place: str) -> str | None:
+    """Which part of a divided data set a file is, by its name or else its nearest folder: `train`, `validation` or `test`."""
+    for part in reversed(PurePosixPath(place).parts):
+        words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", part).lower())
+        if found := next((_FOLDS[w] for w in words if w in _FOLDS), None):
+            return found
     return None

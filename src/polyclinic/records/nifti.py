@@ -1,4 +1,7 @@
-"""NIfTI volumes and masks (`nibabel`), in LPS mm as DICOM has it."""
+"""NIfTI volumes and masks (`nibabel`), in LPS mm as DICOM has it.
+
+A mask is told by its folder or its name, or else by its voxels: a map of regions beside its image may be called anything.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
-from .naming import is_mask, patient_of, telling, without_mask
+from .grid import grid_of, is_label_map
+from .naming import is_image, is_mask, patient_of, telling, without_mask
 from .source import RecordError, check_size, content_id, place_of, quiet
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LOOKED = 32
+"""Slices by which it is told whether it is a label map."""
 _ENDING = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 
 
@@ -64,12 +70,17 @@ def _patient(place: str, stem: str) -> str:
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a file; `attributes["mask"]` tells a mask, which the catalogue links to its image by the stem."""
+    """One record a file; `attributes["mask"]` tells a mask, which the catalogue links to its image by the stem or by the grid."""
     image = _open(path)
-    _voxels(image, tuple(slice(n - 1, n) for n in image.shape))  # a file that was cut short has no last voxel
+    step = max(int(image.shape[2]) // _LOOKED, 1)
+    last = tuple(slice(n - 1, n) for n in image.shape[3:])
+    # A file that was cut short has no last slice.
+    some = _voxels(image, (slice(None), slice(None), slice((image.shape[2] - 1) % step, None, step), *last))
     place = place_of(path, root)
-    mask, stem = is_mask(place), without_mask(_ENDING.sub("", path.name))
+    mapped = not is_image(place) and len(image.shape) == 3 and is_label_map(some)
+    mask, stem = is_mask(place) or mapped, without_mask(_ENDING.sub("", path.name))
     spacing = [float(v) for v in np.linalg.norm(image.affine[:3, :3], axis=0)]
+    oriented = bool(_codes(image).any())
     yield Record(
         id=content_id(path, place if mask else ""),  # two images may have the same mask: none at all, say
         patient=_patient(place, stem),
@@ -78,9 +89,10 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         kind=_kind(place, mask),
         uri=place,
         attributes={
-            "mask": mask, "stem": stem, "anonymous": True, "oriented": bool(_codes(image).any()),
+            "mask": mask, "stem": stem, "anonymous": True, "oriented": oriented, "label_map": mapped,
             "spacing_x_mm": spacing[0], "spacing_y_mm": spacing[1], "spacing_z_mm": spacing[2],
             "columns": int(image.shape[0]), "rows": int(image.shape[1]), "slices": int(image.shape[2]),
+            "grid": grid_of(image.shape[:3], LPS_FROM_RAS @ np.asarray(image.affine, float)) if oriented else None,
         },
     )  # fmt: skip
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
@@ -122,5 +123,9 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 
 
 def load(record: Record) -> Payload:
-    """The row's events, as of any table."""
-    return tables.load(record)
+    """The row's events or the cell's words, as of any table."""
+    return tables.load(record, _opened)
+
+
+def _opened(path: Path, sheet: str) -> AbstractContextManager[tuple[Any, ...]]:
+    return table(path)

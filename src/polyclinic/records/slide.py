@@ -35,8 +35,8 @@ silent = quiet("tifffile")
 
 def recognises(path: Path, head: bytes) -> bool:
     """Whether it is a scanner's format by name and first bytes, a TIFF that is a pyramid or huge, or a Visium section's picture."""
-    if head.startswith(_PNG):
-        return visium.mine(path)
+    if visium.beside(path) or head.startswith(_PNG):
+        return bool(visium.beside(path)) or visium.mine(path)
     if not head.startswith(_HEADS):
         return False
     if path.suffix.lower() in _ENDINGS:
@@ -98,7 +98,7 @@ def opened(source: str, labels: bool = False) -> Iterator[Pyramid]:
 def _opened(path: Path, labels: bool) -> Iterator[tuple[Pyramid, dict[str, Scalar]]]:
     """The slide and what its file says of it."""
     if visium.mine(path):
-        yield visium.pyramid(path), {"vendor": "10x Genomics"}
+        yield visium.pyramid(path), {"vendor": "10x Genomics"} | visium.spots(path)
         return
     try:
         if vendor := _vendor_of(path):
@@ -204,7 +204,9 @@ def _number(value: str | None) -> float | None:
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a slide; its overview is read once: a broken one shows itself now."""
+    """One record a slide; its overview is read once: a broken one shows itself now. What a Visium section has beside it says so."""
+    if what := visium.beside(path):
+        raise RecordError(what, "its tissue image beside it, which is read with it", "keep it where it is")
     yield _read(path, root)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .grid import grid_of
 from .source import RecordError
 
 MOST = 8192
@@ -141,3 +142,9 @@ def to_world(slices: Sequence[Slice]) -> np.ndarray:
     matrix = plane(slices[0].spacing, slices[0].position, slices[0].cosines)
     matrix[:3, 2] = step(slices)
     return matrix
+
+
+def grid(slices: Sequence[Slice]) -> str:
+    """Where the volume's voxels lie, as the attribute `grid` has it."""
+    rows, columns = slices[0].shape
+    return grid_of((columns, rows, len(slices)), to_world(slices))

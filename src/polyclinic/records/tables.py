@@ -1,7 +1,8 @@
-"""CSV tables: one TABLE record a row, its cells typed; also gzipped, or one in a zip.
+"""CSV tables: one TABLE record a row, its cells typed, and a TEXT record a cell of a column of words; also gzipped, or one in a zip.
 
 What makes a row a record is here for every format of tables: Parquet and workbooks give their cells as the text that a CSV
-of the same table would have.
+of the same table would have. A row is a patient's; or, where no column names one, that of the file which it names; or, where it
+names neither but has columns of words, it is an encounter of a patient whom nobody names.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
+from . import prose
+from .naming import fold_of
 from .source import Lines, RecordError, content_id, encoding_of, open_text, parse_time, place_id, place_of
 
 PATIENT_COLUMNS = (
@@ -25,6 +29,12 @@ PATIENT_COLUMNS = (
 )  # fmt: skip
 TIME_COLUMNS = ("time", "datetime", "date", "studydate", "admittime", "charttime", "visitdate")
 SITE_COLUMNS = ("site", "hospital", "location")
+FILE_COLUMNS = ("filename", "file", "filepath", "image", "imagefile", "imagename", "imagepath")
+"""Which file a row is about."""
+ABOUT = "about_record"
+"""The attribute in which the catalogue keeps the id of the record that a row of a file is about."""
+_NUMBER_COLUMNS = ("id", "uid", "rowid", "sampleid", "encounterid", "visitid", "noteid", "dialogueid", "index")
+"""What a row is called in a table that names no patient."""
 UNKNOWN = frozenset(
     {
         "", "?", "-", "--", "na", "n/a", "nan", "null", "none", "unknown", "not known", "not available", "not stated",
@@ -32,6 +42,9 @@ UNKNOWN = frozenset(
     }
 )  # fmt: skip
 """Spellings of not knowing: the cell is absent, which is neither zero nor no."""
+_BLANK = frozenset({"", "-", "--", "na", "n/a", "nan", "null", "none"})
+AS_WRITTEN = " as written"
+"""Beside a cell that says in words that it does not know: `?` and `would have been stated` are not the same as nothing."""
 
 _DECIMAL_COMMA = re.compile(r"^\s*([+-]?\d+),(\d+)\s*$")
 _SUFFIXES = tuple(f".{kind}{packed}" for kind in ("csv", "tsv") for packed in ("", ".gz", ".zip"))
@@ -133,18 +146,22 @@ def patient_column(names: Sequence[str]) -> int:
     if found is None:
         raise RecordError(
             f"a table with the columns {', '.join(names[:12])}", "one that names the patient: " + ", ".join(PATIENT_COLUMNS),
-            "rename that column",
+            "rename that column; where the table is about nobody, keep it where it is",
         )  # fmt: skip
     return names.index(found)
 
 
-def wrong(cells: Sequence[str], names: Sequence[str], patient: int, uri: str, number: int) -> Rejected | None:
-    """Why a row cannot be taken; None where it can."""
+def wrong(cells: Sequence[str], names: Sequence[str], patient: int | None, uri: str, number: int) -> Rejected | None:
+    """Why a row cannot be taken; None where it can.
+
+    Args:
+        patient: the column that says whose it is; None where none has to.
+    """
     if any(cell.strip() for cell in cells[len(names) :]):
         return Rejected(
             uri, f"row {number} of {len(cells)} cells", f"{len(names)} cells, as the header has", "quote the cells that hold a comma"
         )  # fmt: skip
-    if len(cells) <= patient or not identifier(cells[patient]):
+    if patient is not None and (len(cells) <= patient or not identifier(cells[patient])):
         return Rejected(uri, f"row {number} without a patient", f"a value in {names[patient]!r}", "fill it in")
     return None
 
@@ -153,6 +170,28 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a row; a row without a patient, or with more cells than columns, is set aside with its number."""
     with table(path) as (names, rows):
         yield from take(names, rows, content_id(path), place_of(path, root), f"table {path.name.split('.')[0]}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Whose:
+    """How a table says whose a row is.
+
+    Args:
+        column: that names the patient, or the file; None where a row is an encounter of nobody's.
+        file: whether it names the file.
+    """
+
+    column: int | None
+    file: bool = False
+
+
+def _whose(names: Sequence[str], words: bool) -> _Whose:
+    if find(names, PATIENT_COLUMNS) is None:
+        if file := find(names, FILE_COLUMNS):
+            return _Whose(names.index(file), file=True)
+        if words:
+            return _Whose(None)
+    return _Whose(patient_column(names))
 
 
 def take(
@@ -175,33 +214,95 @@ def take(
         sheet: of several tables in a file, which: `sheet=Labs&`.
         about: what holds of every row.
     Raises:
-        RecordError: no column names the patient.
+        RecordError: no column names the patient or a file, and none is of words.
     """
-    patient, when, where = patient_column(names), find(names, TIME_COLUMNS), find(names, SITE_COLUMNS)
+    words, rows = prose.columns(names, rows)
+    whose = _whose(names, bool(words))
+    words = tuple(i for i in words if i != whose.column)
+    return _taken(names, rows, whose, words, (source, place, kind, sheet), about or {})
+
+
+def _taken(
+    names: Sequence[str],
+    rows: Iterable[tuple[int, Sequence[str]]],
+    whose: _Whose,
+    words: tuple[int, ...],
+    said: tuple[str, str, str, str],
+    about: Mapping[str, Scalar],
+) -> Iterator[Record | Rejected]:
+    source, place, kind, sheet = said
+    when, where = find(names, TIME_COLUMNS), find(names, SITE_COLUMNS)
     for number, cells in rows:
         uri = f"{place}#{sheet}row={number}"
-        if reason := wrong(cells, names, patient, uri, number):
+        if reason := wrong(cells, names, whose.column, uri, number):
             yield reason
             continue
         row = {name: cell for name, cell in zip(names, cells, strict=False) if name}
-        values = {name: typed(cell) for name, cell in row.items() if name != names[patient]}
-        yield Record(
+        patient, told = _named(row, names, whose, place, number)
+        kept = set(names) - {names[i] for i in words if whose.column is None}
+        if whose.column is not None and not whose.file:
+            kept.discard(names[whose.column])
+        values = {**_values({name: cell for name, cell in row.items() if name in kept}), **about}
+        record = Record(
             id=place_id(source, f"{sheet}row={number}"),
-            patient=identifier(cells[patient]),
+            patient=patient,
             time=parse_time(row.get(when, "")) if when else None,
             modality=Modality.TABLE,
             kind=kind,
             uri=uri,
             site=identifier(row[where]) if where and values.get(where) is not None else None,
-            attributes={**values, **(about or {})},
+            attributes={**values, **({"anonymous": True} if whose.file else {})},
         )
+        if whose.column is not None:
+            yield record
+        texts = [(i, cells[i].strip()) for i in words if i < len(cells) and cells[i].strip().lower() not in UNKNOWN]
+        if whose.column is None and not texts:
+            yield Rejected(uri, f"row {number} without words", f"some in {names[words[0]]!r}", "fill it in")
+        for column, text in texts:
+            part = prose.place(names[column], number, sheet)
+            about_it = {"words": len(text.split()), "column": names[column], **told}
+            yield replace(
+                record,
+                id=place_id(source, part),
+                modality=Modality.TEXT,
+                kind=re.sub(r"[\s_]+", " ", names[column]).strip().lower()[:100],
+                uri=f"{place}#{part}",
+                attributes={**values, **about_it} if whose.column is None else about_it,
+            )
+
+
+def _named(
+    row: Mapping[str, str], names: Sequence[str], whose: _Whose, place: str, number: int
+) -> tuple[str, dict[str, Scalar]]:
+    """What a row's patient is called, and what its texts say of that."""
+    if whose.column is None:
+        called = find(names, _NUMBER_COLUMNS)
+        own = identifier(row.get(called, "")) if called else ""
+        encounter = f"{re.sub(r'(?<=[^/])[.][^/]*$', '', place)} {own or number}".strip()
+        return encounter, {"anonymous": True, "encounter": encounter, "fold": fold_of(place)}
+    cell = identifier(row[names[whose.column]])
+    if not whose.file:
+        return cell, {"anonymous": False}
+    file = cell.replace("\\", "/").rsplit("/", 1)[-1]
+    return file.split(".")[0].strip() or cell, {"anonymous": True, "about_file": file}
+
+
+def _values(row: Mapping[str, str]) -> dict[str, Scalar]:
+    """The cells typed; beside one that is not known, what it said instead of nothing."""
+    values: dict[str, Scalar] = {}
+    for name, cell in row.items():
+        values[name] = typed(cell)
+        plain_cell = cell.strip().lower()
+        if values[name] is None and plain_cell in UNKNOWN - _BLANK:
+            values[name + AS_WRITTEN] = plain_cell
+    return values
 
 
 def events(cells: Mapping[str, Scalar]) -> tuple[list[str], list[float]]:
-    """A row as events: a number is `column` and its value, a word is `column=word` and 1."""
+    """A row as events: a number is `column` and its value, a word is `column=word` and 1. What is about the file is no event."""
     names, values = [], []
     for column, value in cells.items():
-        if value is None:
+        if value is None or isinstance(value, bool) or column.endswith(AS_WRITTEN) or column == ABOUT:
             continue
         if isinstance(value, str):
             names.append(f"{column}={value}")
@@ -212,8 +313,20 @@ def events(cells: Mapping[str, Scalar]) -> tuple[list[str], list[float]]:
     return names, values
 
 
-def load(record: Record) -> Payload:
-    """The row's events: array (e 2) value and hours (0: a row has one time), names the codes."""
+def opened(path: Path, sheet: str) -> AbstractContextManager[tuple[list[str], Iterator[tuple[int, list[str]]]]]:
+    """As `table`; a CSV has no sheets."""
+    return table(path)
+
+
+def load(record: Record, opened: prose.Opened = opened) -> Payload:
+    """The row's events: array (e 2) value and hours (0: a row has one time), names the codes. A TEXT record's words, as `prose` has them.
+
+    Args:
+        record: with its file's path in the uri.
+        opened: opens the table where it is no CSV.
+    """
+    if record.modality is Modality.TEXT:
+        return prose.load(record, opened)
     names, values = events(record.attributes)
     array = np.stack([np.asarray(values, dtype=np.float64), np.zeros(len(values))], axis=1)
     return Payload(array, names=tuple(names))

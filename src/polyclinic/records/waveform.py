@@ -1,4 +1,4 @@
-"""WFDB signals (`wfdb`): ECG, pressure, respiration, in formats 8, 16, 80, 212, 310 and MATLAB's."""
+"""WFDB signals (`wfdb`): ECG, pressure, respiration, in formats 8, 16, 80, 212, 310 and MATLAB's; and what was noted along them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
+from . import beats
 from .source import RecordError, check_size, content_id, place_of
 
 _LEADS = (
@@ -88,6 +89,30 @@ def _folder(folder: Path, changed: int) -> tuple[dict[str, str], dict[str, str]]
     return signals, stems
 
 
+@lru_cache(maxsize=64)
+def _beside(folder: Path, changed: int) -> dict[str, list[Path]]:
+    """Stem → the files of a folder that may be annotations."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix and path.suffix.lower() not in _OWN_READERS:
+            found.setdefault(path.stem, []).append(path)
+    return found
+
+
+def _noted(path: Path, header: Any) -> tuple[list[beats.Notes], list[tuple[Path, RecordError]]]:
+    """The annotations beside a header, and those that cannot be taken."""
+    taken, aside = [], []
+    rate_hz = float(header.fs)
+    for one in _beside(path.parent, path.parent.stat().st_mtime_ns).get(path.stem, []):
+        if one.name in header.file_name or not one.is_file():
+            continue
+        try:
+            taken.append(beats.notes_of(one, rate_hz, header.sig_len / rate_hz))
+        except RecordError as reason:
+            aside.append((one, reason))
+    return taken, aside
+
+
 def _header(path: Path) -> Any:
     try:
         import wfdb
@@ -124,7 +149,7 @@ def _kind(names: list[str]) -> str:
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a header; kind "ECG 12-lead" where the leads say so."""
+    """One record a header; kind "ECG 12-lead" where the leads say so. `annotations` has [onset s, 0, code] of beats, as EDF's has."""
     header = _header(path)
     comments = " ".join(header.comments or [])
     said = lambda pattern: re.search(pattern, comments, re.IGNORECASE)
@@ -134,6 +159,9 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         said(r"\bsex>?\s*[:=]?\s*([fm])"),
     )
     load_part(path, max(0, header.sig_len - 16), header.sig_len)  # a file that was cut short has no end
+    noted, aside = _noted(path, header)
+    for one, reason in aside:
+        yield Rejected(place_of(one, root), reason.found, reason.expected, reason.remedy)
     yield Record(
         id=content_id(path, "+".join(content_id(path.parent / n) for n in sorted(set(header.file_name)))),
         patient=patient[1] if patient else path.stem,
@@ -144,7 +172,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         attributes={
             "rate_hz": float(header.fs), "channels": int(header.n_sig), "seconds": float(header.sig_len / header.fs),
             "age": float(age[1]) if age else None, "sex": sex[1].upper() if sex else None,
-            "anonymous": patient is None,
+            "anonymous": patient is None, **beats.attributes_of(noted),
         },
     )  # fmt: skip
 
