@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+import snapshots
 from polyclinic.schema import Modality, Ragged, Tokens
-from polyclinic.tokens import Encoder, EncoderFields, EncoderSpec, phantom
+from polyclinic.tokens import Encoder, EncoderFields, EncoderSpec, PretrainedImage, PretrainedText, phantom
 
 KINDS: tuple[type[EncoderFields], ...] = get_args(get_args(EncoderSpec)[0])
 HAS = st.lists(st.integers(0, 2), min_size=1, max_size=4).filter(any)
@@ -25,6 +26,9 @@ few = settings(max_examples=8, deadline=None)
 
 def small(kind: type[EncoderFields]) -> Any:
     known = {type(spec): spec for spec in phantom.encoders().values()}
+    for own, name in ((PretrainedImage, "vit"), (PretrainedText, "roberta")):
+        if kind is own:
+            return own.model_validate({"folder": str(snapshots.folder(name)), "frozen": False})
     if kind in known:
         return known[kind]
     try:
