@@ -368,6 +368,10 @@ def test_what_is_no_snapshot_is_refused(tmp_path: Path) -> None:
     assert "bert" in message
     (place / "config.json").write_text('["bert"]')
     assert "a list" in refused(place)
+    about = json.loads((snapshots.folder("bert") / "config.json").read_text())
+    for wrong in ({"hidden_size": "wide"}, {"num_attention_heads": 3}):
+        (place / "config.json").write_text(json.dumps({**about, **wrong}))
+        assert "does not open" in refused(place)
 
 
 def test_an_adapter_without_its_base_is_refused(tmp_path: Path) -> None:
@@ -419,7 +423,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file({k: v for k, v in state.items() if k != name}, file, {"format": "pt"})
     assert f"1 weights absent in {place}; the first is {name}" in refused(place)
     file.write_bytes(file.read_bytes()[:2000])
-    assert "do not open" in refused(place)
+    assert "does not open" in refused(place)
 
 
 def test_a_tokenizer_of_another_network_is_refused(tmp_path: Path) -> None:

@@ -86,8 +86,11 @@ def settings(folder: Path, known: Mapping[str, Architecture]) -> tuple[Architect
             "weights in float32, float16 or bfloat16",
             "take the snapshot that it was made from",
         )
-    config = getattr(_transformers(), known[kind].network).config_class.from_pretrained(folder, local_files_only=True)
-    return known[kind], config
+    wanted = getattr(_transformers(), known[kind].network)
+    try:
+        return known[kind], wanted.config_class.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # each of its checks has an error of its own
+        raise _closed(f"the config.json in {folder}", error) from error
 
 
 def files(folder: Path) -> list[Path]:
@@ -134,7 +137,6 @@ def network(folder: Path, known: Mapping[str, Architecture]) -> nn.Module:
         SnapshotError: as `settings` and `files`; a weight is absent, has another shape, or the file is broken; a copy that `copy` made
             has changed since.
     """
-    from safetensors import SafetensorError
     from torch import float32
 
     architecture, config = settings(folder, known)
@@ -148,12 +150,10 @@ def network(folder: Path, known: Mapping[str, Architecture]) -> nn.Module:
                 ignore_mismatched_sizes=True, output_loading_info=True, dtype=float32,
                 **({"add_pooling_layer": False} if architecture.pooler else {}),
             )  # fmt: skip
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise SnapshotError(
-            f"weights in {folder} that do not open ({str(error).splitlines()[0][:120]})",
-            "a whole safetensors file",
-            "copy the folder again",
-        ) from error
+    except (
+        Exception
+    ) as error:  # of a broken file safetensors', of a configuration that cannot be built whatever the layer says
+        raise _closed(f"the network in {folder}", error) from error
     _fits(folder, architecture, made, about)
     for name, weight in made.named_parameters():
         if architecture.idle and architecture.idle in name:
@@ -221,6 +221,13 @@ def _json(place: Path, remedy: str = "copy the folder again") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SnapshotError(f"{place} with a {type(found).__name__}", "an object with keys", remedy)
     return found
+
+
+def _closed(what: str, error: Exception) -> SnapshotError:
+    said = str(error).strip().splitlines() or [type(error).__name__]
+    return SnapshotError(
+        f"{what} does not open ({said[0][:120]})", "a whole snapshot, as transformers writes it", "copy it again"
+    )
 
 
 def _numbers(value: object) -> TypeGuard[list[float]]:
