@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from polyclinic.harmonise import Fingerprint, harmonise
 from polyclinic.schema import Modality, Payload, Ragged, Record
 from polyclinic.tokens import PretrainedImage, PretrainedText, phantom
 from polyclinic.tokens.image import NOMINAL_SIDE_MM
-from polyclinic.tokens.pretrained import IMAGE, TEXT, Backbone
+from polyclinic.tokens.pretrained import IMAGE, TEXT, Backbone, shown
 from polyclinic.tokens.snapshot import HASHES, SnapshotError, network
 
 every_image = pytest.mark.parametrize("name", snapshots.IMAGE)
@@ -148,18 +150,20 @@ def test_another_size_interpolates_the_places(name: str) -> None:
 
 def test_a_picture_reaches_the_network_as_its_preprocessor_would_show_it() -> None:
     draw = np.random.default_rng(0)
-    shown = draw.integers(0, 256, (1, snapshots.SIZE, snapshots.SIZE)).astype(np.float32)
-    flat = np.sort(shown.ravel())
+    drawn = draw.integers(0, 256, (1, snapshots.SIZE, snapshots.SIZE)).astype(np.float32)
+    flat = np.sort(drawn.ravel())
     low, high = np.percentile(flat, [1, 99])
     spec = image("vit")
     record = Record("a", "p", None, Modality.IMAGE, "XR", "a.png")
-    payload = harmonise(Payload(shown), record, spec.standard(), Fingerprint())
+    payload = harmonise(Payload(drawn), record, spec.standard(), Fingerprint())
     encoder = spec.build(Fingerprint())
-    pixels = encoder.pixels(torch.from_numpy(payload.array)[None])[0]
+    pixels = encoder.pixels(shown(torch.from_numpy(payload.array)[None]))[0]
     mean, std = (np.array(v)[:, None, None] for v in (snapshots.MEAN, snapshots.STD))
-    expected = (np.clip((shown - low) / (high - low), 0, 1) - mean) / std
+    expected = (np.clip((drawn - low) / (high - low), 0, 1) - mean) / std
     np.testing.assert_allclose(pixels.numpy(), expected, atol=1e-4)
-    assert torch.isfinite(encoder.pixels(torch.zeros(1, 1, snapshots.SIZE, snapshots.SIZE))).all()
+    assert torch.equal(
+        encoder.pixels(shown(torch.full((1, 1, 4, 4), 7.0))), encoder.pixels(torch.zeros(1, 1, 4, 4))
+    )  # flat
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_the_makers_arithmetic_is_followed(about: dict[str, Any], expected: floa
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
     encoder = PretrainedImage(folder=str(tmp_path)).build(Fingerprint())
     values = torch.rand(1, 1, snapshots.SIZE, snapshots.SIZE)
-    assert encoder.pixels(values).max().item() == pytest.approx(expected)
+    assert encoder.pixels(shown(values)).max().item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("layer", [None, 1])
@@ -503,6 +507,12 @@ def test_made_up_records_suit_it() -> None:
     for spec in (image("vit"), text("bert")):
         tokens = spec.build(phantom.fingerprint())(phantom.ragged(spec.standard(), {"a": 2, "b": 0}))
         assert tokens.lengths.tolist()[1] == 0
+
+
+def test_transformers_is_imported_where_it_is_used() -> None:
+    """Its import takes longer than `polyclinic --help` may."""
+    code = "import sys, polyclinic.adaptation; assert 'transformers' not in sys.modules, 'imported'"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_weights_are_the_snapshots() -> None:

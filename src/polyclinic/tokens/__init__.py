@@ -16,6 +16,7 @@ from .layout import Layout
 from .omics import OmicsEncoder, Programmes
 from .packing import join, select
 from .pretrained import PretrainedImage, PretrainedText
+from .pretrained_slices import PretrainedSlices
 from .signal import SignalEncoder, SignalVit
 from .table import EventEncoder, Events
 from .text import Bert, Gpt, Llama, TextEncoder
@@ -23,12 +24,22 @@ from .transformer import Style, Transformer
 from .volume import Vit3d, VolumeEncoder
 
 EncoderSpec = Annotated[
-    Vit | Vit3d | Bert | Gpt | Llama | Events | Programmes | SignalVit | PretrainedImage | PretrainedText,
+    Vit
+    | Vit3d
+    | Bert
+    | Gpt
+    | Llama
+    | Events
+    | Programmes
+    | SignalVit
+    | PretrainedImage
+    | PretrainedSlices
+    | PretrainedText,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "Layout",
-    "Llama", "Memory", "OmicsEncoder", "PretrainedImage", "PretrainedText", "Programmes", "Rotary", "SignalEncoder",
+    "Llama", "Memory", "OmicsEncoder", "PretrainedImage", "PretrainedSlices", "PretrainedText", "Programmes", "Rotary", "SignalEncoder",
     "SignalVit", "Style", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

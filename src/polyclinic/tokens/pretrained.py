@@ -129,22 +129,38 @@ class PretrainedFields(EncoderFields):
             )
 
 
-class PretrainedImage(PretrainedFields):
+class SightFields(PretrainedFields):
+    """A network that looks at pictures.
+
+    Args:
+        patch: the network's own, read from the folder.
+    """
+
+    known = IMAGE
+    patch: int = Field(default=16, ge=2)
+
+    def network(self) -> nn.Module:
+        """The network with the snapshot's weights; raises as its parent does."""
+        made = super().network()
+        config: Any = made.config
+        self._agrees("patch", config.patch_size)
+        snapshot.normalisation(Path(self.folder))
+        return made
+
+
+class PretrainedImage(SightFields):
     """ViT, DINOv2 and DINOv3 (with registers or without), or the image half of CLIP or SigLIP.
 
     Args:
         size: pixels of a side, by default what the folder's preprocessor crops to; of another size than the network was
             trained at, its places are interpolated.
-        patch: the network's own.
         class_token: whether its class token is a token too, at the image's centre; such tokens are no grid, and cannot be segmented.
             Registers never are: they hold nothing that is anywhere (Darcet et al. 2024).
     """
 
     kind: Literal["pretrained_image"] = "pretrained_image"
-    known = IMAGE
     read = ("width", "size", "patch")
     size: int = Field(default=224, ge=8)
-    patch: int = Field(default=16, ge=2)
     class_token: bool = False
 
     @classmethod
@@ -171,13 +187,10 @@ class PretrainedImage(PretrainedFields):
     def network(self) -> nn.Module:
         """The network with the snapshot's weights; raises as its parent does."""
         made = super().network()
-        config: Any = made.config
-        self._agrees("patch", config.patch_size)
         if self.class_token and not snapshot.settings(Path(self.folder), self.known)[0].class_token:
             raise SnapshotError(
                 f"`class_token` of the network in {self.folder}", "a network that has one", "leave it out"
             )
-        snapshot.normalisation(Path(self.folder))
         return made
 
 
@@ -293,41 +306,63 @@ class PretrainedEncoder(Encoder):
             self.blocks.norm = nn.Identity()  # else the tokens would not be the network's own
 
 
-class PretrainedImageEncoder(PretrainedEncoder):
-    """(m 1 y x) → m · (size / patch)² tokens, and a class token an image where it is wanted."""
+class SightEncoder(PretrainedEncoder):
+    """A network that looks at pictures, as its makers prepared them.
+
+    Args:
+        modality: whose records are shown.
+        spec: of the network.
+        sides: pixels (y x) of a picture.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: PretrainedImage) -> None:
-        super().__init__(Modality.IMAGE, spec)
+    def __init__(self, modality: Modality, spec: SightFields, sides: tuple[int, int]) -> None:
+        super().__init__(modality, spec)
         config, folder = self.backbone.config, Path(spec.folder)
-        self.grid_patch, self.class_token = (spec.patch, spec.patch), spec.class_token
-        self.patch = () if spec.class_token else self.grid_patch
         self.skipped = int(snapshot.settings(folder, IMAGE)[0].class_token) + getattr(config, "num_register_tokens", 0)
         # DINOv2 interpolates unasked, and DINOv3's places are rotary.
         asks = config.model_type in ("vit", "clip_vision_model", "siglip_vision_model")
-        self.options = {"interpolate_pos_encoding": True} if asks and spec.size != config.image_size else {}
+        other = sides != (config.image_size, config.image_size)
+        self.options = {"interpolate_pos_encoding": True} if asks and other else {}
         self.scale, mean, std = snapshot.normalisation(folder)
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
 
-    def pixels(self, values: Tensor) -> Tensor:
-        """(m c y x) of our standard → (m 3 y x) as the network's makers prepared them.
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """(k c y x) from 0 to 1 → (k 3 y x) by the makers' scale, mean and spread; a grey picture is grey in all channels."""
+        return (self.scale * pictures.expand(-1, 3, -1, -1) - self.mean) / self.std
 
-        Our standard clips an image to its 1st to 99th percentile, stretches that to 0 to 1, and takes off its mean and divides by its
-        spread. The darkest is therefore what was 0 and the brightest what was 1: that picture, as a screen would show it, gets
-        the makers' scale, mean and spread, and not ours.
-        """
-        low, high = (f(values, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
-        shown = (values - low) / (high - low).clamp(min=1e-6)
-        return (self.scale * shown.expand(-1, 3, -1, -1) - self.mean) / self.std
+    def look(self, pictures: Tensor) -> Tensor:
+        """(k c y x) from 0 to 1 → (k t d), the class token and registers first."""
+        return self.backbone(pixel_values=self.pixels(pictures), **self.options)
+
+
+def shown(values: Tensor) -> Tensor:
+    """(m c …) of our standards → each from 0 to 1.
+
+    The standard clips an image's brightness at percentiles, takes off its mean and divides by its spread. The darkest is therefore
+    what was 0 and the brightest what was 1: the picture as a screen would show it, which is what such networks were trained on.
+    """
+    axes = tuple(range(1, values.ndim))
+    low, high = (extreme(values, axes, keepdim=True) for extreme in (torch.amin, torch.amax))
+    return (values - low) / (high - low).clamp(min=1e-6)
+
+
+class PretrainedImageEncoder(SightEncoder):
+    """(m 1 y x) → m · (size / patch)² tokens, and a class token an image where it is wanted."""
+
+    def __init__(self, spec: PretrainedImage) -> None:
+        super().__init__(Modality.IMAGE, spec, (spec.size, spec.size))
+        self.grid_patch, self.class_token = (spec.patch, spec.patch), spec.class_token
+        self.patch = () if spec.class_token else self.grid_patch
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a patch, after the whole network."""
         assert isinstance(ragged.values, Tensor)
         y, x = (n // self.grid_patch[0] for n in ragged.values.shape[2:])
-        hidden = self.backbone(pixel_values=self.pixels(ragged.values), **self.options)
+        hidden = self.look(shown(ragged.values))
         nominal = NOMINAL_SIDE_MM / max(ragged.values.shape[2:])
         position = grid_positions((y, x), self.grid_patch, spacing_or(ragged, (nominal, nominal)))
         values = hidden[:, self.skipped :]
