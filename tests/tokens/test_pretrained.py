@@ -224,6 +224,23 @@ def test_a_note_is_cut_as_the_networks_own_tokenizer_cuts_it(name: str) -> None:
         assert made.array.tolist() == theirs(note, truncation=True, max_length=12)["input_ids"]
 
 
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({"crop_size": {"height": 64, "width": 64}, "size": {"shortest_edge": 72}}, 64),  # DINOv2
+        ({"crop_size": 64, "size": 72}, 64),  # CLIP of old
+        ({"size": 64}, 64),  # ViT of old
+        ({"size": {"shortest_edge": 72}}, snapshots.SIZE),
+        ({"size": {"height": 72, "width": 64}}, snapshots.SIZE),
+        ({}, snapshots.SIZE),
+    ],
+)
+def test_an_image_is_as_large_as_the_makers_cropped_it(about: dict[str, Any], expected: int, tmp_path: Path) -> None:
+    shutil.copytree(snapshots.folder("dinov2"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(about))
+    assert image("dinov2").model_validate({"folder": str(tmp_path)}).size == expected
+
+
 def test_weights_of_another_head_are_left(tmp_path: Path) -> None:
     """What is published is often a network with a head of its pretraining, without the pooler that we do not read."""
     import transformers
