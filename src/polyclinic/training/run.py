@@ -26,6 +26,7 @@ PACKAGES = (
     "pydantic",
     "lightning-fabric",
     "tokenizers",
+    "transformers",
     "safetensors",
     "duckdb",
     "pyarrow",
