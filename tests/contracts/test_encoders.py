@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+import snapshots
 from polyclinic.schema import Modality, Ragged, Tokens
-from polyclinic.tokens import Encoder, EncoderFields, EncoderSpec, phantom
+from polyclinic.tokens import (
+    Encoder,
+    EncoderFields,
+    EncoderSpec,
+    PretrainedImage,
+    PretrainedSlices,
+    PretrainedText,
+    phantom,
+)
 
 KINDS: tuple[type[EncoderFields], ...] = get_args(get_args(EncoderSpec)[0])
 HAS = st.lists(st.integers(0, 2), min_size=1, max_size=4).filter(any)
@@ -25,6 +34,11 @@ few = settings(max_examples=8, deadline=None)
 
 def small(kind: type[EncoderFields]) -> Any:
     known = {type(spec): spec for spec in phantom.encoders().values()}
+    for own, name, fields in (
+        (PretrainedImage, "vit", {}), (PretrainedSlices, "vit", {"size": (6, 16, 24), "heads": 2}), (PretrainedText, "roberta", {}),
+    ):  # fmt: skip
+        if kind is own:
+            return own.model_validate({"folder": str(snapshots.folder(name)), "frozen": False, **fields})
     if kind in known:
         return known[kind]
     try:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
-from polyclinic.harmonise import Fingerprint, TextStandard, harmonise
-from polyclinic.harmonise.text import FIRST, SPECIAL, UNKNOWN, train_tokenizer
+from polyclinic.harmonise import Fingerprint, TextStandard, fit, harmonise
+from polyclinic.harmonise.text import FIRST, SPECIAL, UNKNOWN, TokenizerError, train_tokenizer
 from polyclinic.schema import Modality, Payload, Record
 
 NOTE = Record("t", "P", None, Modality.TEXT, "note", "t")
@@ -78,6 +79,48 @@ def test_only_the_sections_that_count_are_word_pieces() -> None:
 def test_a_section_that_does_not_exist_is_named() -> None:
     with pytest.raises(ValueError, match="no section is called finding; there are indication, history"):
         TextStandard(sections=("finding",))
+
+
+def written(place: Path, tokenizer: Tokenizer) -> TextStandard:
+    tokenizer.save(str(place / "tokenizer.json"))
+    return TextStandard(words=8, tokenizer=str(place / "tokenizer.json"))
+
+
+def imported() -> Tokenizer:
+    """Word pieces with marks around them, and a habit of padding and cutting that is not asked for here."""
+    tokenizer = Tokenizer.from_str(train_tokenizer(TEXTS, 200))
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [MASK]", special_tokens=[("[CLS]", 2), ("[MASK]", 3)]
+    )  # type: ignore[assignment]
+    tokenizer.enable_padding(length=64)
+    tokenizer.enable_truncation(3)
+    return tokenizer
+
+
+def test_an_imported_tokenizer_is_taken_instead_with_its_own_marks(tmp_path: Path) -> None:
+    standard = written(tmp_path, imported())
+    load = lambda _: Payload(np.empty(0, np.int64), text=TEXTS[0])
+    fingerprint = fit([NOTE], load, {Modality.TEXT: standard})
+    assert fingerprint.tokenizer == (tmp_path / "tokenizer.json").read_text()
+    assert fingerprint.hash != fit([NOTE], load, {Modality.TEXT: TextStandard()}).hash
+    (tmp_path / "tokenizer.json").unlink()  # the fingerprint has it
+    plain = words(TEXTS[0], fingerprint, most=1000)[1:].tolist()
+    assert len(plain) > 6
+    whole = harmonise(load(NOTE), NOTE, standard.model_copy(update={"words": 1000}), fingerprint).array.tolist()
+    assert whole == [2, *Tokenizer.from_str(train_tokenizer(TEXTS, 200)).encode(TEXTS[0]).ids, 3]
+    assert harmonise(load(NOTE), NOTE, standard, fingerprint).array.tolist() == [*whole[:7], 3]
+
+
+def test_it_is_imported_without_any_note_too(tmp_path: Path) -> None:
+    assert fit([], lambda _: Payload(np.empty(0)), {Modality.TEXT: written(tmp_path, imported())}).tokenizer
+
+
+def test_what_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"model": "BPE"}')
+    for place, word in ((tmp_path / "tokenizer.json", "does not open"), (tmp_path / "other.json", "not there")):
+        with pytest.raises(TokenizerError, match=word) as caught:
+            fit([], lambda _: Payload(np.empty(0)), {Modality.TEXT: TextStandard(tokenizer=str(place))})
+        assert "save_pretrained" in caught.value.remedy
 
 
 def test_negation_survives_in_real_notes(shared_data: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..tokens.pretrained import Backbone
 from ..tokens.transformer import Block
 
 
@@ -44,13 +45,13 @@ def _put(module: nn.Module, name: str, layer: nn.Module) -> None:
 
 
 def inject(module: nn.Module, rank: int, alpha: float, seed: int) -> list[str]:
-    """Freeze a module and put LoRA on every linear layer of its Transformers' blocks, in place.
+    """Freeze a module and put LoRA on every linear layer of its Transformers' blocks and of pretrained networks, in place.
 
     Returns:
         the layers' names, in the order of the module.
     """
     module.requires_grad_(False)
-    blocks = [(name, block) for name, block in module.named_modules() if isinstance(block, Block)]
+    blocks = [(name, block) for name, block in module.named_modules() if isinstance(block, Block | Backbone)]
     found = [
         (f"{outer}.{inner}", layer)
         for outer, block in blocks

@@ -13,7 +13,7 @@ from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
 from .omics import within
 from .table import TableStandard, ancestors, is_of
-from .text import train_tokenizer
+from .text import import_tokenizer, train_tokenizer
 from .volume import AIR_HU
 
 
@@ -29,8 +29,10 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     spacing = (1.0, 1.0, 1.0)
     if by.get(Modality.VOLUME) and standards[Modality.VOLUME].spacing_mm is None:
         spacing = _spacing(load(r) for r in by[Modality.VOLUME])
-    tokenizer = None
-    if by.get(Modality.TEXT):
+    tokenizer, text = None, standards.get(Modality.TEXT)
+    if text is not None and text.tokenizer is not None:
+        tokenizer = import_tokenizer(text.tokenizer)
+    elif by.get(Modality.TEXT):
         tokenizer = train_tokenizer(
             (load(r).text or "" for r in by[Modality.TEXT]), standards[Modality.TEXT].vocabulary
         )

@@ -1,20 +1,25 @@
-"""Text: lower-cased, cut into word pieces that were learned from the training notes."""
+"""Text: cut into word pieces, learned of the training notes (lower-cased) or those of a tokenizer that was brought along."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..records.sections import NAMES, kept
-from ..schema import Payload, Record
+from ..schema import Payload, PolyclinicError, Record
 from .fingerprint import Fingerprint
 
 PAD, UNKNOWN, FIRST, MASK = 0, 1, 2, 3
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
+
+
+class TokenizerError(PolyclinicError):
+    """A tokenizer that cannot be read."""
 
 
 class TextStandard(BaseModel):
@@ -24,7 +29,9 @@ class TextStandard(BaseModel):
 
     Args:
         words: word pieces a note.
-        vocabulary: word pieces there are.
+        vocabulary: word pieces that are learned.
+        tokenizer: the file (tokenizer.json, of `tokenizers`) of one that is taken instead, with its own marks of beginning and end;
+            it enters the fingerprint, and the file is not read again.
         sections: which of a note's sections count (`records.sections.NAMES`: findings, impression, history ...); none means the
             whole note. A note without any heading counts whole; one that has headings, but none of these, says nothing.
     """
@@ -33,6 +40,7 @@ class TextStandard(BaseModel):
     kind: Literal["text"] = "text"
     words: int = Field(default=96, ge=4)
     vocabulary: int = Field(default=2048, ge=64)
+    tokenizer: str | None = None
     sections: tuple[str, ...] = ()
 
     @field_validator("sections")
@@ -59,17 +67,50 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
     return tokenizer.to_str()
 
 
-@lru_cache(maxsize=4)
-def _tokenizer(text: str) -> Any:
+def import_tokenizer(place: str | Path) -> str:
+    """A tokenizer of `tokenizers`, as JSON.
+
+    Raises:
+        TokenizerError: the file is not there, or is none.
+    """
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_str(text)
+    try:
+        text = Path(place).read_text(encoding="utf-8")
+        Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises Exception itself
+        found = "which is not there" if not Path(place).exists() else f"which does not open ({str(error)[:80]})"
+        raise TokenizerError(
+            f"the tokenizer {place}, {found}",
+            "a tokenizer.json, as `tokenizers` writes it",
+            "open the folder with transformers where it came from, and `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`",
+        ) from error
+    return text
+
+
+def largest(tokenizer: str) -> int:
+    """The largest number of a tokenizer's word pieces."""
+    return max(_tokenizer(tokenizer).get_vocab(with_added_tokens=True).values(), default=0)
+
+
+@lru_cache(maxsize=4)
+def _tokenizer(text: str, words: int | None = None) -> Any:
+    """The tokenizer; with `words`, one that cuts a note there and keeps its mark of the end."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_str(text)
+    if words is not None:
+        tokenizer.no_padding()  # a file may bring both along
+        tokenizer.enable_truncation(words)
+    return tokenizer
 
 
 def harmonise(payload: Payload, record: Record, standard: TextStandard, fingerprint: Fingerprint) -> Payload:
-    """(w,) int64 word numbers, the first of them `[CLS]`; at most `words`."""
+    """(w,) int64 word numbers, at most `words`; the first of them is `[CLS]`, or whatever an imported tokenizer begins with."""
     numbers, text = [FIRST], standard.of(payload.text)
-    if fingerprint.tokenizer is not None:
+    if fingerprint.tokenizer is not None and standard.tokenizer is not None:
+        numbers = _tokenizer(fingerprint.tokenizer, standard.words).encode(text).ids
+    elif fingerprint.tokenizer is not None:
         numbers += _tokenizer(fingerprint.tokenizer).encode(text).ids
     return Payload(
         np.array(numbers[: standard.words], dtype=np.int64), text=text if standard.sections else payload.text

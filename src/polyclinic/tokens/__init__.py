@@ -15,16 +15,31 @@ from .image import ImageEncoder, Vit
 from .layout import Layout
 from .omics import OmicsEncoder, Programmes
 from .packing import join, select
+from .pretrained import PretrainedImage, PretrainedText
+from .pretrained_slices import PretrainedSlices
 from .signal import SignalEncoder, SignalVit
 from .table import EventEncoder, Events
 from .text import Bert, Gpt, Llama, TextEncoder
 from .transformer import Style, Transformer
 from .volume import Vit3d, VolumeEncoder
 
-EncoderSpec = Annotated[Vit | Vit3d | Bert | Gpt | Llama | Events | Programmes | SignalVit, Field(discriminator="kind")]
+EncoderSpec = Annotated[
+    Vit
+    | Vit3d
+    | Bert
+    | Gpt
+    | Llama
+    | Events
+    | Programmes
+    | SignalVit
+    | PretrainedImage
+    | PretrainedSlices
+    | PretrainedText,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
     "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "Layout",
-    "Llama", "Memory", "OmicsEncoder", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "Style", "TextEncoder", "Transformer",
-    "Vit", "Vit3d", "VolumeEncoder", "join", "select",
+    "Llama", "Memory", "OmicsEncoder", "PretrainedImage", "PretrainedSlices", "PretrainedText", "Programmes", "Rotary", "SignalEncoder",
+    "SignalVit", "Style", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -48,6 +49,13 @@ class EncoderFields(BaseModel, ABC):
     @abstractmethod
     def build(self, fingerprint: Fingerprint) -> Encoder:
         """The module, freshly initialised; the fingerprint has the training records' vocabulary, codes and genes."""
+
+    def keep(self, into: Path) -> None:
+        """Copy to a run's folder what it is built from besides the recipe and the fingerprint; most need nothing else."""
+
+    def kept(self, at: Path) -> Self:
+        """The same, built from what `keep` copied."""
+        return self
 
 
 class Encoder(nn.Module, ABC):

@@ -25,7 +25,7 @@ from ..schema import Batch
 from . import checkpoint
 from .checkpoint import InterruptedRunError, RunError
 from .recipe import Recipe, Stage, differing, parts
-from .run import Run, commit, versions, weights_config, write_json, write_text
+from .run import KEPT, Run, commit, versions, weights_config, write_json, write_text
 
 Progress = Callable[[int, int, str], None]
 SAVE_EVERY_S = 60.0
@@ -201,6 +201,8 @@ def _same(run: Run, recipe: Recipe, cohort: Cohort) -> None:
 
 def _prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
     """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does."""
+    for modality, spec in recipe.encoders.items():
+        spec.keep(run.path / KEPT / modality.value)
     records = cohort.records(recipe.cohort.where)
     answers: dict[str, Any] = {}
     for name, task in recipe.tasks.items():  # a wrong column is an error now, not after an hour

@@ -26,11 +26,15 @@ PACKAGES = (
     "pydantic",
     "lightning-fabric",
     "tokenizers",
+    "transformers",
     "safetensors",
     "duckdb",
     "pyarrow",
     "zarr",
 )
+
+KEPT = "model/encoders"
+"""Where a run keeps what encoders were built from besides the recipe, a folder a modality."""
 
 
 def file_hash(path: Path) -> str:
@@ -143,8 +147,11 @@ class Run:
 
     @cached_property
     def recipe(self) -> Recipe:
-        """What was asked."""
-        return Recipe.load(self.backbone.path / "recipe.yaml")
+        """What was asked; what an encoder is built from besides lies in the run."""
+        place = self.backbone.path
+        recipe = Recipe.load(place / "recipe.yaml")
+        kept = {m: spec.kept(place / KEPT / m.value) for m, spec in recipe.encoders.items()}
+        return recipe.model_copy(update={"encoders": kept})
 
     @cached_property
     def lock(self) -> dict[str, Any]:
@@ -230,7 +237,10 @@ def weights_config(recipe: Recipe) -> dict[str, Any]:
         "model": model.kind,
         "fusion": model.fusion.kind,
     }
-    return {"kinds": kinds, **recipe.model_dump(mode="json", include={"encoders", "model"}, exclude_defaults=True)}
+    told = recipe.model_dump(mode="json", include={"encoders", "model"}, exclude_defaults=True)
+    for spec in told["encoders"].values():
+        spec.pop("folder", None)  # where a network came from, not what it is
+    return {"kinds": kinds, **told}
 
 
 def versions() -> dict[str, str]:
