@@ -7,7 +7,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -83,10 +83,13 @@ def _check(dataset: Any) -> None:
     dicom_pixels.check(dataset)
 
 
-def series_of(path: Path) -> str | None:
-    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
+def series_of(path: Path, head: bytes) -> str | None:
+    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else.
+
+    Args:
+        path: the file.
+        head: its first `HEAD` bytes.
+    """
     if dicom_slide.marked(head):
         return silent(dicom_slide.series_of)(path)
     return _asked(beginning(head), lambda: glimpse(path), _series_of_slice)
@@ -139,14 +142,33 @@ def _whole(dataset: Any, path: Path) -> stack.Slice:
     return _placed(dataset, path)
 
 
-@silent
-def _decoded(path: Path) -> None:
-    """Whether the pixels of a slice decode; the first, the middle and the last speak for their series.
+def _decoded(paths: Iterable[Path]) -> None:
+    """Whether the pixels of slices decode; of those that are not packed and are described alike, whether the first's do.
 
     Raises:
         RecordError: they do not.
     """
+    known: set[Any] = set()
+    for path in dict.fromkeys(paths):
+        how = _described(elements(_bytes(path)))
+        if how is None or how not in known:
+            _decode(path)
+        known.add(how)
+
+
+@silent
+def _decode(path: Path) -> None:
     dicom_pixels.image(opened(path, pixels=True))
+
+
+def _described(found: Elements | None) -> Any:
+    """All that says how pixels of any values decode (PS3.3 C.7.6.3, C.11); None where they are packed, or it cannot be told."""
+    try:
+        if found is None or found.file_meta is None or found.file_meta.TransferSyntaxUID.is_encapsulated:
+            return None
+        return found.file_meta.TransferSyntaxUID, found.Modality, len(found.PixelData), found.group(0x0028)
+    except (AttributeError, LookupError):
+        return None
 
 
 def _reader(dataset: Any) -> ModuleType | None:
@@ -192,20 +214,25 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         return
     ordered, aside = stack.ordered(slices)
     yield from (Rejected(place_of(s.path, root), e.found, e.expected, e.remedy) for s, e in aside)
-    for one in {id(s): s for s in (ordered[0], ordered[len(ordered) // 2], ordered[-1])}.values():
-        _decoded(one.path)
-    first = ordered[0].path
-    header = opened(first, pixels=False)
-    series = record_of(header, first, root, name=None if first.parent == root else first.parent.name)
+    _decoded(ordered[number].path for number in (0, len(ordered) // 2, -1))  # they speak for their series
+    series = _series_record(ordered[0].path, root)
     step, tilt = float(np.linalg.norm(stack.step(ordered))), stack.tilt_deg(ordered)
     yield replace(
         series,
         id=place_id("+".join(ids[s.path] for s in ordered), "series"),
         modality=Modality.VOLUME,
-        uri=series_uri(first, str(_series(header)), root),
         attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step}
         | ({"tilt_deg": tilt} if tilt else {}),
     )
+
+
+def _series_record(path: Path, root: Path) -> Record:
+    """What the first slice says of its series."""
+    name = None if path.parent == root else path.parent.name
+    record = lambda header: replace(
+        record_of(header, path, root, name), uri=series_uri(path, str(_series(header)), root)
+    )
+    return _asked(elements(_bytes(path)), lambda: opened(path, pixels=False), record)
 
 
 def series_uri(path: Path, uid: str, root: Path) -> str:
@@ -250,8 +277,8 @@ def load(record: Record) -> Payload:
     for path in sorted(Path(place).iterdir()):
         try:
             with path.open("rb") as file:
-                mine = recognises(path, file.read(132)) and series_of(path) == fragment.removeprefix("series=")
-            if mine:
+                head = file.read(HEAD)
+            if recognises(path, head) and series_of(path, head) == fragment.removeprefix("series="):
                 dataset = opened(path, pixels=True)
                 _check(dataset)
                 pixels[path] = dicom_pixels.image(dataset)

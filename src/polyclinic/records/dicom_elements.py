@@ -24,6 +24,7 @@ _SHORT = b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split
 _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # a length of four bytes, PS3.5 7.1.2
 _VR = {vr: vr.decode() for vr in (*_SHORT, *_LONG)}
 _ITEM, _ITEM_ENDS, _SEQUENCE_ENDS = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_FIRST_ITEM = b"\xfe\xff\x00\xe0"
 _ALL, _NO_LENGTH = 0xFFFFFFFF, 0xFFFFFFFF
 _META_ENDS, _SYNTAX, _CHARSET, _PIXELS = 0x0002FFFF, 0x00020010, 0x00080005, 0x7FE00010
 _IMPLICIT = b"1.2.840.10008.1.2"
@@ -48,23 +49,30 @@ class Elements:
     Args:
         data: the file, or its beginning.
         places: where the elements are.
+        charset: what (0008,0005) says.
         file_meta: those of its file meta information.
     """
 
     data: bytes
     places: Places
+    charset: bytes = b""
     file_meta: Elements | None = None
 
     def get(self, keyword: str, default: Any = None) -> Any:
-        """The value of an element, or the default where it is absent."""
+        """The value of an element, or the default where it is absent; pixels that are not packed as a view."""
         tag = _tag_of(keyword)
-        if tag not in self.places:
+        place = self.places.get(tag)
+        if place is None:
             return default
-        vr, start, end = self.places[tag]
-        if tag == _PIXELS:
-            return self.data[start:end]
-        _, first, last = self.places.get(_CHARSET, (None, 0, 0))
-        return _value(tag, vr, self.data[start:end], self.data[first:last])
+        vr, start, end = place
+        if tag != _PIXELS:
+            return _value(tag, vr, self.data[start:end], self.charset)
+        view = memoryview(self.data)[start:end]
+        return bytes(view) if view[:4] == _FIRST_ITEM else view
+
+    def group(self, number: int) -> tuple[tuple[int, str | None, bytes], ...]:
+        """The elements of a group as they are written."""
+        return tuple((tag, vr, self.data[a:b]) for tag, (vr, a, b) in self.places.items() if tag >> 16 == number)
 
     def __contains__(self, keyword: str) -> bool:
         return _tag_of(keyword) in self.places
@@ -76,10 +84,10 @@ class Elements:
 
 
 @lru_cache(maxsize=1024)
-def _tag_of(keyword: str) -> int | None:
+def _tag_of(keyword: str) -> int:
     from pydicom.datadict import tag_for_keyword
 
-    return tag_for_keyword(keyword)
+    return tag_for_keyword(keyword) or -1
 
 
 @lru_cache(maxsize=4096)
@@ -125,7 +133,10 @@ def elements(data: bytes, until: int = _ALL) -> Elements | None:
     except (_UnusualError, struct.error, KeyError, RecursionError):
         return None
     whole = until == _ALL or place < len(data)
-    return Elements(data, found, Elements(data, meta)) if found and whole else None
+    if not found or not whole:
+        return None
+    _, start, end = found.get(_CHARSET, (None, 0, 0))
+    return Elements(data, found, data[start:end], Elements(data, meta))
 
 
 def _walk(data: bytes, place: int, end: int, implicit: bool, found: Places, until: int) -> int:

@@ -157,11 +157,13 @@ def plane_of(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
         return None
     if len(position) != 3 or len(cosines) != 6 or not all(map(math.isfinite, position)):
         return None
-    row, column = cosines[:3], cosines[3:]
-    dot = lambda one, other: sum(a * b for a, b in zip(one, other, strict=True))
-    # C.7.6.2.1.1: orthogonal, of length 1
-    upright = max(abs(dot(row, row) - 1), abs(dot(column, column) - 1), abs(dot(row, column))) <= 1e-2
-    return (np.array(position), np.array(cosines).reshape(2, 3)) if upright else None
+    a, b, c, d, e, f = cosines
+    off = (
+        a * a + b * b + c * c - 1,
+        d * d + e * e + f * f - 1,
+        a * d + b * e + c * f,
+    )  # C.7.6.2.1.1: right-angled, of length 1
+    return (np.array(position), np.array(cosines).reshape(2, 3)) if all(abs(x) <= 1e-2 for x in off) else None
 
 
 def person_of(dataset: Any) -> dict[str, Scalar]:
