@@ -94,17 +94,20 @@ def _tag_of(keyword: str) -> int:
 @quiet("pydicom")
 def _value(tag: int, vr: str | None, data: bytes, charset: bytes) -> Any:
     """What pydicom makes of an element, in a dataset of nothing else."""
+    from pydicom.datadict import dictionary_VR
     from pydicom.dataelem import RawDataElement, empty_value_for_VR
     from pydicom.dataset import Dataset
     from pydicom.tag import BaseTag
 
+    if " or " in (vr or dictionary_VR(tag)):
+        raise LookupError(tag)  # PixelRepresentation says which
     held = {}
     for place, of, value in ((_CHARSET, vr and "CS", charset), (tag, vr, data)):
         said = value or empty_value_for_VR(of, raw=True)
         held[BaseTag(place)] = RawDataElement(BaseTag(place), of, len(value), said, 0, vr is None, True)  # type: ignore[arg-type]
     element = Dataset(held)[BaseTag(tag)]
-    if len(element.VR) > 2 or element.VR in ("SQ", "UN"):
-        raise LookupError(element.keyword)
+    if element.VR in ("SQ", "UN"):
+        raise LookupError(tag)
     return element.value
 
 
