@@ -95,6 +95,14 @@ def test_what_is_unusual_is_left_to_pydicom(name: str) -> None:
     assert elements((FOLDER / name).read_bytes()) is None
 
 
+@pytest.mark.parametrize("name", [b"ISO_IR\x00100", b"iso-8859\xff1"])
+def test_a_charset_whose_name_is_none_is_left_to_pydicom(name: bytes) -> None:
+    whole = (FOLDER / "CT_small.dcm").read_bytes()
+    assert whole.count(b"ISO_IR 100") == 1
+    assert elements(whole) is not None
+    assert elements(whole.replace(b"ISO_IR 100", name)) is None
+
+
 def slices(kind: str) -> list[bytes]:
     """Five small slices of one series, written in one of the ways that there are."""
     made = []

@@ -31,6 +31,9 @@ _IMPLICIT = b"1.2.840.10008.1.2"
 _PLAIN = re.compile(rb"1\.2\.840\.10008\.1\.2(\.1|\.5|\.4\.(5|6|7|8|9(?!5)|10)\d|\.4\.20[1-3])?")
 """Little endian and not deflated: uncompressed, RLE, JPEG and its kin (PS3.5 annex A)."""
 
+_CHARSETS = re.compile(rb"[A-Z0-9_ \\]*\0?")
+"""Names as PS3.3 C.12.1.1.2 has them."""
+
 _tag_length = struct.Struct("<HHL").unpack_from
 _tag_vr_length = struct.Struct("<HH2sH").unpack_from
 _long_length = struct.Struct("<L").unpack_from
@@ -166,6 +169,8 @@ def _walk(data: bytes, place: int, end: int, implicit: bool, found: Places, unti
             stop = _items(data, start, end, None if tag == _PIXELS and vr else _within(tag, vr))
             place = stop + 8
         if place > end:
+            raise _UnusualError
+        if tag == _CHARSET and not (vr in (None, "CS") and _CHARSETS.fullmatch(data, start, stop)):
             raise _UnusualError
         found[tag] = vr, start, stop
     return place
