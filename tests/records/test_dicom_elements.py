@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
@@ -47,7 +48,7 @@ def assert_as_pydicom_has_them(found: Elements, dataset: Any) -> None:
         vr, start, end = found.places[tag]
         if isinstance(element, RawDataElement):
             assert (element.VR, element.value or b"") == (vr, found.data[start:end])
-        keyword = pydicom.datadict.keyword_for_tag(tag)
+        keyword = keyword_for_tag(tag)
         if keyword and keyword != "PixelData":
             try:
                 mine = told(lambda k=keyword: found.get(k))
