@@ -202,6 +202,8 @@ class Cohort:
 
     def sources(self, root: Path) -> dict[str, Source]:
         """The files below `root` that were read whole, by their place."""
+        if not any((self.path / "parts").iterdir()):
+            return {}
         at = place_name(root).replace("'", "''")
         rows = self.query(
             f"select uri, stamp, unit, unit in (select unit from said where root = '{at}') as given from stored_sources "

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from .. import records
 from ..records.naming import litter
@@ -38,13 +38,13 @@ def files(root: Path, catalogue: Path | None = None) -> Iterator[Path | Rejected
         folders[:] = sorted(f for f in folders if f not in linked and (here / f).resolve() != catalogue)
         for name in sorted([*names, *linked]):
             path = here / name
-            if litter(path.relative_to(root)):
-                continue
             place = place_of(path, root)
+            if litter(PurePosixPath(place)):
+                continue
             if not _writable(place):
                 shown = place.encode("utf-8", "replace").decode()
                 yield Rejected(shown, "a name that is not UTF-8", "a name that can be written down", "rename it")
-            elif path.is_symlink() and not path.resolve().is_relative_to(inside):
+            elif os.path.islink(path) and not path.resolve().is_relative_to(inside):
                 yield Rejected(
                     place, "a link that leads out of the folder", "files of the folder", "copy its target here"
                 )
@@ -195,12 +195,11 @@ def _changed(
 
     A slice or a signal that comes late belongs to files beside it that are known: all of that folder are looked at.
     """
-    stamps = {place_of(path, root): "+".join(map(_stamp, (path, *records.companions(path)))) for path in found}
+    places = {path: place_of(path, root) for path in found}
+    stamps = {place: "+".join(map(_stamp, (path, *records.companions(path)))) for path, place in places.items()}
     fresh = {place for place, stamp in stamps.items() if known.get(place, _NEW).stamp != stamp}
     touched = {known[place].unit for place in (*fresh, *gone) if place in known}
-    folders = {(root / place).parent for place in (*fresh, *gone)}
+    folders = {path.parent for path, place in places.items() if place in fresh} | {(root / p).parent for p in gone}
     groups = records.together([p for p in found if p.parent in folders], each)
-    looks = [
-        (group, {place: stamps[place] for path in group.paths if (place := place_of(path, root))}) for group in groups
-    ]
+    looks = [(group, {places[path]: stamps[places[path]] for path in group.paths}) for group in groups]
     return [(group, look) for group, look in looks if group.place(root) in touched or not fresh.isdisjoint(look)]

@@ -263,7 +263,11 @@ def companions(path: Path) -> tuple[Path, ...]:
 def _series(path: Path) -> str | None:
     """The series that a file is a slice of. What is wrong with a file is for its reader to say."""
     try:
-        return dicom.series_of(path) if _reader(path) is dicom else None
+        if not S_ISREG(path.stat().st_mode):
+            return None
+        with path.open("rb") as file:
+            head = file.read(dicom.HEAD)
+        return dicom.series_of(path, head) if dicom.recognises(path, head) else None
     except MissingExtraError:
         raise
     except Exception:

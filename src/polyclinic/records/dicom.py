@@ -7,11 +7,12 @@ Source: DICOM PS3.3 C.7.6.2 (image plane).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -28,7 +29,22 @@ from . import (
     dicom_waveform,
     stack,
 )
-from .dicom_header import MEASURED, first, frames, glimpse, opened, plane_of, record_of, silent, spacing_of, text
+from .dicom_elements import Elements, elements
+from .dicom_header import (
+    HEAD,
+    MEASURED,
+    beginning,
+    first,
+    frames,
+    glimpse,
+    opened,
+    plane_of,
+    record_of,
+    silent,
+    spacing_of,
+    text,
+)
+from .packed import MOST_ITEMS
 from .raster import MAGIC
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
@@ -38,6 +54,8 @@ _ENHANCED = {
     for number in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "7.1", "7.2", "7.3", "7.4")
 }
 """Enhanced CT, MR and PET, their legacy conversions, and multi-frame captures (PS3.4 B.5): several frames, even where it is one."""
+T = TypeVar("T")
+
 _OBJECTS = (
     dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_multiframe,
 )  # fmt: skip
@@ -65,16 +83,31 @@ def _check(dataset: Any) -> None:
     dicom_pixels.check(dataset)
 
 
-@silent
-def series_of(path: Path) -> str | None:
-    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else."""
-    if dicom_slide.mine(path):
-        return dicom_slide.series_of(path)
-    dataset = glimpse(path)
+def series_of(path: Path, head: bytes) -> str | None:
+    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else.
+
+    Args:
+        path: the file.
+        head: its first `HEAD` bytes.
+    """
+    if dicom_slide.marked(head):
+        return silent(dicom_slide.series_of)(path)
+    return _asked(beginning(head), lambda: glimpse(path), _series_of_slice)
+
+
+def _series_of_slice(dataset: Any) -> str | None:
     alone = (
         text(dataset, "Modality") in MEASURED and frames(dataset) == 1 and text(dataset, "SOPClassUID") not in _ENHANCED
     )
     return _series(dataset) if alone else None
+
+
+def _asked(found: Elements | None, opens: Callable[[], Any], question: Callable[[Any], T]) -> T:
+    """The answer of a header's elements; of a file that is not plain, or with which anything is wrong, that of pydicom's dataset."""
+    if found is not None:
+        with suppress(Exception):
+            return question(found)
+    return silent(lambda: question(opens()))()
 
 
 def _series(dataset: Any) -> str | None:
@@ -82,26 +115,60 @@ def _series(dataset: Any) -> str | None:
     return text(dataset, "SeriesInstanceUID") or ("unnamed" if dataset.get("ImagePositionPatient") else None)
 
 
-@silent
-def _header(path: Path) -> Any:
-    """The header of a slice whose pixels are all there: a truncated file shows itself now and not in training."""
-    dataset = opened(path, pixels=True)
+def _slice(path: Path) -> tuple[stack.Slice, str]:
+    """A slice whose pixels are all there, and its content's id: a truncated file shows itself now and not in training.
+
+    Raises:
+        RecordError: why it is none.
+    """
+    data = _bytes(path)
+    one = _asked(elements(data), lambda: opened(path, pixels=True), lambda dataset: _whole(dataset, path))
+    return one, content_id(data or path)
+
+
+def _bytes(path: Path) -> bytes:
+    """A file of a slice's size; nothing of one that is larger, which is looked at before it is read, or cannot be read."""
+    try:
+        return path.read_bytes() if path.stat().st_size < 8 * MOST_ITEMS else b""
+    except OSError:
+        return b""
+
+
+def _whole(dataset: Any, path: Path) -> stack.Slice:
     if _reader(dataset):
         raise RecordError("an object that is no slice in a series of slices", "slices", "export it apart")
     _check(dataset)
     dicom_pixels.check_frames(dataset)
-    del dataset.PixelData  # a series is a thousand of them
-    return dataset
+    return _placed(dataset, path)
 
 
-@silent
-def _decoded(path: Path) -> None:
-    """Whether the pixels of a slice decode; the first, the middle and the last speak for their series.
+def _decoded(paths: Iterable[Path]) -> None:
+    """Whether the pixels of slices decode; of those that are not packed and are described alike, whether the first's do.
 
     Raises:
         RecordError: they do not.
     """
+    known: set[Any] = set()
+    for path in dict.fromkeys(paths):
+        how = _described(elements(_bytes(path)))
+        if how is None or how not in known:
+            _decode(path)
+        known.add(how)
+
+
+@silent
+def _decode(path: Path) -> None:
     dicom_pixels.image(opened(path, pixels=True))
+
+
+def _described(found: Elements | None) -> Any:
+    """All that says how pixels of any values decode (PS3.3 C.7.6.3, C.11); None where they are packed, or it cannot be told."""
+    try:
+        if found is None or found.file_meta is None or found.file_meta.TransferSyntaxUID.is_encapsulated:
+            return None
+        return found.file_meta.TransferSyntaxUID, found.Modality, len(found.PixelData), found.group(0x0028)
+    except (AttributeError, LookupError):
+        return None
 
 
 def _reader(dataset: Any) -> ModuleType | None:
@@ -134,9 +201,11 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         yield from dicom_slide.read(paths, root)
         return
     slices: list[stack.Slice] = []
+    ids: dict[Path, str] = {}
     for path in paths:
         try:
-            slices.append(_slice(_header(path), path))
+            one, ids[path] = _slice(path)
+            slices.append(one)
         except RecordError as error:
             yield Rejected(place_of(path, root), error.found, error.expected, error.remedy)
     if len(slices) == 1:
@@ -145,21 +214,25 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         return
     ordered, aside = stack.ordered(slices)
     yield from (Rejected(place_of(s.path, root), e.found, e.expected, e.remedy) for s, e in aside)
-    for one in {id(s): s for s in (ordered[0], ordered[len(ordered) // 2], ordered[-1])}.values():
-        _decoded(one.path)
-    first = ordered[0]
-    series = record_of(
-        first.dataset, first.path, root, name=None if first.path.parent == root else first.path.parent.name
-    )
+    _decoded(ordered[number].path for number in (0, len(ordered) // 2, -1))  # they speak for their series
+    series = _series_record(ordered[0].path, root)
     step, tilt = float(np.linalg.norm(stack.step(ordered))), stack.tilt_deg(ordered)
     yield replace(
         series,
-        id=place_id("+".join(content_id(s.path) for s in ordered), "series"),
+        id=place_id("+".join(ids[s.path] for s in ordered), "series"),
         modality=Modality.VOLUME,
-        uri=series_uri(first.path, str(_series(first.dataset)), root),
         attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step, "grid": stack.grid(ordered)}
         | ({"tilt_deg": tilt} if tilt else {}),
     )
+
+
+def _series_record(path: Path, root: Path) -> Record:
+    """What the first slice says of its series."""
+    name = None if path.parent == root else path.parent.name
+    record = lambda header: replace(
+        record_of(header, path, root, name), uri=series_uri(path, str(_series(header)), root)
+    )
+    return _asked(elements(_bytes(path)), lambda: opened(path, pixels=False), record)
 
 
 def series_uri(path: Path, uid: str, root: Path) -> str:
@@ -167,15 +240,14 @@ def series_uri(path: Path, uid: str, root: Path) -> str:
     return f"{place_of(path.parent, root)}#series={uid}"
 
 
-@silent
-def _slice(dataset: Any, path: Path) -> stack.Slice:
+def _placed(dataset: Any, path: Path) -> stack.Slice:
     spacing = spacing_of(dataset)
     plane = plane_of(dataset)
     if spacing is None or plane is None:
         raise RecordError(
             "a slice without spacing, position or orientation", "(0028,0030), (0020,0032) and (0020,0037)", "export it again"
         )  # fmt: skip
-    return stack.Slice(path, dataset, (int(dataset.Rows), int(dataset.Columns)), spacing, *plane)
+    return stack.Slice(path, (int(dataset.Rows), int(dataset.Columns)), spacing, *plane)
 
 
 def _plane(dataset: Any) -> np.ndarray | None:
@@ -205,13 +277,13 @@ def load(record: Record) -> Payload:
     for path in sorted(Path(place).iterdir()):
         try:
             with path.open("rb") as file:
-                mine = recognises(path, file.read(132)) and series_of(path) == fragment.removeprefix("series=")
-            if mine:
+                head = file.read(HEAD)
+            if recognises(path, head) and series_of(path, head) == fragment.removeprefix("series="):
                 dataset = opened(path, pixels=True)
                 _check(dataset)
                 pixels[path] = dicom_pixels.image(dataset)
                 del dataset.PixelData
-                slices.append(_slice(dataset, path))
+                slices.append(_placed(dataset, path))
         except (OSError, RecordError):
             continue  # what was set aside then is set aside now
     ordered = stack.ordered(slices)[0] if len(slices) > 1 else []

@@ -189,7 +189,7 @@ def _slice(file: Path, series: str) -> stack.Slice | None:
     )
     if not whole or spacing is None or plane is None:
         return None
-    return stack.Slice(file, None, (int(dataset.Rows), int(dataset.Columns)), spacing, *plane)
+    return stack.Slice(file, (int(dataset.Rows), int(dataset.Columns)), spacing, *plane)
 
 
 def filled(polygons: Sequence[np.ndarray], shape: tuple[int, int]) -> np.ndarray:

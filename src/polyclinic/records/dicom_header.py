@@ -5,6 +5,7 @@ Source: DICOM PS3.3 C.7.1.1 (patient), C.7.6.2 (image plane), C.8.5.5 (ultrasoun
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Record, Scalar
+from .dicom_elements import Elements, elements
 from .naming import patient_of
 from .packed import check_deflated, check_items, deflated
 from .source import RecordError, content_id, parse_time, place_of, quiet
@@ -68,6 +70,18 @@ def check_whole(dataset: Any) -> None:
 
 
 _FRAMES = 0x00280008
+HEAD = 2**14
+"""Bytes in which a header usually comes to its number of frames."""
+_SMALL = 2**12
+
+
+def beginning(head: bytes) -> Elements | None:
+    """The elements up to the number of frames (0028,0008): whose and what it is; None where that is for `glimpse` to find out.
+
+    Args:
+        head: the first `HEAD` bytes of a file.
+    """
+    return elements(head) if len(head) < _SMALL else elements(head, _FRAMES)
 
 
 def glimpse(path: Path) -> Any:
@@ -78,7 +92,7 @@ def glimpse(path: Path) -> Any:
     """
     from pydicom.filereader import read_partial
 
-    if path.stat().st_size < 2**12 or deflated(path):
+    if path.stat().st_size < _SMALL or deflated(path):
         return opened(path, pixels=False)
     try:
         with path.open("rb") as file:
@@ -137,12 +151,19 @@ def _of_regions(dataset: Any) -> tuple[float, float] | None:
 def plane_of(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """Position (3,) mm and the direction cosines (2 3) of a row and a column; None where they are not such."""
     try:
-        position = np.array([float(v) for v in dataset.get("ImagePositionPatient")])
-        cosines = np.array([float(v) for v in dataset.get("ImageOrientationPatient")]).reshape(2, 3)
+        position = [float(v) for v in dataset.get("ImagePositionPatient")]
+        cosines = [float(v) for v in dataset.get("ImageOrientationPatient")]
     except (TypeError, ValueError):
         return None
-    upright = np.allclose(cosines @ cosines.T, np.eye(2), atol=1e-2)  # C.7.6.2.1.1: orthogonal, of length 1
-    return (position, cosines) if position.shape == (3,) and np.isfinite(position).all() and upright else None
+    if len(position) != 3 or len(cosines) != 6 or not all(map(math.isfinite, position)):
+        return None
+    a, b, c, d, e, f = cosines
+    off = (
+        a * a + b * b + c * c - 1,
+        d * d + e * e + f * f - 1,
+        a * d + b * e + c * f,
+    )  # C.7.6.2.1.1: right-angled, of length 1
+    return (np.array(position), np.array(cosines).reshape(2, 3)) if all(abs(x) <= 1e-2 for x in off) else None
 
 
 def person_of(dataset: Any) -> dict[str, Scalar]:

@@ -114,7 +114,7 @@ def _slices(dataset: Any, groups: Groups, path: Path) -> list[stack.Slice] | Non
                 f"frame {frame + 1} without spacing, position or orientation",
                 "the plane and pixel measures of each frame (PS3.3 C.7.6.16.2)", "export it again",
             )  # fmt: skip
-        found.append(stack.Slice(path, None, size, spacing, *plane, frame=frame))
+        found.append(stack.Slice(path, size, spacing, *plane, frame=frame))
     return found
 
 

@@ -37,8 +37,12 @@ def mine(path: Path) -> bool:
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        head = file.read(1024)
-    return head[128:132] == b"DICM" and _CLASS in head
+        return marked(file.read(1024))
+
+
+def marked(head: bytes) -> bool:
+    """Whether a file that begins so is one."""
+    return head[128:132] == b"DICM" and _CLASS in head[:1024]
 
 
 @dataclass(frozen=True, slots=True)
