@@ -70,13 +70,12 @@ class ProductFusion(Fusion):
 
     def __init__(self, width: int, modalities: Sequence[Modality]) -> None:
         super().__init__()
-        self.which = [m.number for m in modalities]
         self.experts = own(modalities, lambda: nn.Linear(width, 2 * width))
 
     def forward(self, tokens: Tokens) -> Fused:
         """Tokens (n d) → the same tokens, and (b d)."""
-        vectors, there = (found[:, self.which] for found in by_modality(tokens))
-        mean, log_variance = _each(self.experts, vectors, there).chunk(2, dim=2)
+        means, there = by_modality(tokens)
+        mean, log_variance = _each(self.experts, means, there).chunk(2, dim=2)
         # T / (1 + Σ T) is a softmax over -log σ² beside the prior's 0, and does not overflow.
         log_precision = (-log_variance).masked_fill(~there[:, :, None], -torch.inf)
         prior = log_precision.new_zeros(len(there), 1, mean.shape[2])
@@ -99,25 +98,31 @@ class StackingFusion(Fusion):
 
     def __init__(self, width: int, modalities: Sequence[Modality]) -> None:
         super().__init__()
-        self.which = [m.number for m in modalities]
         self.predictors = own(modalities, lambda: nn.Linear(width, width))
         self.worth = nn.Parameter(torch.zeros(KINDS))
 
     def forward(self, tokens: Tokens) -> Fused:
         """Tokens (n d) → the same tokens, and (b d)."""
-        vectors, there = (found[:, self.which] for found in by_modality(tokens))
-        said = _each(self.predictors, vectors, there)
-        shares = _shares(self.worth[self.which].expand(there.shape), there)
+        means, there = by_modality(tokens)
+        said = _each(self.predictors, means, there)
+        shares = _shares(self.worth.expand(there.shape), there)
         return Fused(tokens, (shares[:, :, None] * said).sum(1), tokens.lengths > 0)
 
 
 def _shares(scores: Tensor, there: Tensor) -> Tensor:
-    """(b c) softmax over the modalities that are there."""
-    # Not -inf: of a patient without anything zeros are weighed alike, and nothing is divided by nothing.
+    """(b 9) softmax over the modalities that are there."""
+    # Not -inf: of a patient without anything nine zeros are weighed alike, and nothing is divided by nothing.
     return torch.softmax(scores.masked_fill(~there, torch.finfo(scores.dtype).min), dim=1)
 
 
-def _each(layers: nn.ModuleDict, vectors: Tensor, there: Tensor) -> Tensor:
-    """What each modality's layer makes of its vectors: (b c d) → (b c e), zeros where there is none."""
-    made = torch.stack([layer(vectors[:, n]) for n, layer in enumerate(layers.values())], 1)
-    return made.to(vectors.dtype) * there[:, :, None]
+def _each(layers: nn.ModuleDict, means: Tensor, there: Tensor) -> Tensor:
+    """What each modality's layer makes of its vectors: (b 9 d) → (b 9 e), zeros where there is none.
+
+    Nine whichever have a layer: a sum over them has the same bits.
+    """
+    numbers = [Modality(name).number for name in layers]
+    made = torch.stack([layer(means[:, n]) for n, layer in zip(numbers, layers.values(), strict=True)], 1).to(
+        means.dtype
+    )
+    every = made.new_zeros(*there.shape, made.shape[2])
+    return every.index_copy(1, torch.tensor(numbers, device=made.device), made) * there[:, :, None]
