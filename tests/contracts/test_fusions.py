@@ -44,10 +44,10 @@ every_fusion = pytest.mark.parametrize(
 )
 
 
-def built(spec: FusionFields) -> Fusion:
+def built(spec: FusionFields, *modalities: Modality) -> Fusion:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return spec.build(WIDTH).eval()
+        return spec.build(WIDTH, modalities or SOME).eval()
 
 
 def bag(has: Has) -> Tokens:
@@ -135,13 +135,40 @@ def test_nothing_gives_zeros_and_finite_gradients(spec: FusionFields, has: Has) 
 
 
 @every_fusion
-def test_order_of_tokens_does_not_matter(spec: FusionFields) -> None:
-    tokens, fusion = bag([{Modality.IMAGE: 3, Modality.TEXT: 2}]), built(spec)
-    turn = torch.tensor([4, 2, 0, 3, 1])
+@given(turn=st.permutations(range(7)))
+@few
+def test_order_of_tokens_does_not_matter(spec: FusionFields, turn: list[int]) -> None:
+    """Neither which modality is concatenated first nor which of its tokens."""
+    tokens, fusion = bag([{Modality.IMAGE: 3, Modality.VOLUME: 2, Modality.TEXT: 2}]), built(spec)
     turned = replace(tokens, values=tokens.values[turn], modality=tokens.modality[turn])
     straight, other = fusion(tokens), fusion(turned)
     close(other.pooled, straight.pooled)
     close(other.tokens.values, straight.tokens.values[turn])
+
+
+@every_fusion
+@pytest.mark.parametrize("gone", SOME)
+def test_absence_is_a_fusion_that_never_had_the_modality(spec: FusionFields, gone: Modality) -> None:
+    """Its weights for the others, their tokens and the answers; for every patient, also those who have what is left alone."""
+    whole, less = built(spec), built(spec, *(m for m in SOME if m is not gone))
+    weights = whole.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in less.state_dict().items())
+    others = [m for m in SOME if m is not gone]
+    tokens = bag([dict.fromkeys(SOME, 3), {gone: 2}, {gone: 1, others[0]: 4}, dict.fromkeys(others[1:], 2)])
+    left = select(tokens, tokens.modality != gone.number)
+    one, other = whole(left), less(left)
+    assert one.present.tolist() == other.present.tolist() == [True, False, True, True]
+    torch.testing.assert_close(one.pooled, other.pooled, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(one.tokens.values, other.tokens.values, atol=1e-6, rtol=1e-6)
+
+
+@every_fusion
+def test_a_patients_only_modality_is_what_a_fusion_of_it_alone_makes_of_it(spec: FusionFields) -> None:
+    """Beside patients who have more, and in a fusion that could read more."""
+    tokens = bag([{Modality.TEXT: 4, Modality.IMAGE: 2}, {Modality.TEXT: 4}, {Modality.IMAGE: 20, Modality.VOLUME: 1}])
+    fused, single = built(spec)(tokens), built(spec, Modality.TEXT)(alone(tokens, 1))
+    torch.testing.assert_close(fused.pooled[1], single.pooled[0], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(fused.tokens.values[tokens.patient == 1], single.tokens.values, atol=1e-6, rtol=1e-6)
 
 
 @every_fusion
@@ -155,11 +182,24 @@ def test_every_token_counts(spec: FusionFields) -> None:
 
 @every_fusion
 def test_every_weight_learns(spec: FusionFields) -> None:
-    fusion, tokens = built(spec), bag([{Modality.IMAGE: 2, Modality.TEXT: 1}])
+    both = {Modality.IMAGE: 2, Modality.TEXT: 2}
+    fusion, tokens = built(spec, *both), bag([both])
     tokens.values.requires_grad_()
     fused = fusion(tokens)
-    (fused.pooled.square().sum() + fused.tokens.values.square().sum()).backward()
-    assert not [name for name, p in fusion.named_parameters() if p.grad is None]
+    direction = torch.randn(WIDTH, generator=torch.Generator().manual_seed(1))
+    (fused.pooled.square() @ direction + (fused.tokens.values**2 @ direction).sum()).sum().backward()
+    # What is added to the scores of all modalities alike cancels out in the gate's softmax.
+    idle = [n for n, p in fusion.named_parameters() if p.grad is None or (n != "gate.bias" and not p.grad.any())]
+    assert not idle
+
+
+@every_fusion
+def test_who_lacks_a_modality_teaches_its_weights_nothing(spec: FusionFields) -> None:
+    fusion, tokens = built(spec), bag([{Modality.IMAGE: 2, Modality.TEXT: 2}, {Modality.IMAGE: 1}, {}])
+    tokens.values.requires_grad_()
+    fusion(tokens).pooled.square().sum().backward()
+    of_others = {n: p.grad for n, p in fusion.named_parameters() if ".volume." in n or ".kinematics." in n}
+    assert not [n for n, gradient in of_others.items() if gradient is not None and gradient.any()]
 
 
 @every_fusion

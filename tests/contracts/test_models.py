@@ -40,7 +40,9 @@ def fusions() -> list[Any]:
         }
         small = {"depth": 1, "heads": 2} if "depth" in kind.model_fields else {}
         fields = small | SAMPLES.get(chosen["kind"][0], {})
-        out += [kind.model_validate(fields | dict(zip(chosen, c, strict=True))) for c in product(*chosen.values())]
+        for choice in product(*chosen.values()):
+            deep = {"depth": 2} if "bottleneck" in choice else {}  # what one block writes into it the next one reads
+            out.append(kind.model_validate(fields | deep | dict(zip(chosen, choice, strict=True))))
     return out
 
 

@@ -5,7 +5,7 @@ import torch
 from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import TwoTower, build_model
 from polyclinic.schema import Modality
-from polyclinic.tokens import phantom
+from polyclinic.tokens import join, phantom
 
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
@@ -19,6 +19,22 @@ def test_modalities_share_one_trunk_and_have_none_of_their_own() -> None:
     early, later = model_of(Early(depth=1, heads=2)), model_of(Intermediate(depth=1, heads=2))
     assert [len(early.encoder(m).blocks.blocks) for m in ENCODERS] == [0] * len(ENCODERS)
     assert [len(later.encoder(m).blocks.blocks) for m in ENCODERS] == [1] * len(ENCODERS)
+
+
+def test_which_modality_is_concatenated_first_has_no_influence() -> None:
+    """Whatever order the recipe names them in, the same bits; in another order in the bag, the same but for rounding."""
+    data = phantom.batch(STANDARDS, {"a": dict.fromkeys(ENCODERS, 2), "b": {Modality.TEXT: 1, Modality.IMAGE: 1}})
+    spec = TwoTower(width=16, embedding=16, fusion=Early(depth=2, heads=2))
+    one, other = (
+        build_model(spec, dict(named), phantom.fingerprint(), 0).eval()
+        for named in (ENCODERS.items(), reversed(ENCODERS.items()))
+    )
+    with torch.no_grad():
+        tokens, expected = one.encode(data), one(data).pooled
+        assert torch.equal(other(data).pooled, expected)
+        bag = join(list(reversed(tokens.values())))
+        torch.testing.assert_close(one.fusion(bag).pooled, expected, atol=1e-6, rtol=1e-6)
+    assert not torch.equal(bag.modality, join(list(tokens.values())).modality)
 
 
 def test_before_the_fusion_no_token_has_seen_another() -> None:

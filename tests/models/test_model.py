@@ -14,6 +14,17 @@ ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
 SMALL = Intermediate(depth=1, heads=2)
+MEETING: dict[str, Early | Intermediate] = {
+    "early": Early(depth=1, heads=2), "self_attention": SMALL, "class_tokens": Intermediate(style="class_tokens", depth=1, heads=2),
+    "cross_attention": Intermediate(style="cross_attention", depth=1, heads=2), "bottleneck": Intermediate(style="bottleneck", heads=2),
+}  # fmt: skip
+"""In which tokens meet before the answer."""
+IN_THE_ANSWER: dict[str, Intermediate | Late] = {
+    "perceiver": Intermediate(style="perceiver", depth=1, heads=2), "mean": Late(), "gated": Late(style="gated"),
+    "product": Late(style="product"), "stacking": Late(style="stacking"),
+}  # fmt: skip
+"""In which they meet there only."""
+FUSIONS = {**MEETING, **IN_THE_ANSWER}
 
 
 def model_of(spec: TwoTower | Unified, *some: Modality, seed: int = 0) -> Model:
@@ -24,15 +35,22 @@ def two_tower(fusion: Early | Intermediate | Late = SMALL) -> TwoTower:
     return TwoTower(width=16, embedding=8, fusion=fusion)
 
 
-def test_a_parts_weights_depend_on_the_seed_and_its_own_name() -> None:
-    """And not on which other parts there are, in what order they are named, or what the fusion is."""
-    whole = model_of(two_tower()).state_dict()
+@pytest.mark.parametrize("fusion", FUSIONS.values(), ids=FUSIONS)
+def test_a_parts_weights_depend_on_the_seed_and_its_own_name(fusion: Early | Intermediate | Late) -> None:
+    """And not on which other parts there are, or in what order they are named."""
+    whole = model_of(two_tower(fusion)).state_dict()
     for some in ((TEXT,), (TEXT, IMAGE), (Modality.OMICS, Modality.VOLUME)):
-        fewer = model_of(two_tower(), *some).state_dict()
+        fewer = model_of(two_tower(fusion), *some).state_dict()
         assert all(torch.equal(whole[name], value) for name, value in fewer.items())
-    other = model_of(two_tower(fusion=Late())).state_dict()
-    assert all(torch.equal(whole[name], value) for name, value in other.items())
+
+
+def test_a_parts_weights_do_not_depend_on_the_fusion() -> None:
+    whole = model_of(two_tower()).state_dict()
     assert not torch.equal(whole["bridge.image.weight"], whole["bridge.text.weight"])
+    for name, fusion in FUSIONS.items():
+        if name != "early":  # whose encoders have no trunks
+            other = model_of(two_tower(fusion)).state_dict()
+            assert all(torch.equal(other[k], value) for k, value in whole.items() if not k.startswith("fusion.")), name
 
 
 def test_seeded_puts_the_worlds_state_back() -> None:
@@ -82,9 +100,7 @@ def test_two_towers_end_before_the_fusion() -> None:
     torch.testing.assert_close(towers[TEXT].vectors.norm(dim=1), torch.ones(2))
 
 
-@pytest.mark.parametrize(
-    "fusion", [SMALL, Intermediate(style="latents", depth=1, heads=2), Early(depth=1, heads=2), Late()]
-)
+@pytest.mark.parametrize("fusion", FUSIONS.values(), ids=FUSIONS)
 def test_a_unified_models_towers_end_behind_it(fusion: Early | Intermediate | Late) -> None:
     """A tower is the answer about patients of whom only this modality is seen."""
     model = model_of(Unified(width=16, embedding=8, fusion=fusion))
@@ -132,14 +148,14 @@ def test_the_two_differ_in_where_the_bag_is_pooled_and_in_nothing_else() -> None
     assert (vectors[0] - vectors[1]).abs().max() > 1e-2
 
 
-def test_late_fusion_cannot_relate_what_others_can() -> None:
+def test_perceiver_and_late_fusion_cannot_relate_what_others_can() -> None:
     """Tokens of an image change with the note where they meet before the answer, and do not where they meet in it."""
     with_note, without = ({"a": {IMAGE: 1, TEXT: n}} for n in (1, 0))
     changed = {}
-    for fusion in (Early(depth=1, heads=2), SMALL, Late()):
+    for name, fusion in FUSIONS.items():
         model = model_of(two_tower(fusion=fusion))
-        one, other = (model(phantom.batch(STANDARDS, has)).tokens for has in (with_note, without))
-        changed[fusion.kind] = (
-            float((one.values[one.modality == IMAGE.number] - other.values).abs().max().detach()) > 1e-4
-        )
-    assert changed == {"early": True, "intermediate": True, "late": False}
+        one, other = (model(phantom.batch(STANDARDS, has)) for has in (with_note, without))
+        moved = one.tokens.values[one.tokens.modality == IMAGE.number] - other.tokens.values
+        changed[name] = float(moved.abs().max().detach()) > 1e-4
+        assert (one.pooled - other.pooled).abs().max() > 1e-4, name
+    assert changed == {name: name in MEETING for name in FUSIONS}

@@ -170,7 +170,7 @@ def test_within_a_record_other_modalities_do_not_help() -> None:
     ("fusion", "context"),
     [
         (INTERMEDIATE, "patient"),
-        (Intermediate(style="latents", depth=1, heads=2), "patient"),
+        (Intermediate(style="class_tokens", depth=1, heads=2), "patient"),
         (Early(depth=1, heads=2), "record"),
     ],
 )

@@ -75,7 +75,7 @@ WRONG = [
     ("name: demo", "name: ../demo", None, "name is '../demo': String should match", "", ""),
     ("kind: two_tower", "kind: two_towers", None, "model of kind 'two_towers'", "two_tower, unified", "did you mean 'two_tower'?"),
     ("two_tower, width: 128", "two_tower, width: 130", None, "model.fusion: 4 heads do not divide a width of 130", "", ""),
-    ("style: self_attention", "style: cross", None, "model.fusion.style is 'cross'", "self_attention, latents", "choose one"),
+    ("style: self_attention", "style: cross", None, "model.fusion.style is 'cross'", "class_tokens, ", "'cross_attention'?"),
     ("structure: hip", "structur: hip", None, "tasks.hippocampus.structur is not a key", "structure", "'structure'?"),
     ("stratify: finding", "stratify: findin", None, "cohort.split.stratify: no classification task 'findin'", "", ""),
     ("stratify: finding", "stratify: survival", None, "no classification task 'survival' (there are finding, icu)", "", ""),

@@ -9,14 +9,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from .early import Early, EarlyFusion
+from .early import Early
 from .fusion import Fusion, FusionFields
-from .intermediate import Intermediate, IntermediateFusion
-from .late import Late, LateFusion
+from .intermediate import Intermediate
+from .late import Late
 from .pooling import Tower
 
 FusionSpec = Annotated[Early | Intermediate | Late, Field(discriminator="kind")]
 
-__all__ = [
-    "Early", "EarlyFusion", "Fusion", "FusionFields", "FusionSpec", "Intermediate", "IntermediateFusion", "Late", "LateFusion", "Tower",
-]  # fmt: skip
+__all__ = ["Early", "Fusion", "FusionFields", "FusionSpec", "Intermediate", "Late", "Tower"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict
 from torch import nn
 
-from ..schema import Fused, Tokens
+from ..schema import Fused, Modality, Tokens
 
 
 class FusionFields(BaseModel, ABC):
@@ -19,8 +20,13 @@ class FusionFields(BaseModel, ABC):
     """Whether a modality's tokens go through their encoder's trunk before they come here."""
 
     @abstractmethod
-    def build(self, width: int) -> Fusion:
-        """The module, freshly initialised, on tokens of `width`."""
+    def build(self, width: int, modalities: Sequence[Modality]) -> Fusion:
+        """The module, freshly initialised.
+
+        Args:
+            width: d of the tokens.
+            modalities: that may come. The weights of one depend on no other: see `streams.own`.
+        """
 
 
 class Fusion(nn.Module, ABC):

@@ -105,7 +105,7 @@ class Model(nn.Module, ABC):
                 if spec.centre:
                     self.centre[modality.value] = Centre(spec.embedding)
         with seeded(seed, "fusion"):
-            self.fusion: Fusion = spec.fusion.build(spec.width)
+            self.fusion: Fusion = spec.fusion.build(spec.width, self.modalities)
 
     @property
     def modalities(self) -> list[Modality]:

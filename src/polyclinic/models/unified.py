@@ -1,4 +1,4 @@
-"""A unified model: every modality alone goes through the same fusion trunk before it is compared."""
+"""A unified model: every modality alone goes through the fusion before it is compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .model import Model, ModelFields
 
 
 class Unified(ModelFields):
-    """A tower a modality ends behind the shared trunk."""
+    """A tower a modality ends behind the fusion."""
 
     kind: Literal["unified"] = "unified"
 

@@ -168,7 +168,7 @@ class Transformer(nn.Module):
         Returns:
             (n d)
         """
-        sight = self._sight(layout, place, memory)
+        sight = self.sight(layout, place, memory)
         for number, block in enumerate(self.blocks):
             remembered = None if memory is None else memory.blocks[number]
             if self.recompute and self.training and torch.is_grad_enabled():
@@ -179,7 +179,8 @@ class Transformer(nn.Module):
                 x = block(x, sight, context, remembered)
         return self.norm(x)
 
-    def _sight(self, layout: Layout, place: Tensor | None, memory: Memory | None) -> Sight:
+    def sight(self, layout: Layout, place: Tensor | None = None, memory: Memory | None = None) -> Sight:
+        """How the tokens of a layout see each other in every block, for who goes through the blocks one by one."""
         style, groups = self.style, self.style.groups or self.heads
         lengths = None if memory is None else memory.lengths
         if lengths is not None:
