@@ -61,7 +61,7 @@ WRONG = [
     ("{kind: masked", "{kind: maskd", None, "stages.0.objective.parts.1 of kind 'maskd'", "contrastive, masked", "'masked'?"),
     ("ratio: 0.6", "ratoi: 0.6", None, "stages.0.objective.parts.1.ratoi is not a key", "ratio", "did you mean 'ratio'?"),
     ("ratio: 0.6", "ratio: 1.6", None, "stages.0.objective.parts.1.ratio is 1.6: Input should be less than 1", "", ""),
-    ("{kind: masked, ", "{", "        - {ratio", "stages.0.objective.parts.1 without a `kind`", "contrastive, masked", "add it"),
+    ("{kind: masked, ", "{", "        - {ratio", "stages.0.objective.parts.1 without a `kind`", "contrastive, dino", "add it"),
     ("  volume: {", "  volumes: {", None, "encoders.volumes: an unknown modality 'volumes'", "volume", "did you mean 'volume'?"),
     ("size: 128", "size: 130", None, "encoders.image: patches of 16 do not fill an image of 130", "", ""),
     ("steps: 220", "steps: many", None, "stages.0.steps is 'many': Input should be a valid integer", "", ""),

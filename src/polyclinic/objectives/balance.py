@@ -8,9 +8,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-LEAST = 1e-3
-"""No part's weight falls below this under GradNorm."""
-
 
 class Balance(nn.Module, ABC):
     """The parts' losses → a factor of each, and what is added to the whole."""
@@ -64,14 +61,15 @@ class GradNorm(Balance):
     """Weights under which the parts' gradients on the shared weights are of one size, larger for a part that lags (Chen et al. 2018).
 
     With G_i the norm of part i's weighted gradient, r_i its loss over its first one, relative to the mean over the parts, weights go
-    down the gradient of Σ |G_i - mean(G) r_i^alpha| / mean(G) and are then scaled to their number. The division stands for the
-    paper's Adam: a rate that means the same whatever the losses' units. It costs one more backward pass a part, from its loss to the
-    shared weights (not through the encoders' trunks, but through early fusion's).
+    down the gradient of Σ |G_i - mean(G) r_i^alpha| and are then scaled so that their sum is the number of parts. The paper's Adam is
+    left out: the slope is taken of the weights' logarithms and over mean(G), so that a rate means the same whatever the losses'
+    units, and no weight falls below 0. It costs one more backward pass a part, from its loss to the shared weights (not through
+    the encoders' trunks, but through early fusion's).
 
     Args:
         parts: names.
         alpha: how hard a part that lags is pulled; 0 for equal norms.
-        rate: of the weights' steps.
+        rate: of the weights' steps, relative to themselves.
     """
 
     weights: Tensor
@@ -103,8 +101,8 @@ class GradNorm(Balance):
             mean = weighted.mean()
             if mean > 0:
                 wanted = mean * (gone / gone.mean()) ** self.alpha
-                slope = torch.sign(weighted - wanted) * norms / mean
-                self.weights[rows] = (self.weights[rows] - self.rate * slope).clamp(min=LEAST)
+                slope = torch.sign(weighted - wanted) * weighted / mean
+                self.weights[rows] *= torch.exp(-self.rate * slope)
         self.seen = []
         self.weights *= len(self.parts) / self.weights.sum()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -18,11 +18,12 @@ from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
 from ..fusion.pooling import balanced
-from ..schema import Batch, Losses, Modality, Tokens
+from ..schema import Batch, Losses, Modality, Ragged, Tokens
+from ..tokens import Encoder
 from ..tokens.packing import with_values
 from .objective import Backbone, Objective, ObjectiveFields
 from .teacher import PrototypeHead, Teacher
-from .views import Views, draw
+from .views import draw, jittered
 
 GLOBAL_VIEWS = 2
 TEACHER_TEMPERATURES = (0.04, 0.07)
@@ -50,6 +51,8 @@ class SelfDistillation(ObjectiveFields, ABC):
         large: least and most of a record's tokens in each of the two views that the teacher sees too.
         small: of those that only the student sees.
         smalls: how many of these.
+        jitter: how much brightness and contrast differ from view to view (0: not at all), in standard deviations of the record.
+            Without it these alone tell records apart.
         prototypes: k, of the answers' distribution.
         width: of the head's hidden layers; its last but one has a quarter of it.
         temperature: of the student.
@@ -62,6 +65,7 @@ class SelfDistillation(ObjectiveFields, ABC):
     large: Share = (0.4, 1.0)
     small: Share = (0.05, 0.4)
     smalls: int = Field(default=6, ge=0)
+    jitter: float = Field(default=0.3, ge=0)
     prototypes: int = Field(default=1024, ge=2)
     width: int = Field(default=256, ge=8)
     temperature: float = Field(default=0.1, gt=0)
@@ -165,19 +169,21 @@ class SelfDistillationObjective(Objective):
     def _taught(self, model: Backbone, batch: Batch, m: Modality, seed: int) -> dict[str, Tensor]:
         """The terms of one modality."""
         spec, ragged, encoder = self.spec, batch.payloads[m], model.encoder(m)
-        embedded = encoder.embed(ragged)
         shares = [spec.large] * GLOBAL_VIEWS + [spec.small] * spec.smalls
+        looks = jittered(ragged, m, len(shares), spec.jitter, seed)
+        embedded, values = _embedded(encoder, looks)
         views = draw(embedded, ragged.ids, shares, seed, encoder.position.scale)
-        large = _first(views, len(views.record) * GLOBAL_VIEWS // len(shares))
+        large = views.first(len(views.record) * GLOBAL_VIEWS // len(shares))
         if not len(large.record):
             return {}
         with torch.no_grad():
             teacher, head = self.teacher.model, self.teacher.heads[m.value]
-            shown = _after(teacher, m, large.of(teacher.encoder(m).embed(ragged)))
+            shown = _after(teacher, m, large.of(*_embedded(teacher.encoder(m), looks[:GLOBAL_VIEWS])))
             wanted = self._sharp(f"centre_{m}", head(balanced(shown)))
-        seen, hide = views.of(embedded), None
+        seen, hide = views.of(embedded, values), None
         if spec.masked:
-            names = [f"{ragged.ids[r]}/{n}" for n, r in enumerate(large.record.tolist())]
+            records = len(large.record) // GLOBAL_VIEWS
+            names = [f"{ragged.ids[r]}/{n // records}" for n, r in enumerate(large.record.tolist())]
             hide = draw(large.of(embedded), names, [(spec.masked, spec.masked)], seed, encoder.position.scale)
             place = encoder.position(seen.position[hide.token], seen.time_h[hide.token])
             blank = (self.hidden[m.value] + place).to(seen.values.dtype)
@@ -212,12 +218,12 @@ class SelfDistillationObjective(Objective):
         self.done.fill_(done)
 
 
+def _embedded(encoder: Encoder, looks: Sequence[Ragged]) -> tuple[Tokens, list[Tensor]]:
+    """The tokens of records as they first look, and their values for each look; records that look alike are embedded once."""
+    first = encoder.embed(looks[0])
+    return first, [first.values if look is looks[0] else encoder.embed(look).values for look in looks]
+
+
 def _after(model: Backbone, modality: Modality, tokens: Tokens) -> Tokens:
     """Embedded tokens where their modality's tower ends."""
     return model.alone(model.bridged(modality, model.encoder(modality).trunk(tokens)))
-
-
-def _first(views: Views, count: int) -> Views:
-    """The first of some views."""
-    t = int((views.view < count).sum())
-    return Views(views.token[:t], views.view[:t], views.record[:count])

@@ -3,18 +3,22 @@
 A token keeps its place in mm and seconds, so that a box of tokens is a crop at the record's own scale, and no record is loaded or
 harmonised twice. Where tokens lie in no place (the events of a table, programmes of genes) a view is a random few of them, as in MSN
 (Assran et al. 2022).
+
+Views of one record have brightness and contrast in common, by which any two of them are told from other records': each view can be given
+its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..schema import Modality, Tokens
+from ..schema import Modality, Ragged, Tokens
 from ..tokens.packing import counts
 
 UNPLACED = (Modality.TABLE.number, Modality.OMICS.number)
@@ -35,13 +39,29 @@ class Views:
     view: Tensor
     record: Tensor
 
-    def of(self, tokens: Tokens) -> Tokens:
-        """The views' tokens; each view is a record of a patient of its own."""
+    def first(self, count: int) -> Views:
+        """The first `count` of them."""
+        t = int((self.view < count).sum())
+        return Views(self.token[:t], self.view[:t], self.record[:count])
+
+    def of(self, tokens: Tokens, values: Sequence[Tensor] = ()) -> Tokens:
+        """The views' tokens; each view is a record of a patient of its own.
+
+        Args:
+            tokens: of the records.
+            values: (n d) for each share, where they differ; the tokens' own for all by default.
+        """
         take = lambda x: x.index_select(0, self.token)
+        own = take(tokens.values) if not values else self._from(values)
         return Tokens(
-            take(tokens.values), self.view, take(tokens.modality), self.view, take(tokens.position), take(tokens.time_h),
+            own, self.view, take(tokens.modality), self.view, take(tokens.position), take(tokens.time_h),
             counts(self.view, len(self.record)),
         )  # fmt: skip
+
+    def _from(self, values: Sequence[Tensor]) -> Tensor:
+        each = len(self.record) // len(values)
+        share = self.view // each if each else self.view
+        return torch.cat(list(values)).index_select(0, self.token + share * len(values[0]))
 
 
 def draw(
@@ -91,6 +111,35 @@ def _boxes(place: Tensor, shares: Sequence[tuple[float, float]], generator: torc
     shuffled = torch.argsort(rand(v, n), 1)  # among the equally near, chance decides
     nearest = shuffled.gather(1, torch.argsort(apart.gather(1, shuffled), dim=1, stable=True))
     return [row[:k].sort().values for row, k in zip(nearest, sizes, strict=True)]
+
+
+def jittered(ragged: Ragged, modality: Modality, count: int, strength: float, seed: int) -> list[Ragged]:
+    """The records with other brightness and contrast, `count` times; the same as they are where samples are words, events or genes.
+
+    A record's mean is moved by `strength` of its spread and the spread changed by as much: standard deviations of the shift and of
+    the logarithm of the factor. They depend on the seed and the record's id, and on no other record.
+    """
+    first = ragged.values[0] if len(ragged) else torch.zeros(0)
+    if not strength or modality.number in UNPLACED or not first.is_floating_point():
+        return [ragged] * count
+    draws = [
+        torch.randn(count, 2, generator=_generator(seed, f"{name}/jitter"), device="cpu") * strength
+        for name in ragged.ids
+    ]
+    changed = [
+        [_changed(x, *d.tolist()) for x, d in zip(ragged.values, draw, strict=True)]
+        for draw in zip(*draws, strict=True)
+    ]
+    return [replace(ragged, values=torch.stack(own) if isinstance(ragged.values, Tensor) else own) for own in changed]
+
+
+def _changed(x: Tensor, shift: float, factor: float) -> Tensor:
+    """Samples of one record, NaN where a lead is not there."""
+    known = x[torch.isfinite(x)]
+    if not len(known):
+        return x
+    mean, spread = known.mean(), known.std(correction=0)
+    return (x - mean) * math.exp(factor) + mean + shift * spread
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
