@@ -23,7 +23,17 @@ from .symile import Symile, SymileObjective, symile_loss
 from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[
-    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Local | Symile | Dino | Ibot | Hybrid,
+    Contrastive
+    | Masked
+    | MaskedLanguage
+    | CausalLanguage
+    | Caption
+    | SegmentationPart
+    | Local
+    | Symile
+    | Dino
+    | Ibot
+    | Hybrid,
     Field(discriminator="kind"),
 ]
 

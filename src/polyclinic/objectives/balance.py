@@ -61,10 +61,10 @@ class GradNorm(Balance):
     """Weights under which the parts' gradients on the shared weights are of one size, larger for a part that lags (Chen et al. 2018).
 
     With G_i the norm of part i's weighted gradient, r_i its loss over its first one, relative to the mean over the parts, weights go
-    down the gradient of Σ |G_i - mean(G) r_i^alpha| and are then scaled so that their sum is the number of parts. The paper's Adam is
-    left out: the slope is taken of the weights' logarithms and over mean(G), so that a rate means the same whatever the losses'
-    units, and no weight falls below 0. It costs one more backward pass a part, from its loss to the shared weights (not through
-    the encoders' trunks, but through early fusion's).
+    down Σ |G_i - mean(G) r_i^alpha| and are then scaled so that their sum is the number of parts. The paper takes Adam's steps of an
+    absolute size; here each is by `rate` of the weight itself, up or down as the slope says: it means the same whatever the losses'
+    units, and no weight falls below 0. It costs one more backward pass a part, from its loss to the shared weights (not through the
+    encoders' trunks, but through early fusion's).
 
     Args:
         parts: names.
@@ -101,8 +101,7 @@ class GradNorm(Balance):
             mean = weighted.mean()
             if mean > 0:
                 wanted = mean * (gone / gone.mean()) ** self.alpha
-                slope = torch.sign(weighted - wanted) * weighted / mean
-                self.weights[rows] *= torch.exp(-self.rate * slope)
+                self.weights[rows] *= torch.exp(-self.rate * torch.sign(weighted - wanted))
         self.seen = []
         self.weights *= len(self.parts) / self.weights.sum()
 
