@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def draws() -> torch.Generator:
 
 def test_learned_uncertainties_weigh_the_parts_and_are_terms() -> None:
     model, batch = made()
-    hybrid = Hybrid(parts=three(), balance="uncertainty").build(model, {"structure": 2})
+    hybrid: Any = Hybrid(parts=three(), balance="uncertainty").build(model, {"structure": 2})
     logs = {"0_contrastive": 1.0, "1_segmentation": -0.5, "2_masked": 0.25}
     for name, value in logs.items():
         hybrid.balance.log_variance[name].data.fill_(value)
@@ -102,15 +103,13 @@ def test_learned_uncertainties_weigh_the_parts_and_are_terms() -> None:
 
 def test_gradnorm_measures_each_part_on_the_bridges_and_keeps_its_weights_between_steps() -> None:
     model, batch = made()
-    hybrid = Hybrid(parts=three(), balance="gradnorm", alpha=0.0, rate=0.1).build(model, {"structure": 2})
-    norms = {}
+    hybrid: Any = Hybrid(parts=three(), balance="gradnorm", alpha=0.0, rate=0.1).build(model, {"structure": 2})
+    norms, bridges = {}, list[Any](model.bridge.values())
     for name, part in hybrid.parts.items():
         model.zero_grad()
         part(model, batch, draws()).total.backward()
-        norms[name] = math.sqrt(
-            sum(float(b.weight.grad.square().sum()) for b in model.bridge.values() if b.weight.grad is not None)
-        )
-    fixed = Hybrid(parts=three()).build(model, {"structure": 2})
+        norms[name] = math.sqrt(sum(float(b.weight.grad.square().sum()) for b in bridges if b.weight.grad is not None))
+    fixed: Any = Hybrid(parts=three()).build(model, {"structure": 2})
     fixed.parts.load_state_dict(hybrid.parts.state_dict())
     model.zero_grad()
     first = hybrid(model, batch, draws())
@@ -136,7 +135,7 @@ def test_gradnorm_measures_each_part_on_the_bridges_and_keeps_its_weights_betwee
 def test_its_parts_move_what_they_keep() -> None:
     model, batch = made()
     spec = Hybrid(parts=(Dino(modalities=(Modality.IMAGE,), smalls=1, prototypes=4, width=16), Contrastive()))
-    hybrid = spec.build(model, {})
+    hybrid: Any = spec.build(model, {})
     hybrid(model, batch, draws())
     hybrid.stepped(model, 0.5)
     dino = hybrid.parts["0_dino"]

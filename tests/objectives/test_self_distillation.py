@@ -13,7 +13,7 @@ from polyclinic.fusion import Early, Intermediate
 from polyclinic.fusion.pooling import balanced
 from polyclinic.models import Model, TwoTower, Unified, build_model
 from polyclinic.objectives import Dino, Ibot, SelfDistillationObjective
-from polyclinic.objectives.self_distillation import token_loss, view_loss
+from polyclinic.objectives.teacher import token_loss, view_loss
 from polyclinic.objectives.views import draw, jittered
 from polyclinic.schema import Modality
 from polyclinic.tokens import phantom

@@ -5,7 +5,7 @@ import torch
 
 from polyclinic.objectives.views import Views, draw
 from polyclinic.schema import Modality, Tokens
-from polyclinic.tokens import phantom
+from polyclinic.tokens import phantom, select
 
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
@@ -96,11 +96,7 @@ def test_a_record_of_one_token_has_no_views() -> None:
     tokens, ids, scale = embedded(Modality.IMAGE, {"a": 1, "b": 1})
     few = tokens.record != 0
     few[3] = True
-    kept = Tokens(
-        *(getattr(tokens, f)[few] for f in ("values", "patient", "modality", "record", "position", "time_h")),
-        tokens.lengths,
-    )
+    kept = select(tokens, few)
     assert draw(kept, ids, [(0.5, 0.5)] * 2, 0, scale).record.tolist() == [1, 1]
-    none = draw(Tokens(*(x[:0] for x in (kept.values, kept.patient, kept.modality, kept.record, kept.position, kept.time_h)), kept.lengths),
-                ids, [(0.5, 0.5)], 0, scale)  # fmt: skip
+    none = draw(select(tokens, few & False), ids, [(0.5, 0.5)], 0, scale)
     assert (len(none.token), len(none.record)) == (0, 0)
