@@ -248,7 +248,7 @@ class Losses:
     """Named scalar losses and their weights; a term that nothing in the batch speaks to is absent."""
 
     terms: dict[str, Tensor]
-    weights: dict[str, float]
+    weights: Mapping[str, float | Tensor]
 
     @property
     def total(self) -> Tensor | None:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 
 from polyclinic.fusion import Intermediate
 from polyclinic.models import TwoTower, build_model
-from polyclinic.objectives import Contrastive, Hybrid, Masked, SegmentationPart, Structure
+from polyclinic.objectives import Contrastive, Dino, Hybrid, Masked, SegmentationPart, Structure
 from polyclinic.schema import Modality, Target
 from polyclinic.tokens import phantom
 
@@ -65,3 +68,76 @@ def test_whole_records_are_encoded_once_and_only_where_somebody_reads_them(monke
 def test_it_names_what_its_parts_name() -> None:
     spec = Hybrid(parts=(Contrastive(pairs=((Modality.TEXT, Modality.IMAGE),)), Masked(modalities=(Modality.OMICS,))))
     assert spec.named() == {Modality.TEXT, Modality.IMAGE, Modality.OMICS}
+
+
+def three() -> tuple[Contrastive, SegmentationPart, Masked]:
+    return (
+        Contrastive(weight=0.5),
+        SegmentationPart(task="structure", channels=2, weight=3.0),
+        Masked(width=16, weight=2.0),
+    )
+
+
+def draws() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def test_learned_uncertainties_weigh_the_parts_and_are_terms() -> None:
+    model, batch = made()
+    hybrid: Any = Hybrid(parts=three(), balance="uncertainty").build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
+    logs = {"0_contrastive": 1.0, "1_segmentation": -0.5, "2_masked": 0.25}
+    for name, value in logs.items():
+        hybrid.balance.log_variance[name].data.fill_(value)
+    losses = hybrid(model, batch, draws())
+    each = {name: part(model, batch, draws()).total for name, part in hybrid.parts.items()}
+    expected = sum(math.exp(-logs[n]) * each[n].item() + logs[n] / 2 for n in logs)
+    assert losses.total is not None
+    assert losses.total.item() == pytest.approx(expected, rel=1e-5)
+    losses.total.backward()
+    for name, value in logs.items():  # d/ds of exp(-s) L + s / 2
+        slope = hybrid.balance.log_variance[name].grad
+        assert slope.item() == pytest.approx(0.5 - math.exp(-value) * each[name].item(), rel=1e-4)
+    batch.targets = {}
+    assert "uncertainty/1_segmentation" not in hybrid(model, batch, draws()).terms
+
+
+def test_gradnorm_measures_each_part_on_the_bridges_and_keeps_its_weights_between_steps() -> None:
+    model, batch = made()
+    hybrid: Any = Hybrid(parts=three(), balance="gradnorm", alpha=0.0, rate=0.1).build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
+    norms, bridges = {}, list[Any](model.bridge.values())
+    for name, part in hybrid.parts.items():
+        model.zero_grad()
+        part(model, batch, draws()).total.backward()
+        norms[name] = math.sqrt(sum(float(b.weight.grad.square().sum()) for b in bridges if b.weight.grad is not None))
+    fixed: Any = Hybrid(parts=three()).build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
+    fixed.parts.load_state_dict(hybrid.parts.state_dict())
+    model.zero_grad()
+    first = hybrid(model, batch, draws())
+    torch.testing.assert_close(
+        first.total, fixed(model, batch, draws()).total
+    )  # all weights are 1 before the first step
+    assert hybrid.balance.seen[0][1].tolist() == pytest.approx(list(norms.values()), rel=1e-4)
+    first.total.backward()
+    assert any(p.grad is not None for p in model.encoder(Modality.IMAGE).parameters())
+    hybrid.stepped(model, 0.1)
+    weights = hybrid.balance.weights.tolist()
+    assert max(norms, key=norms.__getitem__) == "0_contrastive"
+    assert weights == pytest.approx(
+        [3 * w / (math.exp(-0.1) + 2 * math.exp(0.1)) for w in (math.exp(-0.1), *[math.exp(0.1)] * 2)]
+    )
+    again = hybrid(model, batch, draws())
+    for number, name in enumerate(hybrid.parts):
+        kind = name.split("_")[1]
+        ratio = [again.weights[n] / fixed(model, batch, draws()).weights[n] for n in again.terms if n.startswith(kind)]
+        assert ratio == pytest.approx([weights[number]] * len(ratio), rel=1e-5)
+
+
+def test_its_parts_move_what_they_keep() -> None:
+    model, batch = made()
+    spec = Hybrid(parts=(Dino(modalities=(Modality.IMAGE,), smalls=1, prototypes=4, width=16), Contrastive()))
+    hybrid: Any = spec.build(model, {})
+    hybrid(model, batch, draws())
+    hybrid.stepped(model, 0.5)
+    dino = hybrid.parts["0_dino"]
+    assert dino.done.item() == 0.5
+    assert dino.get_buffer("centre_image").abs().sum() > 0

@@ -64,7 +64,7 @@ WRONG = [
     ("{kind: masked", "{kind: maskd", None, "stages.0.objective.parts.1 of kind 'maskd'", "contrastive, masked", "'masked'?"),
     ("ratio: 0.6", "ratoi: 0.6", None, "stages.0.objective.parts.1.ratoi is not a key", "ratio", "did you mean 'ratio'?"),
     ("ratio: 0.6", "ratio: 1.6", None, "stages.0.objective.parts.1.ratio is 1.6: Input should be less than 1", "", ""),
-    ("{kind: masked, ", "{", "        - {ratio", "stages.0.objective.parts.1 without a `kind`", "contrastive, masked", "add it"),
+    ("{kind: masked, ", "{", "        - {ratio", "stages.0.objective.parts.1 without a `kind`", "contrastive, dino", "add it"),
     ("  volume: {", "  volumes: {", None, "encoders.volumes: an unknown modality 'volumes'", "volume", "did you mean 'volume'?"),
     ("size: 128", "size: 130", None, "encoders.image: patches of 16 do not fill an image of 130", "", ""),
     ("steps: 220", "steps: many", None, "stages.0.steps is 'many': Input should be a valid integer", "", ""),
@@ -262,3 +262,27 @@ def test_structures_are_what_the_segmentation_tasks_name(recipe: Path) -> None:
     assert front[0] == back[0] == FIRST
     assert front != back
     assert [part.kind for part in parts(found.stages[0].objective)] == ["contrastive", "masked", "segmentation"]
+
+
+@pytest.mark.parametrize(("objective", "found"), [
+    ("{kind: contrastive, pairs: [[image, image]]}", "a pair of image with itself, which only `loss: supcon` compares"),
+    ("{kind: contrastive, pairs: video}", "names video, which has no encoder"),
+    ("{kind: local, pairs: [[text, text]]}", "a pair of text with itself"),
+    ("{kind: local, pairs: [[text, slide]]}", "names slide, which has no encoder"),
+    ("{kind: symile, modalities: [image, text, image]}", "names a modality twice"),
+    ("{kind: symile, modalities: [image, text]}", "at least 3 items"),
+    ("{kind: dino, large: [0.5, 0.4]}", "shares from 0.5 to 0.4"),
+    ("{kind: ibot, ratio: 1}", "less than 1"),
+])  # fmt: skip
+def test_an_objective_that_cannot_be_asked_is_refused(objective: str, found: str, recipe: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(recipe, [f"stages.0.objective={objective}"])
+    assert found in caught.value.found
+
+
+def test_a_modality_is_compared_with_itself_by_its_patients_records(recipe: Path) -> None:
+    alone = ["cohort.split={by: patient}", "tasks={}", "encoders={image: {kind: vit}}"]
+    objective = "stages.0.objective={kind: contrastive, loss: supcon, pairs: [[image, image]]}"
+    assert Recipe.load(recipe, [*alone, objective]).stages[0].objective.named() == {Modality.IMAGE}
+    with pytest.raises(RecipeError, match="there is one encoder"):
+        Recipe.load(recipe, [*alone, "stages.0.objective={kind: contrastive, loss: siglip}"])

@@ -136,6 +136,15 @@ class Model(nn.Module, ABC):
         """Batch → tokens and (b d)."""
         return self.fuse(self.encode(batch), len(batch.patients))
 
+    @property
+    def shared(self) -> list[nn.Parameter]:
+        """The weights of the last layer that every objective's answer comes through: into the fusion's width."""
+        return [p for p in self.bridge.parameters() if p.ndim > 1]
+
+    @abstractmethod
+    def alone(self, tokens: Tokens) -> Tokens:
+        """One modality's tokens after everything that reads them before other modalities do."""
+
     @abstractmethod
     def pool(self, tokens: Tokens) -> Tensor:
         """(b d) one modality's vector a patient, before its projection: where the towers end."""
@@ -149,6 +158,14 @@ class Model(nn.Module, ABC):
             if modality.value in self.centre:
                 vectors = self.centre[modality.value](vectors)
             out[modality] = Tower(F.normalize(vectors, dim=1), there)
+        return out
+
+    def placed(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tokens]:
+        """Each token's unit vector in the space in which `towers` has each patient's (and never centred)."""
+        out = {}
+        for modality in (m for m in Modality if m in tokens):
+            vectors = self.project[modality.value](self.alone(tokens[modality]).values).float()
+            out[modality] = with_values(tokens[modality], F.normalize(vectors, dim=1))
         return out
 
 

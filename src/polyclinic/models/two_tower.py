@@ -27,6 +27,10 @@ class TwoTower(ModelFields):
 class TwoTowerModel(Model):
     """Its towers are pooled before the fusion."""
 
+    def alone(self, tokens: Tokens) -> Tokens:
+        """The encoder's; early fusion's trunk in its stead, where the encoder has none."""
+        return tokens if self.own_trunks else self.fusion(tokens).tokens
+
     def pool(self, tokens: Tokens) -> Tensor:
         """(b d) the mean of a patient's tokens."""
         return balanced(tokens)

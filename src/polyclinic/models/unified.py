@@ -26,6 +26,10 @@ class Unified(ModelFields):
 class UnifiedModel(Model):
     """Its towers are pooled after the fusion."""
 
+    def alone(self, tokens: Tokens) -> Tokens:
+        """The shared trunk's, of patients of whom only this modality is seen."""
+        return self.fusion(tokens).tokens
+
     def pool(self, tokens: Tokens) -> Tensor:
         """(b d) the fusion's vector of patients of whom only this modality is seen."""
         return self.fusion(tokens).pooled

@@ -10,25 +10,40 @@ from typing import Annotated
 from pydantic import Field
 
 from .caption import AttentionalPool, Caption, CaptionObjective
-from .contrastive import Contrastive, ContrastiveObjective, clip_loss
+from .contrastive import Contrastive, ContrastiveObjective, clip_loss, siglip_loss, supcon_loss
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
+from .local import Local, LocalObjective, local_loss
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .promptable import Prompt, Promptable, PromptableObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
+from .self_distillation import Dino, Ibot, SelfDistillationObjective
+from .symile import Symile, SymileObjective, symile_loss
 from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[
-    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Promptable | Hybrid,
+    Contrastive
+    | Masked
+    | MaskedLanguage
+    | CausalLanguage
+    | Caption
+    | SegmentationPart
+    | Promptable
+    | Local
+    | Symile
+    | Dino
+    | Ibot
+    | Hybrid,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
-    "ContrastiveObjective", "Hybrid", "HybridObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective",
-    "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable",
-    "PromptableObjective", "Sampling", "Seen", "SegmentationObjective", "SegmentationPart", "Structure", "WordDecoder", "clip_loss",
-    "dice_cross_entropy", "numbers",
+    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Local", "LocalObjective", "MaskDecoder", "Masked",
+    "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields",
+    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Sampling", "Seen", "SegmentationObjective",
+    "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "WordDecoder", "clip_loss",
+    "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
 ]  # fmt: skip

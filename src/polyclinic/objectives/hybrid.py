@@ -10,25 +10,49 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
+from .balance import Balance, Fixed, GradNorm, Uncertainty
 from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
 from .language import CausalLanguage, MaskedLanguage
+from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .promptable import Promptable
 from .segmentation import SegmentationPart
+from .self_distillation import Dino, Ibot
+from .symile import Symile
 
 Part = Annotated[
-    Contrastive | Masked | MaskedLanguage | CausalLanguage | Caption | SegmentationPart | Promptable,
+    Contrastive
+    | Masked
+    | MaskedLanguage
+    | CausalLanguage
+    | Caption
+    | SegmentationPart
+    | Promptable
+    | Local
+    | Symile
+    | Dino
+    | Ibot,
     Field(discriminator="kind"),
 ]
 
 
 class Hybrid(ObjectiveFields):
-    """Several objectives at once; each part has its own weight."""
+    """Several objectives at once; each part has its own weight.
+
+    Args:
+        parts: what is asked.
+        balance: by what a part's own weight is multiplied: "fixed", by nothing; "uncertainty", by a learned 1 / σ² (Kendall et al.
+            2018); "gradnorm", so that the parts' gradients on the last weights that they share are balanced (Chen et al. 2018).
+        alpha, rate: of GradNorm: how hard a part that lags is pulled, and how fast the weights move.
+    """
 
     kind: Literal["hybrid"] = "hybrid"
     parts: tuple[Part, ...] = Field(min_length=1)
+    balance: Literal["fixed", "uncertainty", "gradnorm"] = "fixed"
+    alpha: float = Field(default=1.5, ge=0)
+    rate: float = Field(default=0.025, gt=0)
 
     def named(self) -> set[Modality]:
         """Those of its parts."""
@@ -45,19 +69,45 @@ class HybridObjective(Objective):
     def __init__(self, spec: Hybrid, model: Backbone, structures: Mapping[str, Structure]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, structures) for n, p in enumerate(spec.parts)})
+        self.balance = self._balance(spec, list(self.parts))
+
+    @staticmethod
+    def _balance(spec: Hybrid, parts: list[str]) -> Balance:
+        match spec.balance:
+            case "uncertainty":
+                return Uncertainty(parts)
+            case "gradnorm":
+                return GradNorm(parts, spec.alpha, spec.rate)
+        return Fixed()
+
+    def _each(self) -> dict[str, Objective]:
+        return {name: part for name, part in self.parts.items() if isinstance(part, Objective)}
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
-        """Every part's terms; whole records are encoded once. The second of two terms of one name bears its part's number."""
-        parts = [part for part in self.parts.values() if isinstance(part, Objective)]
-        if tokens is None and any(part.whole for part in parts):
+        """Every part's terms; whole records are encoded once. The second of two terms of one name bears its part's number.
+
+        With "uncertainty" there is a term `uncertainty/part` for each part that speaks.
+        """
+        parts = self._each()
+        if tokens is None and any(part.whole for part in parts.values()):
             tokens = model.encode(batch)
+        asked = {name: part(model, batch, generator, tokens) for name, part in parts.items()}
+        totals = {name: total for name, losses in asked.items() if (total := losses.total) is not None}
+        factors = self.balance(totals, model.shared)
         terms: dict[str, Tensor] = {}
-        weights: dict[str, float] = {}
-        for number, part in enumerate(parts):
-            losses = part(model, batch, generator, tokens)
+        weights: dict[str, float | Tensor] = {}
+        for number, (part, losses) in enumerate(asked.items()):
             for name, term in losses.terms.items():
                 free = name if name not in terms else f"{name} ({number})"
-                terms[free], weights[free] = term, losses.weights[name]
+                terms[free], weights[free] = term, losses.weights[name] * factors[part]
+            if losses.terms and (added := self.balance.added(part)) is not None:
+                terms[f"uncertainty/{part}"], weights[f"uncertainty/{part}"] = added, 1.0
         return Losses(terms, weights)
+
+    def stepped(self, model: Backbone, done: float) -> None:
+        """What its parts and the balance keep moves."""
+        for part in self._each().values():
+            part.stepped(model, done)
+        self.balance.stepped()

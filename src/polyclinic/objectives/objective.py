@@ -53,6 +53,19 @@ class Backbone(Protocol):
         """Each modality's unit vectors in the space that all share."""
         ...
 
+    def placed(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tokens]:
+        """Each token's unit vector in that space."""
+        ...
+
+    def alone(self, tokens: Tokens) -> Tokens:
+        """One modality's bridged tokens after everything that reads them before other modalities do."""
+        ...
+
+    @property
+    def shared(self) -> list[nn.Parameter]:
+        """The weights of the last layer that every objective's answer comes through."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:
@@ -94,7 +107,11 @@ class ObjectiveFields(BaseModel, ABC):
 
 
 class Objective(nn.Module, ABC):
-    """A model and a batch → losses. What it learns besides the model (a temperature, a decoder) is its own."""
+    """A model and a batch → losses. What it learns besides the model (a temperature, a decoder) is its own.
+
+    To ask it changes nothing: what it keeps from step to step (a momentum teacher, a loss's running weight) moves in `stepped`, and
+    stands in its parameters and buffers, so that a checkpoint has it.
+    """
 
     whole: ClassVar[bool] = True
     """Whether it reads whole records, which a hybrid then encodes once for all its parts."""
@@ -110,4 +127,12 @@ class Objective(nn.Module, ABC):
             batch: of any patients.
             generator: of every draw.
             tokens: the whole records' as `model.encode` gives them, where somebody made them already.
+        """
+
+    def stepped(self, model: Backbone, done: float) -> None:
+        """What it does after each step of the optimiser: nothing, but for those that keep something.
+
+        Args:
+            model: as the step left it.
+            done: the share of the stage's steps that are done, above 0 and up to 1.
         """

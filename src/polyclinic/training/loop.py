@@ -325,6 +325,7 @@ def _step(
         raise _diverged(f"gradients that are not numbers (of {', '.join(losses.terms)})", stage, step)
     adam.step()
     adam.zero_grad(set_to_none=True)
+    trainee.objective.stepped(trainee.model, (step + 1) / stage.steps)
     return values
 
 

@@ -202,7 +202,7 @@ def explained(error: ValidationError, source: Source, schema: dict[str, Any]) ->
         schema: the recipe's JSON Schema, which knows what could stand at each place.
     """
     # A list is also called too short when one of its items is wrong; a key that is missing is often there, misspelt.
-    problems = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])]
+    problems = [e for e in error.errors() if not (e["type"] == "too_short" and e["input"])] or error.errors()
     first: Any = min(problems, key=lambda e: e["type"] != "extra_forbidden")
     loc = [p for p in first["loc"] if p != "[key]"]
     message = str(first["msg"]).removeprefix("Value error, ")

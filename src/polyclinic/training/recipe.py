@@ -168,10 +168,11 @@ class Recipe(BaseModel):
         if not isinstance(part, SegmentationPart):  # the task says what that one reads
             self._encoded(place, part.named())
         if isinstance(part, Contrastive):
-            if len(self.encoders) < 2:
+            same = [a for a, b in part.pairs if a == b] if isinstance(part.pairs, tuple) else []
+            if len(self.encoders) < 2 and not same:
                 raise ValueError(f"{place}: contrastive compares modalities, and there is one encoder")
-            if part.pairs != "all" and (same := [a for a, b in part.pairs if a == b]):
-                raise ValueError(f"{place}: a pair of {same[0]} with itself")
+            if same and part.loss != "supcon":
+                raise ValueError(f"{place}: a pair of {same[0]} with itself, which only `loss: supcon` compares")
         if isinstance(part, MaskedLanguage | CausalLanguage):
             self._language_fits(place, isinstance(part, CausalLanguage))
         if isinstance(part, Masked) and part.width % part.heads:

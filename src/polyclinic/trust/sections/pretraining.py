@@ -30,6 +30,10 @@ CENTRED = small(
 )
 OBJECTIVES = {
     "contrastive": "contrastive: which two records are of the same patient",
+    "local": "local: which word of a note speaks of which part of a picture of the same patient",
+    "symile": "symile: which three and more records are of the same patient",
+    "dino": "dino: two parts of one record are alike",
+    "ibot": "ibot: what a better-informed copy of the model sees in the part that was hidden",
     "masked": "masked: what stood in the part of a record that was hidden",
     "segmentation": "segmentation: where a structure lies",
     "caption": "caption: which words describe a picture",

@@ -1,0 +1,86 @@
+"""Embeddings: the unit vectors that contrastive objectives compare, and whose they are.
+
+Every contrastive objective gets its vectors here and nowhere else: where a batch is spread over several ranks, this is the place to
+gather it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..fusion import Tower
+from ..schema import Batch, Modality, Tokens
+from .objective import Backbone
+
+Unit = Literal["patient", "record"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """One modality's token vectors of the patients who have it, side by side.
+
+    Args:
+        vectors: (p l e), of unit length; zeros where there is no token.
+        inside: (p l) bool, where there is one; at least one a patient.
+        patient: (p,) int64, ascending.
+    """
+
+    vectors: Tensor
+    inside: Tensor
+    patient: Tensor
+
+
+def embeddings(
+    model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None, unit: Unit = "patient"
+) -> dict[Modality, Tower]:
+    """Each modality's vectors, one a patient or one a record, of those who have it.
+
+    Args:
+        model: that is trained.
+        batch: of any patients.
+        tokens: the whole records', where somebody made them already.
+        unit: what a vector is of. A patient's records are pooled, or each stands for itself.
+    Returns:
+        Towers, whose `patient` is ascending; of records it holds the number of each one's patient, which may repeat.
+    """
+    tokens = model.encode(batch) if tokens is None else tokens
+    if unit == "patient":
+        return model.towers(tokens)
+    found = model.towers({m: by_record(t) for m, t in tokens.items()})
+    return {m: Tower(tower.vectors, batch.payloads[m].patient[tower.patient]) for m, tower in found.items()}
+
+
+def pieces(model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None) -> dict[Modality, Pieces]:
+    """Each modality's vectors, one a token, of the patients who have it; the arguments are `embeddings`'."""
+    placed = model.placed(model.encode(batch) if tokens is None else tokens)
+    return {m: _side_by_side(t) for m, t in placed.items()}
+
+
+def by_record(tokens: Tokens) -> Tokens:
+    """One modality's tokens with each record in a patient's place; a record without tokens beyond the last is left out."""
+    lengths = torch.bincount(tokens.record)
+    return replace(tokens, patient=tokens.record, lengths=lengths)
+
+
+def _side_by_side(tokens: Tokens) -> Pieces:
+    there = torch.nonzero(tokens.lengths > 0).flatten()
+    lengths, device = tokens.lengths[there], tokens.values.device
+    inside = torch.arange(int(lengths.max()) if len(there) else 0, device=device) < lengths[:, None]
+    vectors = tokens.values.new_zeros(*inside.shape, tokens.values.shape[1])
+    return Pieces(vectors.masked_scatter(inside[:, :, None], tokens.values), inside, there)
+
+
+def of_both(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """Which of two modalities' rows are of patients who have both.
+
+    Args:
+        one, other: (p,) and (q,) whose each row is.
+    Returns:
+        (p,) and (q,) bool
+    """
+    return torch.isin(one, other), torch.isin(other, one)
