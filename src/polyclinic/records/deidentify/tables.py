@@ -24,7 +24,7 @@ from .cleaning import Cleaning
 from .columns import DROP, MOST_DISTINCT, PLACE, SMALL, Column, is_id, judge
 from .keyed import moved_time
 from .known import Known
-from .naming import Namer, split_ending
+from .naming import split_ending
 from .notes import Scrubbed, scrub
 from .options import OLDEST
 
@@ -53,8 +53,8 @@ _QUASI = frozenset(
 )
 
 
-def survey(path: Path, known: Known) -> None:
-    """Note the identifiers of the patient's column and the columns like it, and names."""
+def survey(path: Path, place: str, known: Known) -> str:
+    """Note the identifiers of the patient's column and the columns like it, and names; a table is of many."""
     with tables.table(path) as (names, rows):
         try:
             patient = tables.patient_column(names)
@@ -63,7 +63,7 @@ def survey(path: Path, known: Known) -> None:
         ids = [i for i, n in enumerate(names) if i != patient and n and is_id(n) and not PLACE.search(n)]
         people = [i for i, n in enumerate(names) if n and re.search(r"name", n, re.IGNORECASE) and DROP.search(n)]
         if patient < 0 and not ids and not people:
-            return
+            return ""
         for _, cells in rows:
             who = tables.identifier(cells[patient]) if 0 <= patient < len(cells) else None
             known.patient(who)
@@ -74,14 +74,22 @@ def survey(path: Path, known: Known) -> None:
                 if i < len(cells):
                     staff = re.search(r"physician|doctor|provider|surgeon|nurse|user", names[i], re.IGNORECASE)
                     known.name(None if staff else who, cells[i])
+    return ""
+
+
+def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
+    """Write the table anew.
+
+    Raises:
+        RecordError: it is no table.
+    """
+    Cleaner.of(cleaning).deidentify(path, to)
 
 
 @dataclass(slots=True)
 class Cleaner(Cleaning):
     """Cleans one table."""
 
-    known: Known
-    namer: Namer
     seen: dict[tuple[str, bool], Scrubbed] = field(default_factory=dict)
 
     def deidentify(self, path: Path, to: Path) -> None:
