@@ -9,11 +9,12 @@ from pathlib import Path
 
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
-from .. import gct, raster, slide, waveform
+from .. import excel, gct, raster, slide, waveform
 from .. import hl7v2 as hl7v2_reader
+from .. import parquet as parquet_reader
 from .. import tables as tables_reader
 from ..source import RecordError
-from . import cda, dicom, fhir, hl7v2, pictures, signals, tables, text, volumes
+from . import cda, dicom, fhir, hl7v2, parquet, pictures, signals, tables, text, volumes, workbook
 from .cleaning import Cleaning
 from .known import Known
 from .naming import person_by_name
@@ -101,6 +102,8 @@ KINDS = (
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),
     Kind("cda", cda_reader.recognises, cda.deidentify, cda.survey),
+    Kind("parquet", parquet_reader.recognises, parquet.deidentify, parquet.survey),
+    Kind("workbook", excel.recognises, workbook.deidentify, workbook.survey, ending=".xlsx"),
     Kind("table", tables_reader.recognises, tables.deidentify, tables.survey),
     Kind("note", text.recognises, text.deidentify, text.survey),
     Kind("signal samples", _is_samples, _noted(signals.deidentify_samples), signals.survey),
