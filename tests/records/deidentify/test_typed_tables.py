@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import importlib.util
+import io
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ PLANTED = (
 )  # fmt: skip
 NAMES = ("Zebedee", "Ottoline", "Clementine")
 SIZE = 24
+MOST_ROWS = 500
 
 
 def people() -> dict[str, list[Any]]:
@@ -174,7 +176,8 @@ def test_real_omop_tables_keep_their_codes(place: Path, clean: Callable[..., Rep
     """Synthea's OMOP: persons and visits get other numbers, which still join; concepts and values are the same."""
     with zipfile.ZipFile(next((shared_data / "synthea-omop").glob("*.zip"))) as archive:
         for name in ("person", "measurement", "visit_occurrence"):
-            (place / f"in/{name}.parquet").write_bytes(archive.read(f"Synthea27NjParquet/{name}.parquet"))
+            whole = pq.read_table(io.BytesIO(archive.read(f"Synthea27NjParquet/{name}.parquet")))
+            pq.write_table(whole.slice(0, MOST_ROWS), place / f"in/{name}.parquet")
     clean()
     read = lambda folder, name: pq.read_table(place / folder / f"{name}.parquet")
     for name in ("person", "measurement", "visit_occurrence"):
@@ -185,6 +188,10 @@ def test_real_omop_tables_keep_their_codes(place: Path, clean: Callable[..., Rep
             if column.endswith("concept_id") or column == "value_as_number":
                 assert after[column].equals(before[column]), column
     persons, visits = read("out", "person"), set(read("out", "visit_occurrence")["visit_occurrence_id"].to_pylist())
-    measured = read("out", "measurement")
-    assert set(measured["person_id"].to_pylist()) <= set(persons["person_id"].to_pylist())
-    assert set(measured["visit_occurrence_id"].to_pylist()) - {None} <= visits
+    assert visits
+    assert set(read("out", "visit_occurrence")["person_id"].to_pylist()) <= set(persons["person_id"].to_pylist())
+    shared = lambda folder: sum(
+        v in set(read(folder, "visit_occurrence")["visit_occurrence_id"].to_pylist())
+        for v in set(read(folder, "measurement")["visit_occurrence_id"].to_pylist())
+    )
+    assert shared("in") == shared("out")

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
-from .. import excel, gct, raster, slide, waveform
+from .. import excel, raster, slide, waveform
+from .. import gct as gct_reader
+from .. import h5ad as h5ad_reader
 from .. import hl7v2 as hl7v2_reader
+from .. import maf as maf_reader
 from .. import parquet as parquet_reader
 from .. import tables as tables_reader
+from .. import vcf as vcf_reader
 from ..source import RecordError
-from . import cda, dicom, fhir, hl7v2, parquet, pictures, signals, tables, text, volumes, workbook
+from . import cda, dicom, fhir, gct, h5ad, hl7v2, maf, parquet, pictures, signals, tables, text, vcf, volumes, workbook
 from .cleaning import Cleaning
 from .known import Known
 from .naming import person_by_name
@@ -94,7 +98,6 @@ def _set_aside(what: str) -> Clean:
 
 KINDS = (
     Kind("slide", slide.recognises, _set_aside("a whole slide, whose label and macro pictures name the patient")),
-    Kind("gct", gct.recognises, _set_aside("a table with a patient a column")),
     Kind("dicom", dicom_reader.recognises, dicom.deidentify, dicom.survey),
     Kind("nifti", volumes.recognises, _noted(volumes.deidentify), _scanned),
     Kind("picture", raster.recognises, _picture, _pictured),
@@ -102,6 +105,10 @@ KINDS = (
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),
     Kind("cda", cda_reader.recognises, cda.deidentify, cda.survey),
+    Kind("gct", gct_reader.recognises, gct.deidentify, gct.survey),
+    Kind("h5ad", h5ad_reader.recognises, h5ad.deidentify, h5ad.survey),
+    Kind("vcf", vcf_reader.recognises, vcf.deidentify, vcf.survey),
+    Kind("maf", maf_reader.recognises, maf.deidentify, maf.survey),
     Kind("parquet", parquet_reader.recognises, parquet.deidentify, parquet.survey),
     Kind("workbook", excel.recognises, workbook.deidentify, workbook.survey, ending=".xlsx"),
     Kind("table", tables_reader.recognises, tables.deidentify, tables.survey),

@@ -83,7 +83,7 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     """
     cleaner = Cleaner.of(cleaning, opened=lambda: tables.table(path))
     kept = cleaner.plan()
-    with _writer(to) as write:
+    with writer(to) as write:
         write([heading for heading, _ in kept])
         for cells in cleaner.rows():
             write(cells)
@@ -312,10 +312,10 @@ def _capped(text: str) -> str:
 
 
 @contextmanager
-def _writer(to: Path) -> Iterator[Any]:
-    """A function that writes a row, into a plain, gzipped or zipped table."""
+def writer(to: Path) -> Iterator[Any]:
+    """A function that writes a row, into a plain, gzipped or zipped table; tabs part its cells unless its name says CSV."""
     name = to.name.lower()
-    tabs = ".tsv" in name
+    tabs = ".csv" not in name
     raw: IO[bytes]
     with to.open("wb") as file:
         if name.endswith(".gz"):
