@@ -59,7 +59,7 @@ def table() -> pa.Table:
         "admitted": pa.timestamp("us", tz="Europe/Berlin"),
     }
     columns = {name: pa.array(cells, types.get(name)) for name, cells in people().items()}
-    columns["creatinine32"] = pa.array(np.float32(people()["creatinine"]))
+    columns["creatinine32"] = pa.array(np.array(people()["creatinine"], np.float32))
     columns["nested"] = pa.array([["Zebedee"]] * SIZE)
     columns["bytes"] = pa.array([b"Zebedee"] * SIZE)
     return pa.table(columns).replace_schema_metadata(

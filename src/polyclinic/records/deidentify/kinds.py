@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import annotation, excel, raster, rosbag, slide, waveform
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
-from .. import excel, raster, slide, waveform
 from .. import gct as gct_reader
 from .. import h5ad as h5ad_reader
 from .. import hl7v2 as hl7v2_reader
@@ -17,8 +17,27 @@ from .. import maf as maf_reader
 from .. import parquet as parquet_reader
 from .. import tables as tables_reader
 from .. import vcf as vcf_reader
+from .. import video as video_reader
 from ..source import RecordError
-from . import cda, dicom, fhir, gct, h5ad, hl7v2, maf, parquet, pictures, signals, tables, text, vcf, volumes, workbook
+from . import (
+    cda,
+    dicom,
+    fhir,
+    gct,
+    h5ad,
+    hl7v2,
+    maf,
+    parquet,
+    pictures,
+    signals,
+    slides,
+    tables,
+    text,
+    vcf,
+    video,
+    volumes,
+    workbook,
+)
 from .cleaning import Cleaning
 from .known import Known
 from .naming import person_by_name
@@ -87,20 +106,33 @@ def _is_annotations(path: Path, head: bytes) -> bool:
     return header is not None and header.is_file()
 
 
-def _set_aside(what: str) -> Clean:
+def _set_aside(what: str, remedy: str) -> Clean:
     """What is told apart and cannot be cleaned soundly."""
 
     def refuse(path: Path, to: Path, cleaning: Cleaning) -> None:
-        raise RecordError(what, "a kind that can be looked into", "leave it out, or export its parts apart")
+        raise RecordError(what, "a kind that can be looked into", remedy)
 
     return refuse
 
 
 KINDS = (
-    Kind("slide", slide.recognises, _set_aside("a whole slide, whose label and macro pictures name the patient")),
+    Kind("slide", slide.recognises, slides.deidentify, slides.survey),
     Kind("dicom", dicom_reader.recognises, dicom.deidentify, dicom.survey),
     Kind("nifti", volumes.recognises, _noted(volumes.deidentify), _scanned),
     Kind("picture", raster.recognises, _picture, _pictured),
+    Kind("video", video_reader.recognises, video.deidentify, video.survey),
+    Kind(
+        "rosbag",
+        rosbag.recognises,
+        _set_aside(
+            "a ROS recording, whose topics may hold any words and pictures", "export the topics of motion as CSV"
+        ),
+    ),
+    Kind(
+        "annotations of pictures",
+        annotation.recognises,
+        _set_aside("annotations, which name the pictures' files", "export masks, or leave it out"),
+    ),
     Kind("signal header", waveform.recognises, signals.deidentify_header, signals.survey),
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),

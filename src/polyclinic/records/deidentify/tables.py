@@ -37,6 +37,9 @@ _QUASI = frozenset(
 )  # fmt: skip
 
 
+_CLOCK = re.compile(r"time|stamp|clock|epoch|date|^t$|secs?$|_at$", re.IGNORECASE)
+_EPOCH = re.compile(r"(1[0-9]\d{8}(?:\d{3}|\d{6}|\d{9})?)(\.\d*)?")
+"""Seconds (ms, µs, ns) since 1970, of the years 2001 to 2033."""
 Opened = Callable[[], AbstractContextManager[tuple[list[str], Iterator[tuple[int, list[str]]]]]]
 """What opens a table, as often as it is read: its columns' names, and its rows with their numbers, as `records.tables.table` has them."""
 
@@ -235,6 +238,8 @@ class Cleaner(Cleaning):
                 for span in done.unsure:
                     self.ask(f"{self.part}row {number} characters {span.start}–{span.stop}", "may be a name")
                 return done.text
+        if _CLOCK.search(column.name) and (found := _EPOCH.fullmatch(text)):
+            return self._epoch(found, who if self.patient >= 0 else self.file)
         if isinstance(tables.typed(text), float) and not re.fullmatch(r"\d{6,}", text):
             return cell
         if parse_time(text) is not None:
@@ -276,6 +281,13 @@ class Cleaner(Cleaning):
             return new.strftime("%Y-%m-%d")
         part = re.search(r":\d\d(\.\d{1,9})", text)
         return new.strftime("%Y-%m-%d %H:%M:%S") + (part[1] if part else "")
+
+    def _epoch(self, found: re.Match[str], who: str) -> str:
+        """A time since 1970, in whatever unit its digits tell, moved; of a table of no one, by the same days in every row."""
+        if self.options.dates == "remove":
+            return ""
+        day = 86_400 * 10 ** (len(found[1]) - 10)
+        return f"{int(found[1]) + day * self.key.days(self.known.person(who))}{found[2] or ''}"
 
     def _birth(self, text: str) -> str:
         moment = parse_time(text)
