@@ -45,7 +45,7 @@ def deidentify(
         list[str] | None, typer.Option(help="A word that may stay in names of files and descriptors (repeat it).")
     ] = None,
 ) -> Reply:
-    """Write a de-identified copy of a folder: DICOM, FHIR, notes, tables, NIfTI, WFDB, PNG, JPEG and TIFF.
+    """Write a de-identified copy of a folder: DICOM, FHIR, HL7 v2, CDA, notes, tables, omics, slides, videos, NIfTI, WFDB and pictures.
 
     The source is never changed. What is not known is not copied. The report (OUT/.deidentified.json) names what was done, what a
     person has to look at, and what was set aside, by new names only; KEY.names.csv says which was which, and stays with the key.

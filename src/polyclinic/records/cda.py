@@ -138,6 +138,15 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def root_of(path: Path) -> Any:
+    """A file's ClinicalDocument element, for who walks it as a whole.
+
+    Raises:
+        RecordError: it does not parse, is no CDA, is too large, or has what does harm.
+    """
+    return _document(_bytes(path))
+
+
 def _time(element: Any) -> Any:
     """A TS value or the low end of an interval, `YYYYMMDDHHMMSS+ZZZZ`, by its own clock."""
     value = _said(element, "value") or _said(_at(element, "low"), "value")

@@ -34,7 +34,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return path.name.lower().endswith(ENDINGS)
 
 
-def _check(path: Path) -> None:
+def check(path: Path) -> None:
     """Refuse what is no workbook, is locked, or declares that it unpacks beyond bound.
 
     Raises:
@@ -66,7 +66,7 @@ def _check(path: Path) -> None:
         )
 
 
-def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
+def sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
     """Every sheet's name, whether it is hidden, its merged cells and its rows.
 
     Raises:
@@ -78,7 +78,7 @@ def _sheets(path: Path) -> Iterator[tuple[str, bool, Merged, Rows]]:
             yield name, hidden, merged, map(itemgetter(1, 2), rows)  # noqa: B031 (what is left of it)
 
 
-def _table(rows: Rows, merged: Merged) -> tuple[list[str], Rows] | None:
+def table(rows: Rows, merged: Merged) -> tuple[list[str], Rows] | None:
     """A sheet's column names and the rows below them; None where the sheet is empty.
 
     The header is the first row that names a patient's column among the first fifty, else the first with two cells. A cell
@@ -125,13 +125,13 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         import python_calamine  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("python-calamine", "ehr") from error
-    _check(path)
+    check(path)
     source, place, stem = content_id(path), place_of(path, root), path.name.split(".")[0]
     empty = True
-    for name, hidden, merged, rows in _sheets(path):
+    for name, hidden, merged, rows in sheets(path):
         mark = f"sheet={quote(name)}&"
         try:
-            found, about = _table(rows, merged), {"hidden_sheet": True} if hidden else None
+            found, about = table(rows, merged), {"hidden_sheet": True} if hidden else None
             items = tables.take(*found, source, place, f"table {stem} {name}", mark, about) if found else iter(())
         except RecordError as reason:  # the sheet's own: the others are read
             empty = False
@@ -151,9 +151,9 @@ def load(record: Record) -> Payload:
 @contextmanager
 def _sheet(path: Path, wanted: str) -> Iterator[tuple[list[str], Rows]]:
     """As `tables.table`, of the sheet of that name."""
-    _check(path)
-    for name, _, merged, rows in _sheets(path):
-        if name == wanted and (found := _table(rows, merged)):
+    check(path)
+    for name, _, merged, rows in sheets(path):
+        if name == wanted and (found := table(rows, merged)):
             yield found
             return
     raise RecordError("a workbook without the sheet that it had", "the file as ingested", "ingest it again")

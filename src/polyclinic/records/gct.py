@@ -74,7 +74,7 @@ def _number(cell: str) -> float | None:
     return np.nan if value is None else value if isinstance(value, float) else None
 
 
-def _columns(names: Sequence[str]) -> list[int]:
+def sample_columns(names: Sequence[str]) -> list[int]:
     """The columns that are samples: all but the gene's and what is said of it."""
     return [i for i, name in enumerate(names) if i and tables.plain(name) not in ABOUT_GENES]
 
@@ -88,7 +88,7 @@ def recognises(path: Path, head: bytes) -> bool:
         return False
     try:
         with tables.table(path) as (names, rows):
-            samples, called = _columns(names), tables.plain(names[0])
+            samples, called = sample_columns(names), tables.plain(names[0])
             told = called in GENE_COLUMNS or (
                 called in OPEN_COLUMNS and all(re.search(r"\d", names[i]) for i in samples)
             )
@@ -103,7 +103,7 @@ def recognises(path: Path, head: bytes) -> bool:
         return False  # the reader of tables says what is wrong with it
 
 
-def _gct(path: Path) -> Iterator[list[str]]:
+def gct_lines(path: Path) -> Iterator[list[str]]:
     """The lines of a GCT: first [genes, samples, columns about genes, rows about samples], then the header and what follows.
 
     Raises:
@@ -125,7 +125,7 @@ def _gct(path: Path) -> Iterator[list[str]]:
 
 
 def _read_gct(path: Path) -> Expression:
-    lines = _gct(path)
+    lines = gct_lines(path)
     genes_n, samples_n, beside, above = map(int, next(lines))
     check_size((max(genes_n, 1), max(samples_n, 1)), 4)
     header = next(lines, [])
@@ -187,7 +187,7 @@ def _expression(path: Path, changed: int) -> Expression:
     if not tables.recognises(path, b""):
         return _read_gct(path)
     with tables.table(path) as (names, rows):
-        columns = _columns(names)
+        columns = sample_columns(names)
         samples = tuple(names[i] for i in columns)
         return _matrix(samples, tuple({} for _ in samples), rows, columns, len(names))[0]
 

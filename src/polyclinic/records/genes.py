@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _ENSEMBL = re.compile(r"^(ENS[A-Z]{0,4}[GTP]\d{11})\.\d+(_PAR_Y)?$")
-_TCGA = re.compile(r"^(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4})(-|$)")
+_TCGA = re.compile(r"^(TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}|P\d{15})(-|$)")
+"""A barcode, or what `deidentify` makes of one: the patient's pseudonym, and the sample."""
 
 
 def without_version(name: str) -> str:

@@ -126,7 +126,7 @@ class _Message:
         return f"{vocabulary(coding[1])} {coding[0]}" if coding else local(parts[1])
 
 
-def _messages(path: Path) -> Iterator[str]:
+def messages(path: Path) -> Iterator[str]:
     """The messages of a file, one at a time, in the character set that its first one names."""
     with path.open("rb") as file:
         head = file.read(1 << 16)
@@ -285,7 +285,7 @@ class _Reading:
 
 def _readings(path: Path, history: History) -> Iterator[_Reading]:
     known: set[str] = set()
-    for text in _messages(path):
+    for text in messages(path):
         try:
             reading = _Reading(_Message(text), history, known)
             reading.read()

@@ -25,7 +25,7 @@ def recognises(path: Path, head: bytes) -> bool:
 
 
 @contextmanager
-def _batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
+def batches(path: Path) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
     """The file's columns and its rows, batch after batch."""
     with path.open("rb") as file:
         head = file.read(6)
@@ -88,12 +88,12 @@ def table(path: Path) -> Iterator[tuple[list[str], Iterator[tuple[int, list[str]
         RecordError: it is broken, promises more than it may, or has no two columns of cells.
     """
     try:
-        with _batches(path) as (schema, batches):
+        with batches(path) as (schema, found):
             # What pandas called its rows when they had no name is nothing of the table's.
             fields = [f for f in schema if not f.name.startswith("__index_level_")]
             reasons = [reason for f in fields if (reason := _refused(f))]
             names = [f.name for f in fields if not _refused(f)]
-            yield tables.header(names), _rows(batches, names, _most(path)), reasons
+            yield tables.header(names), _rows(found, names, _most(path)), reasons
     except (pa.ArrowException, OSError, OverflowError) as error:
         raise RecordError(
             f"a Parquet or Feather file that does not read ({type(error).__name__})", "a whole file", "copy it again"

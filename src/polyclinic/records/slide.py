@@ -28,8 +28,8 @@ _ENDINGS = {".svs", ".svslide", ".ndpi", ".scn", ".bif", ".mrxs", ".czi"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _HEADS = (*MAGIC, b"\xff\xd8\xff", b"ZISRAWFILE")
 """A TIFF; the JPEG that an .mrxs is; a CZI."""
-_BARCODE = re.compile(r"(TCGA-\w{2}-\w{4})-")
-"""Of the Genomic Data Commons: project, tissue source site, participant; the sample and the slide follow."""
+_BARCODE = re.compile(r"(TCGA-\w{2}-\w{4}|P\d{15})-")
+"""Of the Genomic Data Commons: project, tissue source site, participant; the sample and the slide follow. Or a pseudonym of that."""
 silent = quiet("tifffile")
 
 

@@ -47,7 +47,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     with opened(path, container) as (found, stream):
         frames = index(found, stream)
         about = _about(found, stream, frames)
-        taken = _taken(found, stream)
+        made = taken(found, stream)
     tried = checked(frames, about["rows"] * about["columns"])
     turn, broken = (False, False, False), len(tried)
     for _, frame in decode(path, container, frames, tried):
@@ -62,7 +62,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     yield Record(
         id=content_id(path),
         patient=patient_of(place, path.stem) or (first if re.search(r"\d", first) else path.stem),
-        time=taken,
+        time=made,
         modality=Modality.VIDEO,
         kind=_kind(place),
         uri=place,
@@ -118,7 +118,7 @@ def _about(container: Any, stream: Any, frames: Index) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _taken(container: Any, stream: Any) -> datetime | None:
+def taken(container: Any, stream: Any) -> datetime | None:
     """When the file was made, by its own clock; what was never set is the epoch of one clock or another."""
     said = container.metadata.get("creation_time") or stream.metadata.get("creation_time") or ""
     moment = parse_time(said.replace("Z", ""))

@@ -194,3 +194,29 @@ def test_real_tables_keep_their_ages_in_bounds(shared_data: Path, tmp_path: Path
     assert len(after) == len(before)
     assert not {r["patientunitstayid"] for r in before} & {cell for r in after for cell in r.values()}
     assert max(float(r["age"]) for r in after if r["age"]) <= 90
+
+
+def test_a_clock_since_1970_moves_with_the_days(tmp_path: Path) -> None:
+    """Kinematics and monitors log the seconds since 1970: they move as dates do, in one table of no one all alike."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/motion.csv").write_text(
+        "timestamp,joint1 position,pose x,pose y\n" + "".join(f"1552558500.{n}25,{n},{n},2\n" for n in range(4))
+    )
+    (tmp_path / "in/monitor.csv").write_text(
+        "patient_id,time_ms,rate\nMRN5501,1552558500125,7\nMRN5502,1552558500125,8\n"
+    )
+    report = deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
+    rows = {f: read(tmp_path / "out" / f) for f in report.files}
+    motion = next(r for r in rows.values() if len(r) == 4)
+    steps = [float(r["timestamp"]) - 1552558500.025 - n / 10 for n, r in enumerate(motion)]
+    assert len({round(s) for s in steps}) == 1
+    assert 1 <= abs(round(steps[0])) / 86400 <= 365
+    assert all(r["timestamp"].endswith(f".{n}25") for n, r in enumerate(motion))
+    assert [r["pose x"] for r in motion] == ["0", "1", "2", "3"]
+    from polyclinic.records.deidentify import open_key
+
+    key, monitor = open_key(tmp_path / "key"), next(r for r in rows.values() if len(r) == 2)
+    assert [(int(r["time_ms"]) - 1552558500125) // 86_400_000 for r in monitor] == [
+        key.days("MRN5501"),
+        key.days("MRN5502"),
+    ]

@@ -14,18 +14,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ...schema import MissingExtraError
-from .. import cda, gct, hl7v2, raster, slide, waveform
-from .. import dicom as dicom_reader
-from .. import tables as tables_reader
-from .. import text as text_reader
-from ..source import RecordError, encoding_of, parse_time, place_of
-from . import dicom, fhir, pictures, signals, tables, volumes
-from .keyed import DeidentifyError, Key, moved_time, open_key
+from ..source import RecordError, place_of
+from .cleaning import Cleaning
+from .keyed import DeidentifyError, Key, open_key
+from .kinds import Kind, kind_of
 from .known import Known
-from .naming import Namer, person_by_name
+from .naming import Namer, person_by_name, split_ending
 from .notes import Recogniser, Scrubbed, Span, scrub
 from .options import Options
 from .report import Action, Aside, Report
@@ -50,7 +46,6 @@ MARK = ".deidentified.json"
 """The report, beside the files it speaks of; a hidden name, which no reader takes for a record."""
 _PART = ".part"
 Progress = Callable[[int, int, str], None]
-Kind = Literal["dicom", "nifti", "picture", "signal header", "signal samples", "annotations", "fhir", "table", "note"]
 
 
 def deidentify(
@@ -175,7 +170,7 @@ class _Job:
         kinds: dict[Path, Kind | RecordError] = {}
         for number, path in enumerate(found):
             try:
-                kinds[path] = kind = _kind(path, self.root)
+                kinds[path] = kind = kind_of(path, self.root)
                 self._survey(path, kind)
             except MissingExtraError:
                 raise
@@ -185,14 +180,23 @@ class _Job:
                 progress(number + 1, 2 * len(found), "looking")
         self.known.close()
         for number, path in enumerate(found):
-            place = self.namer.place(place_of(path, self.root))
+            place, kind = self.namer.place(place_of(path, self.root)), kinds[path]
+            if isinstance(kind, Kind) and kind.ending:
+                place = place.removesuffix(split_ending(place)[1]) + kind.ending
             self.names.append((place, os.fsencode(place_of(path, self.root)).decode("utf-8", "replace")))
-            kind = kinds[path]
             reason = kind if isinstance(kind, RecordError) else self._take(path, place, kind)
             if reason:
                 self.report.aside.append(Aside(place, reason.found, reason.remedy))
             if progress:
                 progress(len(found) + number + 1, 2 * len(found), place)
+
+    def _survey(self, path: Path, kind: Kind) -> None:
+        place = place_of(path, self.root)
+        who = kind.survey(path, place, self.known)
+        if who == "":  # of many
+            return
+        self.patients[path] = who = who or person_by_name(place)
+        self.known.patient(who)
 
     def _take(self, path: Path, place: str, kind: Kind) -> RecordError | None:
         """Write one file; why not, if not."""
@@ -204,8 +208,10 @@ class _Job:
             )
         part = self.to / _PART / Path(place).name
         part.parent.mkdir(exist_ok=True)
+        who = self.patients.get(path, "")
+        cleaning = Cleaning(self.key, self.options, self.report, place, self.recognisers, self.known, self.namer, who)
         try:
-            self._write(path, part, place, kind)
+            kind.clean(path, part, cleaning)
             (self.to / place).parent.mkdir(parents=True, exist_ok=True)
             part.replace(self.to / place)
         except (MissingExtraError, DeidentifyError):
@@ -220,164 +226,8 @@ class _Job:
             part.unlink(missing_ok=True)
         self.taken.add(place.casefold())
         self.report.files.append(place)
-        self.report.kinds[kind] += 1
+        self.report.kinds[kind.name] += 1
         return None
-
-    def _survey(self, path: Path, kind: Kind) -> None:
-        place = place_of(path, self.root)
-        who = person_by_name(place)
-        match kind:
-            case "dicom":
-                who = dicom.survey(path, self.known) or who
-            case "nifti":
-                bids = re.match(r"sub-[A-Za-z0-9]+", path.name)  # BIDS 1.10, entities: the first is the subject
-                who = bids[0] if bids else who
-            case "picture":
-                first = who.split("_")[0]
-                who = first if re.search(r"\d", first) else who
-            case "signal header":
-                who = signals.patient_of(path) or path.stem
-                self.known.patient(path.stem)
-            case "signal samples" | "annotations":
-                header = waveform.header_of(path) or path
-                who = signals.patient_of(header) or header.stem
-            case "fhir":
-                fhir.survey(path, self.known)
-                return
-            case "table":
-                tables.survey(path, self.known)
-                return
-            case "note":
-                fields, body = text_reader.split_head(_words(path))
-                who = fields.get("patient") or path.stem.split("_")[0]
-                self.known.lower.update(re.findall(r"\b[a-z][a-z'’-]+\b", body))
-        self.known.patient(who)
-        self.patients[path] = who
-
-    def _write(self, path: Path, to: Path, place: str, kind: Kind) -> None:
-        who = self.patients.get(path, "")
-        days = self.key.days(self.known.person(who))
-        done: list[tuple[str, str]] = []
-        needed = (self.key, self.options, self.report, place, self.recognisers)
-        match kind:
-            case "dicom":
-                dicom.deidentify(path, to, dicom.Cleaner(*needed, days, self.known.of(who)))
-            case "nifti":
-                done = volumes.deidentify(path, to)
-            case "picture":
-                done = pictures.deidentify(path, to)
-                self.report.ask(place, "pixels", "a picture says nothing of itself: text may be burned in")
-            case "signal header":
-                named = signals.patient_of(path) is not None
-                done = signals.deidentify_header(path, to, who, named, days, self.key, self.namer.file)
-            case "signal samples":
-                done = signals.deidentify_samples(path, to)
-            case "annotations":
-                done = signals.deidentify_annotations(path, to)
-            case "fhir":
-                _fhir(path, to, fhir.Cleaner(*needed, self.known))
-            case "table":
-                tables.Cleaner(*needed, self.known, self.namer).deidentify(path, to)
-            case "note":
-                self._note(path, to, place, who, days)
-        for where, action in done:
-            self.report.did(place, where, action)
-
-    def _note(self, path: Path, to: Path, place: str, who: str, days: int) -> None:
-        fields, body = text_reader.split_head(_words(path))
-        head = []
-        for name, value in fields.items():
-            if name == "patient":
-                head.append(f"Patient: {self.key.pseudonym(value)}")
-            elif name == "date":
-                moment = parse_time(value)
-                if moment and self.options.dates == "shift":
-                    head.append(f"Date: {moved_time(moment, days):%Y-%m-%d}")
-            elif name == "time" and re.fullmatch(r"\d{1,2}:\d\d(:\d\d)?", value):
-                head.append(f"Time: {value}")
-            elif name == "site" and value:
-                head.append(f"Site: {self.key.pseudonym(value)}")
-            elif name in ("type", "language"):
-                head.append(
-                    f"{name.capitalize()}: {scrub(value, self.known.of(who), ordinary=self.known.ordinary).text}"
-                )
-        done = scrub(body, self.known.of(who), ordinary=self.known.ordinary, recognisers=self.recognisers)
-        start = len("\n".join(head)) + 2 if head else 0
-        to.write_text(("\n".join(head) + "\n\n" if head else "") + done.text + "\n", encoding="utf-8")
-        for kind, n in sorted(done.found.items()):
-            self.report.did(place, f"{n} × {kind}", "C: words")
-        for span in done.unsure:
-            self.report.ask(place, f"characters {start + span.start}–{start + span.stop}", "may be a name")
-
-
-def _fhir(path: Path, to: Path, cleaner: fhir.Cleaner) -> None:
-    new = cleaner.clean(fhir.load(path))
-    lines = path.suffix.lower() == ".ndjson"
-    to.write_text(
-        "\n".join(json.dumps(r, ensure_ascii=False, indent=None if lines else 1) for r in new) + "\n",
-        encoding="utf-8",
-    )
-
-
-def _words(path: Path) -> str:
-    if path.stat().st_size > 8 << 20:
-        raise RecordError("a note of over 8 MiB", "a note", "split it, or give it as a table")
-    data = path.read_bytes()
-    return data.decode(encoding_of(data), errors="replace")
-
-
-def _kind(path: Path, root: Path) -> Kind:
-    """What a file is.
-
-    Raises:
-        RecordError: nothing that is known here.
-    """
-    if path.is_symlink():
-        raise RecordError("a link", "a file", "copy its target here")
-    if not path.is_file():
-        raise RecordError("neither a file nor a folder", "a file", "leave it out")
-    if any(part.startswith(".") for part in path.relative_to(root).parts):
-        raise RecordError("a hidden file", "a record", "leave it out")
-    with path.open("rb") as file:
-        head = file.read(4096)
-    if not head:
-        raise RecordError("an empty file", "a file with content", "export it again")
-    for what, mine in _REFUSED:
-        if mine(path, head):
-            raise RecordError(what, "a kind that can be looked into", "leave it out, or export its parts apart")
-    for kind, mine in _RECOGNISERS:
-        if mine(path, head):
-            return kind
-    return _other(path)
-
-
-def _other(path: Path) -> Kind:
-    header = waveform.header_of(path)
-    if header is not None and header.is_file():
-        return "signal samples" if path.name in signals.signal_files(header) else "annotations"
-    raise RecordError(
-        "a file of a kind that is not known here", "a kind that can be looked into", "convert it, or leave it out"
-    )
-
-
-_REFUSED: tuple[tuple[str, Callable[[Path, bytes], bool]], ...] = (
-    ("an HL7 v2 message", hl7v2.recognises),  # by a name that ends in .txt it would pass for a note
-    ("a CDA document", cda.recognises),
-    ("a table with a patient a column", gct.recognises),
-    ("a whole slide, whose label and macro pictures name the patient", slide.recognises),
-)
-_RECOGNISERS: tuple[tuple[Kind, Callable[[Path, bytes], bool]], ...] = (
-    ("dicom", dicom_reader.recognises),
-    ("nifti", volumes.recognises),
-    ("picture", raster.recognises),
-    ("signal header", waveform.recognises),
-    ("fhir", fhir.recognises),
-    ("table", tables_reader.recognises),
-    (
-        "note",
-        lambda p, h: text_reader.recognises(p, h) and p.stem.lower() not in {"readme", "license", "licence", "notice"},
-    ),
-)
 
 
 def _reason(error: Exception) -> RecordError:

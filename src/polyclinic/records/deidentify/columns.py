@@ -31,6 +31,13 @@ _ID = re.compile(
     r"|patient|participant|chart|device)"
     r"([_ .-]?(id|no|nr|number|num|key|uid|serial))?$|study.*uid|series.*uid|patientunitstayid|fallnummer|sopinstance"
 )
+_CONCEPT = re.compile(r"(concept|vocabulary|domain|relationship)_id$", re.IGNORECASE)
+"""OMOP's: the number of a code, which is the same everywhere."""
+_THING = re.compile(
+    r"(concept|drug|medication|vaccine|test|lab|item|gene|variable|unit|vocabulary|domain|class|procedure|diagnosis)[ _-]?name$",
+    re.I,
+)
+"""Names of no one."""
 _CAMEL_ID = re.compile(r"(?<=[a-z])(ID|Id|UID|Uid|Identifier|Number|Key|Serial)$")
 PLACE = re.compile(
     r"^(site|location|region|place|department|ward|careunit|center|centre)([_ ]?(id|code))?$|_by$|(^"
@@ -100,21 +107,25 @@ class Column:
 
 def is_id(name: str) -> bool:
     """Whether a column's name speaks of an identifier."""
+    if _CONCEPT.search(name):
+        return False
     return bool(_ID.search(name.lower()) or _CAMEL_ID.search(name))
 
 
 def judge(column: Column, patient: bool, known: Known) -> str:
-    """What is to be done with a column: patient, drop, pseudonym, birth, date, age, text or keep."""
+    """What is to be done with a column: patient, drop, pseudonym, birth, date, age, text, code or keep."""
     name = column.name
     if patient:
         return "patient"
+    if _CONCEPT.search(name):
+        return "code"
     if tables.plain(name) in tables.PATIENT_COLUMNS:
         return "pseudonym"
     if _BIRTH.search(name) and not re.search(r"weight|order|year", name, re.IGNORECASE) and not DROP.search(name):
         return "birth"
     if PLACE.search(name):
         return "pseudonym"
-    if DROP.search(name):
+    if DROP.search(name) and not _THING.search(name):
         return "drop"
     if _AGE.search(name) and column.dates == 0:
         return "age"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ from typing import Any
 from ..dicom_header import opened
 from ..source import content_id, quiet
 from . import pixels, profile
-from .cleaning import Cleaning
-from .keyed import moved
-from .known import Identity, Known
+from .cleaning import ABOUT_PEOPLE, Cleaning
+from .keyed import shifted
+from .known import Known
 from .notes import scrub
 from .options import OLDEST
 from .words import words
@@ -27,9 +26,6 @@ _TECHNICAL, _BINARY = frozenset(profile.TECHNICAL.split()), frozenset(profile.BI
 _VERBATIM, _FREE = frozenset(profile.VERBATIM.split()), frozenset(profile.FREE_TEXT.split())
 _UID_KEPT = frozenset(profile.UID_KEPT.split())
 _LABELS = frozenset({"StructureSetLabel", "RTPlanLabel"})
-_ABOUT_PEOPLE = re.compile(
-    r"\b(name|identifier|id|mrn|number|address|phone|telecom|birth|organi[sz]ation|institution|observer|serial|physician|contact)\b", re.I
-)  # fmt: skip
 _DUMMY = {
     "PN": "Removed",
     "AS": "000D",
@@ -45,15 +41,8 @@ _STRUCTURED, _GRAPHICS, _PRIVATE = "113104", "113103", "113111"
 
 @dataclass(slots=True)
 class Cleaner(Cleaning):
-    """Cleans the objects of one patient's file.
+    """Cleans the objects of one patient's file; `used` are the codes of what was done beyond the profile."""
 
-    Args:
-        days: the patient's shift.
-        identity: what is known of the patient, so that no text keeps it.
-    """
-
-    days: int
-    identity: Identity
     used: set[str] = field(default_factory=set)
 
     def clean(self, dataset: Any, place: str = "") -> None:
@@ -71,7 +60,7 @@ class Cleaner(Cleaning):
                 done = "X: unreadable"
                 dataset.pop(tag, None)
             if done:
-                self.report.did(self.file, f"{place}{_shown(tag)}", done)
+                self.did(f"{place}{_shown(tag)}", done)
 
     def _element(
         self, dataset: Any, element: Any, actions: dict[str, str], creators: dict[int, str], place: str, people: bool
@@ -277,20 +266,16 @@ class Cleaner(Cleaning):
         if vr == "CS":
             for value in _each(element.value):
                 text = str(value)
-                if not re.fullmatch(r"[A-Z0-9 _]{0,16}", text.upper()) or self._known_word(text):
+                if not re.fullmatch(r"[A-Z0-9 _]{0,16}", text.upper()) or self.says_who(text):
                     del dataset[element.tag]
                     return "X: no code"
         return ""
-
-    def _known_word(self, text: str) -> bool:
-        parts = {text.strip().casefold(), *re.findall(r"[^\W_]+", text.casefold())}
-        return bool(parts & (self.identity.names - words("plain")) or parts & self.identity.ids)
 
 
 _KINDS = frozenset({"EMAIL", "URL", "DATE"})
 
 
-def survey(path: Path, known: Known) -> str:
+def survey(path: Path, place: str, known: Known) -> str:
     """Who the object is about: notes its identifiers and names; gives the patient's id."""
     dataset = opened(path, pixels=False)
     patient = _text(dataset.get("PatientID"))
@@ -329,7 +314,7 @@ def _quiet_walk(dataset: Any) -> Iterator[Any]:
 
 
 @quiet("pydicom")
-def deidentify(path: Path, to: Path, cleaner: Cleaner) -> None:
+def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     """Write the object without what identifies.
 
     Raises:
@@ -338,14 +323,14 @@ def deidentify(path: Path, to: Path, cleaner: Cleaner) -> None:
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import UID
 
-    dataset = opened(path, pixels=True)
+    cleaner, dataset = Cleaner.of(cleaning), opened(path, pixels=True)
     meta = getattr(dataset, "file_meta", None) or FileMetaDataset()
     kind = _text(dataset.get("SOPClassUID")) or _text(meta.get("MediaStorageSOPClassUID"))
     pixels.refuse(dataset, meta, kind, cleaner.options)
     if pixels.burned_in(dataset, kind) or pixels.overlay_within(dataset):
-        cleaner.report.ask(cleaner.file, "(7FE0,0010) PixelData", "may have text burned in")
+        cleaner.ask("(7FE0,0010) PixelData", "may have text burned in")
     if pixels.comment_within(dataset, meta):
-        cleaner.report.ask(cleaner.file, "(7FE0,0010) PixelData", "its compressed pixels hold a comment or EXIF")
+        cleaner.ask("(7FE0,0010) PixelData", "its compressed pixels hold a comment or EXIF")
     if not _text(dataset.get("SOPInstanceUID")):  # lost by another's de-identification: one of its own, from its bytes
         dataset.SOPInstanceUID = UID(cleaner.key.uid(content_id(path)))
     dataset.SOPClassUID = kind
@@ -355,25 +340,9 @@ def deidentify(path: Path, to: Path, cleaner: Cleaner) -> None:
     new.MediaStorageSOPClassUID = UID(kind)
     new.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     new.TransferSyntaxUID = meta.TransferSyntaxUID
-    cleaner.report.did(cleaner.file, "file meta", "U")
+    cleaner.did("file meta", "U")
     dataset.file_meta, dataset.preamble = new, b"\0" * 128
     dataset.save_as(to, enforce_file_format=True)
-
-
-def shifted(value: str, days: int) -> str | None:
-    """A DA or DT moved; a year alone stays, a month moves as its middle; None where it is neither."""
-    text = value.strip().replace(".", "", 2) if re.match(r"\d{4}\.\d\d\.\d\d$", value.strip()) else value.strip()
-    found = re.fullmatch(r"(\d{4})(\d\d)?(\d\d)?(\d{0,6}(?:\.\d{1,6})?)([+-]\d{4})?", text)
-    if not found:
-        return None
-    year, month, day, hour, zone = found.groups()
-    if month is None:
-        return year
-    try:
-        new = moved(datetime.strptime(year + month + (day or "15"), "%Y%m%d").date(), days)
-    except ValueError:
-        return None
-    return new.strftime("%Y%m%d")[: 8 if day else 6].zfill(8 if day else 6) + hour + (zone or "")
 
 
 @lru_cache(maxsize=8)
@@ -434,7 +403,7 @@ def _about_people(dataset: Any) -> bool:
         concept = dataset.ConceptNameCodeSequence[0]
     except Exception:
         return False
-    return bool(_ABOUT_PEOPLE.search(_text(concept.get("CodeMeaning"))))
+    return bool(ABOUT_PEOPLE.search(_text(concept.get("CodeMeaning"))))
 
 
 @lru_cache(maxsize=4096)

@@ -12,18 +12,17 @@ import calendar
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from datetime import date, datetime
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ..source import RecordError
 from .cleaning import Cleaning
 from .keyed import moved
-from .known import Identity, Known
+from .known import Known
 from .notes import scrub
 from .options import OLDEST
-from .words import words
 
 _set = lambda text: frozenset(text.split())
 _LARGEST = 256 * 2**20
@@ -114,8 +113,8 @@ def resources(whole: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         )
 
 
-def survey(path: Path, known: Known) -> None:
-    """Note all names, identifiers and ids."""
+def survey(path: Path, place: str, known: Known) -> str:
+    """Note all names, identifiers and ids; a bundle may be of many."""
     for resource in resources(load(path)):
         kind = resource.get("resourceType")
         patient = str(resource.get("id", "")) if kind == "Patient" else None
@@ -129,7 +128,7 @@ def survey(path: Path, known: Known) -> None:
             for identifier in _list(resource.get("identifier")):
                 coded = [str(_dict(c).get("code")) for c in _list(_dict(_dict(identifier).get("type")).get("coding"))]
                 if "MR" in coded and len(value := str(_dict(identifier).get("value", ""))) >= 4:
-                    known.same[value.strip().casefold()] = str(resource.get("id", ""))
+                    known.alike(value, str(resource.get("id", "")))
         if kind in _PEOPLE:
             for name in _list(resource.get("name")):
                 for part in _words(name):
@@ -140,6 +139,7 @@ def survey(path: Path, known: Known) -> None:
             for contact in _list(resource.get("contact")):
                 for part in _words(_dict(contact).get("name")):
                     known.name(patient, part)
+    return ""
 
 
 def _words(value: Any) -> Iterator[str]:
@@ -154,13 +154,21 @@ def _words(value: Any) -> Iterator[str]:
             yield from _words(inner)
 
 
+def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
+    """Write the resources anew, as one JSON or as lines of it.
+
+    Raises:
+        RecordError: it is no FHIR.
+    """
+    new, lines = Cleaner.of(cleaning).clean(load(path)), path.suffix.lower() == ".ndjson"
+    text = "\n".join(json.dumps(r, ensure_ascii=False, indent=None if lines else 1) for r in new)
+    to.write_text(text + "\n", encoding="utf-8")
+
+
 @dataclass(slots=True)
 class Cleaner(Cleaning):
     """Cleans one file's resources."""
 
-    known: Known
-    days: int = 0
-    identity: Identity = field(default_factory=Identity)
     last: date | None = None
     kind: str = ""
 
@@ -179,13 +187,8 @@ class Cleaner(Cleaning):
             self.report.ask(
                 self.file, f"{place}{kind}.modifierExtension", "removed: it may change what the resource means"
             )
-        before = self.days, self.identity, self.kind
-        whose = _patient_of(resource) or patient
-        self.days, self.identity, self.kind = (
-            self.key.days(self.known.person(whose) or "nobody"),
-            self.known.of(whose),
-            kind,
-        )
+        before = self.who, self.kind
+        self.who, self.kind = whose, kind = _patient_of(resource) or patient, kind
         new: dict[str, Any] = {"resourceType": kind}
         for key, value in resource.items():
             if key == "resourceType":
@@ -204,7 +207,7 @@ class Cleaner(Cleaning):
                 ]
             elif (cleaned := self._element(key, value, f"{place}{kind}.{key}", {})) is not None:
                 new[key] = cleaned
-        self.days, self.identity, self.kind = before
+        self.who, self.kind = before
         return new
 
     def _entry(self, entry: dict[str, Any], patient: str, place: str) -> dict[str, Any]:
@@ -232,7 +235,7 @@ class Cleaner(Cleaning):
     def _element(self, key: str, value: Any, place: str, parent: dict[str, Any]) -> Any:
         """An element anew; None where it goes."""
         if key in _DROPPED and not (key == "text" and isinstance(value, str)):
-            self.report.did(self.file, place, "X")
+            self.did(place, "X")
             return None
         if key.startswith("_"):
             return None  # primitive extensions
@@ -257,12 +260,12 @@ class Cleaner(Cleaning):
 
     def _dict(self, key: str, value: dict[str, Any], place: str) -> dict[str, Any] | None:
         if "div" in value and set(value) <= {"div", "status", "id", "extension"}:
-            self.report.did(self.file, place, "X: narrative")
+            self.did(place, "X: narrative")
             return None
         if "resourceType" in value:
             return self._resource(value, "", f"{place}/")
         if "family" in value or ("given" in value and "reference" not in value):
-            self.report.did(self.file, place, "X: name")
+            self.did(place, "X: name")
             return None
         if ("contentType" in value and ("data" in value or "url" in value)) or (
             key in ("attachment", "content") and "data" in value
@@ -292,17 +295,17 @@ class Cleaner(Cleaning):
         )
         if years and isinstance(number, int | float) and number > OLDEST:
             new["value"] = OLDEST
-            self.report.did(self.file, place, "C: age capped")
+            self.did(place, "C: age capped")
         return new or None
 
     def _string(self, key: str, value: str, place: str, parent: dict[str, Any]) -> str | None:
         if key == "birthDate":
-            self.report.did(self.file, place, "C: year of birth")
-            return self._birth(value)
+            self.did(place, "C: year of birth")
+            return self.born(value, self.last.year if self.last else None)
         if found := _DATE.fullmatch(value):
             if key in _CODED | {"value"} and not found[2]:
                 return value
-            self.report.did(self.file, place, "C: date moved")
+            self.did(place, "C: date moved")
             return self._moved(found)
         if key in ("reference", "fullUrl"):
             return self._reference(value)
@@ -321,50 +324,32 @@ class Cleaner(Cleaning):
             return self._system(value, place)
         if key == "display":
             return self._display(value, place, parent)
-        if key in _CODED and _CODE.fullmatch(value) and not self._known(value):
+        if key in _CODED and _CODE.fullmatch(value) and not self.says_who(value):
             return value
         if key == "data":
             return None
-        return self._words(value, place)
+        return self.words(value, place)
 
     def _display(self, value: str, place: str, parent: dict[str, Any]) -> str | None:
         if {"reference", "identifier"} & set(parent) or "code" not in parent:
-            self.report.did(self.file, place, "X")
+            self.did(place, "X")
             return None
         public = _SYSTEMS.match(str(parent.get("system", "")))
         if not public:
-            return self._words(value, place)
+            return self.words(value, place)
         return scrub(value, self.identity, light=True, kinds=frozenset({"EMAIL", "URL", "PHONE"})).text
-
-    def _known(self, value: str) -> bool:
-        parts = {value.casefold(), *re.findall(r"[^\W_]+(?:-[^\W_]+)*", value.casefold())}
-        return bool(parts & self.identity.ids or parts & (self.identity.names - words("plain") - words("frequent")))
-
-    def _words(self, value: str, place: str) -> str:
-        done = scrub(
-            value,
-            self.identity,
-            ordinary=self.known.ordinary,
-            recognisers=self.recognisers,
-            light=len(value.split()) < 2,
-        )
-        if done.found:
-            self.report.did(self.file, place, "C: words")
-        for span in done.unsure:
-            self.report.ask(self.file, f"{place} characters {span.start}–{span.stop}", "may be a name")
-        return done.text
 
     def _name(self, value: Any, place: str) -> Any:
         """A person's name goes; a place's or a thing's becomes a pseudonym."""
         if isinstance(value, str) and self.kind not in _PEOPLE:
-            self.report.did(self.file, place, "D: pseudonym")
+            self.did(place, "D: pseudonym")
             return f"{self.kind} {self.key.pseudonym(value)}"
-        self.report.did(self.file, place, "X")
+        self.did(place, "X")
         return None
 
     def _identifiers(self, value: Any, place: str) -> Any:
         """A patient's go; others keep a pseudonym, by which a conditional reference still finds them."""
-        self.report.did(self.file, place, "X" if self.kind == "Patient" else "D: pseudonym")
+        self.did(place, "X" if self.kind == "Patient" else "D: pseudonym")
         if self.kind == "Patient":
             return None
         one = lambda i: {
@@ -404,10 +389,10 @@ class Cleaner(Cleaning):
         """A public vocabulary's address stays; a hospital's becomes a pseudonym."""
         if not value:
             return None
-        if _SYSTEMS.match(value) and not self._known(value) and "@" not in value:
+        if _SYSTEMS.match(value) and not self.says_who(value) and "@" not in value:
             return value.split("?")[0]
         if place:
-            self.report.did(self.file, place, "D: pseudonym")
+            self.did(place, "D: pseudonym")
         return f"urn:deidentified:{self.key.pseudonym(value)}"
 
     def _extensions(self, value: Any, place: str) -> list[Any] | None:
@@ -415,7 +400,7 @@ class Cleaner(Cleaning):
         for extension in _list(value):
             url = str(_dict(extension).get("url"))
             if not _EXTENSIONS.match(url):
-                self.report.did(self.file, place, "X")
+                self.did(place, "X")
                 continue
             new: dict[str, Any] = {"url": url}
             for key, inner in _dict(extension).items():
@@ -435,11 +420,11 @@ class Cleaner(Cleaning):
                 said = base64.b64decode(value["data"], validate=False).decode("utf-8", "replace")
             except (binascii.Error, ValueError):
                 return None
-            new = {"contentType": "text/plain", "data": base64.b64encode(self._words(said, place).encode()).decode()}
+            new = {"contentType": "text/plain", "data": base64.b64encode(self.words(said, place).encode()).decode()}
             if isinstance(value.get("creation"), str) and (found := _DATE.fullmatch(value["creation"])):
                 new["creation"] = self._moved(found)
             return new
-        self.report.did(self.file, place, "X: attachment")
+        self.did(place, "X: attachment")
         return None
 
     def _moved(self, found: re.Match[str]) -> str:
@@ -454,12 +439,6 @@ class Cleaner(Cleaning):
         except ValueError:
             return year
         return f"{new.year:04d}-{new.month:02d}" + (f"-{new.day:02d}" if day else "") + (hour or "")
-
-    def _birth(self, value: str) -> str:
-        """The year; of who is 90 or more when last seen, the year of one who is 90."""
-        year = int(value[:4]) if value[:4].isdigit() else 1900
-        last = (self.last or datetime.now().date()).year
-        return f"{max(year, last - OLDEST):04d}"
 
 
 def _last(whole: Sequence[dict[str, Any]]) -> date | None:

@@ -106,3 +106,19 @@ def moved(day: date, days: int) -> date:
 def moved_time(moment: datetime, days: int) -> datetime:
     """The moment moved by whole days: the hour stays."""
     return datetime.combine(moved(moment.date(), days), moment.timetz())
+
+
+def shifted(value: str, days: int) -> str | None:
+    """A date or time of DICOM (DA, DT) or HL7 (TS), moved; a year alone stays, a month moves as its middle; None where it is neither."""
+    text = value.strip().replace(".", "", 2) if re.match(r"\d{4}\.\d\d\.\d\d$", value.strip()) else value.strip()
+    found = re.fullmatch(r"(\d{4})(\d\d)?(\d\d)?(\d{0,6}(?:\.\d{1,6})?)([+-]\d{4})?", text)
+    if not found:
+        return None
+    year, month, day, hour, zone = found.groups()
+    if month is None:
+        return year
+    try:
+        new = moved(datetime.strptime(year + month + (day or "15"), "%Y%m%d").date(), days)
+    except ValueError:
+        return None
+    return new.strftime("%Y%m%d")[: 8 if day else 6].zfill(8 if day else 6) + hour + (zone or "")

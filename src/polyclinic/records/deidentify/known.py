@@ -62,14 +62,22 @@ class Known:
 
     def person(self, value: str) -> str:
         """One name for a person known by several numbers: dates move together."""
-        return self.same.get(value.strip().casefold(), value)
+        while (other := self.same.get(value.strip().casefold())) is not None:
+            value = other
+        return value
+
+    def alike(self, value: str, person: str) -> None:
+        """Note that two numbers are one person's."""
+        first, second = self.person(value), self.person(person)
+        if first.strip().casefold() != second.strip().casefold():
+            self.same[first.strip().casefold()] = second
 
     def name(self, patient: str | None, value: object) -> None:
         """Note a name of a patient, or, without one, of staff."""
         parts = name_parts(str(value if value is not None else ""))
         self.told.clear()
         self.parts |= parts
-        (self.people[self.person(patient).strip().casefold()] if patient else self.staff).update(parts)
+        (self.people[patient.strip().casefold()] if patient else self.staff).update(parts)
 
     def of(self, patient: str | None) -> Identity:
         """What is known of one patient and of all staff."""
@@ -85,6 +93,9 @@ class Known:
     def close(self) -> None:
         """All was looked at: what the notes write small, again and again, is no name for its large first letter."""
         self.ordinary = frozenset(word for word, n in self.lower.items() if n >= 3 and word not in self.parts)
+        for who in list(self.people):  # a number may have become another's only after its names were noted
+            if (person := self.person(who).strip().casefold()) != who:
+                self.people[person] |= self.people.pop(who)
         self.told.clear()
 
 

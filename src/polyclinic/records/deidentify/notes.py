@@ -44,11 +44,13 @@ class Scrubbed:
         text: with surrogates.
         found: how often each kind was replaced.
         unsure: spans of `text` that may be a name and were left.
+        spans: what was replaced, in the text as it was; ascending, apart.
     """
 
     text: str
     found: Counter[str] = field(default_factory=Counter)
     unsure: tuple[Span, ...] = ()
+    spans: tuple[Span, ...] = ()
 
 
 _COMPILED = tuple((kind, re.compile(pattern, flags)) for kind, pattern, flags in patterns.RULES)
@@ -300,7 +302,7 @@ def _replace(text: str, spans: Iterable[Span], unsure: Sequence[Span]) -> Scrubb
     parts.append(text[at:])
     inside = lambda s: any(m.start < s.stop and s.start < m.stop for m, _ in merged)
     left = tuple(_shifted(s, shifts) for s in unsure if not inside(s))
-    return Scrubbed("".join(parts), Counter(s.kind for s, _ in merged), left)
+    return Scrubbed("".join(parts), Counter(s.kind for s, _ in merged), left, tuple(s for s, _ in merged))
 
 
 def _shifted(span: Span, shifts: Sequence[tuple[int, int]]) -> Span:

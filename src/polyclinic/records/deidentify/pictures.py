@@ -72,7 +72,7 @@ def deidentify(path: Path, to: Path) -> list[tuple[str, str]]:
     if data.startswith(_PNG):
         new, done = _png(data)
     elif data.startswith(b"\xff\xd8\xff"):
-        new, done = _jpeg(data)
+        new, done = jpeg(data)
     else:
         new, done = _tiff(data)
     to.write_bytes(new)
@@ -104,7 +104,8 @@ def _png(data: bytes) -> tuple[bytes, list[tuple[str, str]]]:
     return b"".join(out), done
 
 
-def _jpeg(data: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+def jpeg(data: bytes) -> tuple[bytes, list[tuple[str, str]]]:
+    """A JPEG without comments and application segments, and what was done; also one that leaves its tables to others (T.81 B.5)."""
     out, done, at = [b"\xff\xd8"], [], 2
     while True:
         while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] == b"\xff":

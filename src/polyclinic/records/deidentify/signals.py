@@ -6,15 +6,16 @@ Source: WFDB Applications Guide, `header(5)` and `annot(5)`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from .. import waveform
 from ..source import RecordError
-from .keyed import Key, moved
+from .cleaning import Cleaning
+from .keyed import moved
+from .known import Known
 from .options import OLDEST
 
-Rename = Callable[[str], str]
 _LEAD = re.compile(r"[\w+./ ()#-]{1,24}")
 
 
@@ -40,19 +41,16 @@ def signal_files(header: Path) -> list[str]:
     return sorted({line.split()[0] for line in spoken[1:]} - {"~"})
 
 
-def deidentify_header(
-    path: Path, to: Path, patient: str, named: bool, days: int, key: Key, rename: Rename
-) -> list[tuple[str, str]]:
-    """Write the header; gives what was done, as (place, action).
+def survey(path: Path, place: str, known: Known) -> str:
+    """Whose signals they are: the header says, or is called so."""
+    header = waveform.header_of(path) or path
+    known.patient(header.stem)
+    return patient_of(header) or header.stem
 
-    Args:
-        path: the header.
-        to: where it goes.
-        patient: whose signals they are.
-        named: whether a comment says so.
-        days: the patient's shift.
-        key: for the pseudonym.
-        rename: a file's name → its new name.
+
+def deidentify_header(path: Path, to: Path, cleaning: Cleaning) -> None:
+    """Write the header.
+
     Raises:
         RecordError: several segments, or no header.
     """
@@ -64,30 +62,28 @@ def deidentify_header(
     if "/" in first[0]:
         raise RecordError("a WFDB record of several segments", "one segment a header", "give the segments' own headers")
     first[0] = to.stem
-    done = []
     if len(first) >= 6:
-        first[5] = _moved(first[5], days)
-        done.append(("base date", "C: date moved"))
+        first[5] = _moved(first[5], cleaning.days)
+        cleaning.did("base date", "C: date moved")
     new = [" ".join(part for part in first[:6] if part)]
     for number, line in enumerate(spoken[1:]):
         parts = line.split(maxsplit=8)
-        parts[0] = rename(parts[0])
+        parts[0] = cleaning.namer.file(parts[0])
         if len(parts) > 8 and not (_LEAD.fullmatch(parts[8].strip()) and len(parts[8].split()) <= 3):
             parts[8] = f"signal {number}"
-            done.append((f"signal {number}", "D"))
+            cleaning.did(f"signal {number}", "D")
         new.append(" ".join(parts))
     comments = " ".join(_comments(lines))
     if comments:
-        done.append(("comments", "X"))
-    if named:
-        new.append(f"# patient: {key.pseudonym(patient)}")
+        cleaning.did("comments", "X")
+    if patient := patient_of(path):
+        new.append(f"# patient: {cleaning.key.pseudonym(patient)}")
     age = re.search(r"\bage>?\s*[:=]?\s*(\d{1,3})", comments, re.IGNORECASE)
     sex = re.search(r"\bsex>?\s*[:=]?\s*([fm])", comments, re.IGNORECASE)
     if age or sex:
         told = [f"<age>: {min(int(age[1]), OLDEST)}"] if age else []
         new.append("# " + "  ".join(told + ([f"<sex>: {sex[1].upper()}"] if sex else [])))
     to.write_text("\n".join(new) + "\n", encoding="latin-1")
-    return done
 
 
 def _moved(day: str, days: int) -> str:

@@ -1,0 +1,33 @@
+"""What cannot be cleaned soundly is set aside with its reason, whatever it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from polyclinic.records.deidentify import Report
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("a.bag", b"#ROSBAG V2.0\nZebedee", "a ROS recording"),
+        ("a.mcap", b"\x89MCAP0\r\nZebedee", "a ROS recording"),
+        ("metadata.yaml", b"rosbag2_bagfile_information:\n  note: Zebedee\n", "a ROS recording"),
+        (
+            "a.json",
+            b'{"images": [{"id": 1, "file_name": "Zebedee.png"}], "annotations": [], "categories": []}',
+            "annotations",
+        ),
+        ("a.xml", b"<annotation><filename>Zebedee.png</filename></annotation>", "annotations"),
+        ("a.pdf", b"%PDF-1.4 Zebedee", "a file of a kind that is not known"),
+    ],
+)
+def test_it_is_not_copied(place: Path, clean: Callable[..., Report], name: str, data: bytes, reason: str) -> None:
+    (place / "in" / name).write_bytes(data)
+    report = clean(aside=True)
+    assert report.files == []
+    assert report.aside[0].found.startswith(reason)
+    assert all(b"Zebedee" not in p.read_bytes() for p in (place / "out").rglob("*") if p.is_file())
