@@ -62,7 +62,8 @@ class Encoder(nn.Module, ABC):
     """Records of one modality → tokens.
 
     A subclass gives `embed`. Where masked reconstruction should ask for what was hidden, it gives `answer` and says in
-    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples.
+    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples, and
+    `channels` how many numbers a sample has.
 
     Args:
         modality: which.
@@ -72,6 +73,7 @@ class Encoder(nn.Module, ABC):
     """
 
     patch: tuple[int, ...] = ()
+    channels: int = 1
     answer_kind: Literal["continuous", "categorical"] = "continuous"
     answer_size: int = 0
 

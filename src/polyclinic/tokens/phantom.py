@@ -106,7 +106,7 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor]
     none = torch.zeros(0)
     match standard:
         case ImageStandard():
-            return normal(1, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5
+            return normal(standard.channels, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5
         case VolumeStandard():
             return normal(1, *(standard.size or (16, 16, 16))), torch.rand(3, generator=draw) + 0.5
         case TextStandard():
