@@ -34,15 +34,21 @@ def in_colours(rgb: np.ndarray) -> bool:
 
     The range is the least 2ⁿ − 1 that holds the brightest sample, so that deep pictures are judged as they look.
     """
-    if not rgb.size:
-        return False
-    planes = np.moveaxis(rgb.astype(np.int16 if rgb.dtype == np.uint8 else np.float32), 2, 0)
-    most = float(np.nanmax(rgb, initial=0))
-    tint = TINT * (2.0 ** np.ceil(np.log2(most + 1)) - 1)
-    apart = np.abs(planes[0] - planes[1]) > tint
-    apart |= np.abs(planes[1] - planes[2]) > tint
-    apart |= np.abs(planes[0] - planes[2]) > tint
-    return bool(np.count_nonzero(apart) > TINTED * apart.size)
+    return _differ(_planes(rgb))
+
+
+def _planes(rgb: np.ndarray) -> np.ndarray:
+    """(3 y x), each channel in one piece; one after the other, which is several times as fast as a transposition."""
+    out = np.empty((3, *rgb.shape[:2]), rgb.dtype)
+    for channel in range(3):
+        out[channel] = rgb[..., channel]
+    return out
+
+
+def _differ(planes: np.ndarray) -> bool:
+    highest, lowest = planes.max(axis=0), planes.min(axis=0)
+    range_of = 2.0 ** np.ceil(np.log2(float(np.nanmax(highest, initial=0)) + 1)) - 1
+    return bool(np.count_nonzero(highest - lowest > TINT * range_of) > TINTED * highest.size)
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:
@@ -53,9 +59,9 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.ndim == 2:
         return np.asarray(pixels, np.float32)[None]
-    if in_colours(pixels):
-        return np.ascontiguousarray(np.moveaxis(pixels, 2, 0), np.float32)
-    return (pixels.astype(np.float32) @ LUMINANCE)[None]
+    if _differ(planes := _planes(pixels)):
+        return planes.astype(np.float32, copy=False)
+    return (pixels.astype(np.float32, copy=False) @ LUMINANCE)[None]
 
 
 def luminance(array: np.ndarray) -> np.ndarray:
