@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -165,7 +166,8 @@ def rows(m: int, each: int, device: torch.device) -> Tensor:
     return torch.arange(m, device=device).repeat_interleave(each)
 
 
-def rows_of(ragged: Ragged) -> Tensor:
+def rows_of(parts: Sequence[Tensor] | Tensor) -> Tensor:
     """(n,) row numbers of records of differing lengths: 0 0 0 1 2 2 …"""
-    lengths = torch.tensor([len(v) for v in ragged.values], device=ragged.patient.device, dtype=torch.int64)
-    return torch.arange(len(ragged), device=lengths.device).repeat_interleave(lengths)
+    device = parts[0].device if len(parts) else None
+    lengths = torch.tensor([len(part) for part in parts], device=device, dtype=torch.int64)
+    return torch.arange(len(lengths), device=device).repeat_interleave(lengths)

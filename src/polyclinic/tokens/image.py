@@ -53,9 +53,7 @@ class ImageEncoder(Encoder):
 
     def patches(self, values: Tensor) -> Tensor:
         """(m c y x) → (m n p), of each patch one channel after the other."""
-        (m, c), p = values.shape[:2], self.patch[0]
-        y, x = self.grid(values)
-        return values.reshape(m, c, y, p, x, p).permute(0, 2, 4, 1, 3, 5).reshape(m, y * x, c * p * p)
+        return squares(values, self.patch[0])
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a patch."""
@@ -71,3 +69,9 @@ class ImageEncoder(Encoder):
         """(n p) standardised patches."""
         assert isinstance(ragged.values, Tensor)
         return normalised(self.patches(ragged.values).flatten(0, 1))
+
+
+def squares(values: Tensor, p: int) -> Tensor:
+    """(m c y x) → (m (y/p · x/p) (c · p · p)): patches row by row, of each one channel after the other."""
+    m, c, y, x = values.shape
+    return values.reshape(m, c, y // p, p, x // p, p).permute(0, 2, 4, 1, 3, 5).reshape(m, -1, c * p * p)
