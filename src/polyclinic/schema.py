@@ -142,10 +142,10 @@ class Step:
 class Payload:
     """An array with its geometry.
 
-    `array` is (c z y x) for a volume, (c y x) for an image, (t c y x) for a video, (c y x) for a slide's overview and (n c y x)
-    for its tiles, (c t) for a signal and for kinematics, (w,) int64 word numbers for a harmonised text, (e 3) code number,
-    value, hours for a harmonised table, (g,) float32 with NaN where not measured for harmonised omics. `to_world` maps
-    homogeneous index (x y z 1) to mm in LPS, as DICOM PS3.3 C.7.6.2.1.1; for signals its [0, 0] is seconds a sample.
+    `array` is (c z y x) for a volume, (c y x) for an image with c 3 where it is in colours, (t c y x) for a video, (c y x) for a
+    slide's overview and (n c y x) for its tiles, (c t) for a signal and for kinematics, (w,) int64 word numbers for a harmonised
+    text, (e 3) code number, value, hours for a harmonised table, (g,) float32 with NaN where not measured for harmonised omics.
+    `to_world` maps homogeneous index (x y z 1) to mm in LPS, as DICOM PS3.3 C.7.6.2.1.1; for signals its [0, 0] is seconds a sample.
     """
 
     array: np.ndarray
@@ -167,9 +167,12 @@ class Ragged:
         values: (m ...) where shapes agree, else a list of m tensors.
         patient: (m,) int64, which of the batch's patients, ascending.
         time_h: (m,) float32, hours from the patient's index time.
-        spacing: (m k) mm or seconds a sample in axis order (z y x), (y x) or (t,); NaN where the file had none.
+        spacing: (m k) mm or seconds a sample in axis order: (z y x) of a volume, (y x) of an image, of a slide's tiles and of a video's
+            frames, (t,) of signals and kinematics; NaN where the file had none.
         patients: b, how many patients the batch has, with or without such records.
         ids: the m record ids.
+        places: of each record (n 4) float32, x, y, z in mm and s, where no even grid says it: the centres of a slide's n tiles, the
+            times of a video's n frames; None for modalities that lie on a grid.
     """
 
     values: Tensor | list[Tensor]
@@ -178,6 +181,7 @@ class Ragged:
     spacing: Tensor | None
     patients: int
     ids: list[str]
+    places: list[Tensor] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

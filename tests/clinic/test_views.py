@@ -235,6 +235,22 @@ def test_a_volume_that_does_not_say_how_the_patient_lay_has_no_letters() -> None
     assert view.pixel_mm == 1.0
 
 
+def test_an_image_in_colours_is_shown_in_them_with_the_mask_over_it() -> None:
+    retina = record("OP", Modality.IMAGE)
+    array = np.zeros((3, 40, 60), np.float32)
+    array[0], array[1, :, 30:], array[2, 20:] = 200, 100, 50
+    mask = np.zeros((40, 60), np.int64)
+    mask[5:9, 5:9] = 1
+    stack = stack_of(retina, Payload(array), mask)
+    shown = decoded(view_of(stack, retina, "eye.png").slices[0].image)
+    assert shown.shape == (40, 60, 3)
+    red, green, blue = shown[35, 50].tolist()
+    assert (red, green / red, blue / red) == (255, pytest.approx(0.5, abs=0.01), pytest.approx(0.25, abs=0.01))
+    assert shown[5, 5].tolist() == [255, 0, 0]
+    drawn = decoded(overlay_of(stack))
+    assert (drawn != shown).any(axis=2).sum() == 16
+
+
 @pytest.mark.parametrize(
     ("said", "edges"),
     [

@@ -55,6 +55,15 @@ def test_a_planted_copy_is_found_and_refused(chest: tuple[list[Record], dict[str
         guard([*train, "SOMEBODY ELSE"], [], [*images, planted], load)
 
 
+def test_a_grey_copy_of_a_picture_in_colours_is_found() -> None:
+    light = np.random.default_rng(0).normal(size=(4, 6, 6)).repeat(20, axis=1).repeat(20, axis=2) * 20 + 128
+    colour = {f"c{i}": Payload(np.stack([shade, 0.5 * shade[::-1], 0.2 * shade.T])) for i, shade in enumerate(light)}
+    grey = {"g": Payload(np.tensordot([0.299, 0.587, 0.114], colour["c2"].array, 1)[None])}  # ITU-R BT.601
+    found = [Record(name, name, None, Modality.IMAGE, "image", name) for name in (*colour, *grey)]
+    pairs = near_duplicates(found, lambda r: {**colour, **grey}[r.id])
+    assert [(a.id, b.id) for a, b in pairs] == [("c2", "g")]
+
+
 def test_x_rays_of_different_people_are_not_taken_for_copies(chest: tuple[list[Record], dict[str, np.ndarray]]) -> None:
     images, arrays = chest
     assert len({r.patient for r in images}) > 40

@@ -66,7 +66,7 @@ def of(tokens: Tokens, patient: int) -> Tensor:
 
 
 def floats(ragged: Ragged) -> list[Tensor]:
-    """The payload's parts that a gradient can reach; words have none."""
+    """The payload's parts that a gradient can reach; words and 8-bit pixels have none."""
     parts = [ragged.values] if isinstance(ragged.values, Tensor) else ragged.values
     return [v for v in parts if v.is_floating_point()]
 
@@ -135,9 +135,9 @@ def test_no_gradient_from_one_patient_to_another(kind: type[EncoderFields]) -> N
         part.requires_grad_()
     tokens = encoder(ragged)
     own = of(tokens, 1).square().sum()
-    if not payload:  # words: exchange another patient's instead
-        assert isinstance(ragged.values, list)
-        other = replace(ragged, values=[*ragged.values[:-1], ragged.values[-1].flip(0)])
+    if not payload:  # words and 8-bit pixels: turn another patient's round instead
+        other = replace(ragged, values=[*ragged.values[:-1], ragged.values[-1].flip(-1)])
+        assert not torch.equal(of(encoder(other), 2), of(tokens, 2))
         assert torch.equal(of(encoder(other), 1), of(tokens, 1))
         return
     gradients = torch.autograd.grad(own, payload)
@@ -153,7 +153,8 @@ def test_order_of_records_does_not_matter(kind: type[EncoderFields]) -> None:
     turn = [2, 0, 1]
     values = ragged.values[turn] if isinstance(ragged.values, Tensor) else [ragged.values[i] for i in turn]
     spacing = None if ragged.spacing is None else ragged.spacing[turn]
-    turned = encoder(replace(ragged, values=values, time_h=ragged.time_h[turn], spacing=spacing))
+    places = None if ragged.places is None else [ragged.places[i] for i in turn]
+    turned = encoder(replace(ragged, values=values, time_h=ragged.time_h[turn], spacing=spacing, places=places))
     straight = encoder(ragged)
     for new, old in enumerate(turn):
         one, other = straight.record == old, turned.record == new
@@ -199,7 +200,9 @@ def test_a_token_is_of_its_own_piece_alone(kind: type[EncoderFields]) -> None:
         part.requires_grad_()
     values = encoder.embed(ragged).values
     if not encoder.answer_size or not payload:
-        pytest.skip("nothing is asked of it, or a gradient does not reach words (tests/tokens/test_text.py)")
+        pytest.skip(
+            "nothing is asked of it, or a gradient does not reach words or bytes (tests/tokens/test_text.py, test_slide.py)"
+        )
     reach = [torch.autograd.grad(v.sum(), payload, retain_graph=True) for v in values]
     touched = sum((torch.cat([(g.nan_to_num() != 0).flatten() for g in gs]).int() for gs in reach), torch.tensor(0))
     assert int(touched.max()) == 1

@@ -181,6 +181,7 @@ def test_order_of_records_does_not_matter(spec: Any) -> None:
             ragged.values = values[turn] if isinstance(values, Tensor) else [values[i] for i in turn]
             ragged.time_h = ragged.time_h[turn]
             ragged.spacing = None if ragged.spacing is None else ragged.spacing[turn]
+            ragged.places = None if ragged.places is None else [ragged.places[i] for i in turn]
         turned = model(Batch(dict(reversed(data.payloads.items())), {}, data.patients)).pooled
     close(turned, straight)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
@@ -63,12 +65,53 @@ def test_the_aspect_is_kept_by_a_border() -> None:
     assert abs((np.ptp(rows) + 1) / (np.ptp(columns) + 1) - 2) < 0.15
 
 
+def colours(rows: int = 64, columns: int = 64) -> np.ndarray:
+    """(3 y x) of a retina's colours: more red than green, more green than blue."""
+    draw = np.random.default_rng(1)
+    light = draw.uniform(60, 120, (1, rows, columns))
+    return (light * np.array([2.0, 1.0, 0.5])[:, None, None] + draw.normal(0, 3, (3, rows, columns))).astype(np.float32)
+
+
+def test_a_standard_of_one_channel_takes_the_luminance_of_colours() -> None:
+    """As every image was taken when readers gave luminance."""
+    grey = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), colours(), 1)[None]  # ITU-R BT.601
+    expected = harmonise(Payload(grey), OTHER, STANDARD, NOTHING).array
+    found = harmonise(Payload(colours()), OTHER, STANDARD, NOTHING).array
+    assert found.shape == (1, 64, 64)
+    assert np.allclose(found, expected, atol=1e-4)
+
+
+def test_a_standard_of_three_channels_keeps_hue_whatever_the_light() -> None:
+    standard = ImageStandard(size=64, channels=3)
+    found = harmonise(Payload(colours()), OTHER, standard, NOTHING).array
+    assert found.shape == (3, 64, 64)
+    assert abs(found.mean()) < 1e-3
+    assert abs(found.std() - 1) < 1e-3
+    red, green, blue = found.mean(axis=(1, 2))
+    assert red - green > 2 * (green - blue) > 0.5  # 2, 1 and a half of the light
+    dim = harmonise(Payload(colours() * 0.4 + 10), OTHER, standard, NOTHING).array
+    assert np.allclose(dim, found, atol=1e-3)
+    warm = colours() * np.array([1.0, 1.0, 0.2], np.float32)[:, None, None]
+    assert (
+        harmonise(Payload(warm), OTHER, standard, NOTHING).array[2].mean() < blue - 0.1
+    )  # and what is yellower stays so
+
+
+def test_a_grey_image_is_its_one_channel_three_times() -> None:
+    one = harmonise(Payload(noise(80, 100)), OTHER, STANDARD, NOTHING)
+    three = harmonise(Payload(noise(80, 100)), OTHER, ImageStandard(size=64, channels=3), NOTHING)
+    assert np.array_equal(three.array, np.repeat(one.array, 3, axis=0))
+    assert np.array_equal(three.to_world, one.to_world)  # type: ignore[arg-type]
+    assert three.history == one.history
+
+
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(
     "array", [np.zeros((1, 30, 20)), np.full((1, 30, 20), np.nan), np.full((1, 1, 1), 5.0), np.zeros((3, 9, 9))]
 )
-def test_odd_images_give_numbers(array: np.ndarray) -> None:
-    image = harmonise(Payload(array), OTHER, STANDARD, NOTHING)
-    assert image.array.shape == (1, 64, 64)
+def test_odd_images_give_numbers(array: np.ndarray, channels: Literal[1, 3]) -> None:
+    image = harmonise(Payload(array), OTHER, ImageStandard(size=64, channels=channels), NOTHING)
+    assert image.array.shape == (channels, 64, 64)
     assert np.isfinite(image.array).all()
 
 

@@ -50,6 +50,13 @@ def test_a_slow_movement_is_the_same_at_any_rate_even_or_not(rate: float, even: 
     assert np.median(found.array) == pytest.approx(0, abs=1e-5)
 
 
+def test_a_recording_with_none_of_the_channels_is_empty() -> None:
+    times = np.arange(300) / 30
+    source = payload(np.stack([np.sin(times), np.cos(times)]), times, ("j1", "j2"))
+    assert made(source, channels=("tip x", "tip y", "tip z"), seconds=5).array.shape == (3, 0)
+    assert made(source, channels=("tip x", "J2"), seconds=5).array.shape == (2, 150)
+
+
 @pytest.mark.parametrize("even", [True, False])
 def test_what_is_faster_than_the_rate_can_hold_is_gone_and_not_turned_into_something_slow(even: bool) -> None:
     times = np.arange(12_000) / 1000 if even else jittered(1000, 12)

@@ -9,8 +9,10 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
+import tifffile
 import torch
 
+from polyclinic import records
 from polyclinic.cohort import Cohort, Label, ingest
 from polyclinic.cohort.catalogue import inputs
 from polyclinic.harmonise import (
@@ -20,14 +22,16 @@ from polyclinic.harmonise import (
     ImageStandard,
     OmicsStandard,
     SignalStandard,
+    SlideStandard,
     TableStandard,
     TextStandard,
+    VideoStandard,
     VolumeStandard,
     fit,
     points_back,
 )
 from polyclinic.harmonise.loader import Loader
-from polyclinic.schema import Batch, Modality, Payload, Record
+from polyclinic.schema import Batch, Modality, Payload, Ragged, Record
 
 STANDARDS = {
     Modality.IMAGE: ImageStandard(size=32),
@@ -253,6 +257,70 @@ def test_a_nominal_scale_is_no_spacing() -> None:
     assert ragged.spacing is not None
     assert torch.isnan(ragged.spacing[0]).all()
     assert ragged.spacing[1].tolist() == [1.0, 1.0]
+
+
+def of_payloads(modality: Modality, standard: Any, payloads: dict[str, Payload]) -> Ragged:
+    """What a loader makes of one record a patient."""
+    found = [Record(name, name, None, modality, modality.value, name) for name in payloads]
+    made = Loader(found, list(payloads), {modality: standard}, Fingerprint(), lambda r: payloads[r.id])
+    return made.of(list(payloads)).payloads[modality]
+
+
+def test_the_frames_of_a_video_keep_their_times_and_their_scale() -> None:
+    times = {"a": np.arange(40) / 10, "b": 100 + np.cumsum(np.tile([0.1, 0.3], 8))}
+    clips = {}
+    for name, seconds in times.items():
+        places = np.zeros((len(seconds), 4))
+        places[:, 3] = seconds
+        array = np.random.default_rng(0).integers(0, 255, (len(seconds), 3, 20, 30), np.uint8)
+        clips[name] = Payload(array, np.diag([0.5, 0.5, 1, 1]) if name == "a" else None, places=places)
+    ragged = of_payloads(Modality.VIDEO, VideoStandard(rate_hz=5, seconds=2, size=10, start_s=None), clips)
+    assert ragged.places is not None
+    assert ragged.places[0].dtype == torch.float32
+    assert ragged.places[0][:, 3].tolist() == pytest.approx((1 + np.arange(10) / 5).tolist())
+    assert len(ragged.values[1]) == len(ragged.places[1])
+    assert set(ragged.places[1][:, 3].tolist()) <= set(times["b"].astype(np.float32).tolist())
+    assert ragged.spacing is not None
+    assert ragged.spacing[0].tolist() == pytest.approx(
+        [1.5, 1.5]
+    )  # mm a pixel of a frame: 30 of half a millimetre on 10
+    assert torch.isnan(ragged.spacing[1]).all()
+    assert ragged.spacing.shape == (2, 2)
+
+
+def test_the_tiles_of_a_slide_keep_their_places_and_their_scale(tmp_path: Path) -> None:
+    array = np.full((512, 640, 3), 240, np.uint8)
+    array[:256, :384] = (200, 90, 150)
+    centimetre: Any = {"resolution": (20_000, 20_000), "resolutionunit": "CENTIMETER"}  # half a micrometre
+    payloads = {}
+    for name, scale in (("a", centimetre), ("b", {})):
+        with tifffile.TiffWriter(tmp_path / f"{name}.tif") as file:
+            for by in (1, 4):
+                level = np.ascontiguousarray(array[::by, ::by])
+                file.write(level, tile=(64, 64), photometric="rgb", metadata=None, subfiletype=int(by > 1), **scale)
+        (record,) = records.read(tmp_path / f"{name}.tif")
+        assert isinstance(record, Record)
+        payloads[name] = records.load(record, tmp_path)
+    ragged = of_payloads(Modality.SLIDE, SlideStandard(size=64, mpp=1.0), payloads)
+    assert ragged.places is not None
+    assert ragged.spacing is not None
+    assert ragged.spacing[0].tolist() == pytest.approx([0.001, 0.001])
+    assert torch.isnan(ragged.spacing[1]).all()
+    # Tiles of 128 × 128 pixels of level 0, of which three across and two down are tissue: their centres in mm.
+    expected = [[x * 0.064 - 0.00025 + 0.032, y * 0.064 - 0.00025 + 0.032] for y in range(2) for x in range(3)]
+    assert np.allclose(ragged.places[0][:, :2], expected, atol=1e-6)
+    assert not ragged.places[0][:, 2:].any()
+
+
+def test_what_lies_on_a_grid_has_no_places(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    made = loader(tiny_cohort, fingerprint)
+    seen = {m: r for b in made.each() for m, r in b.payloads.items()}
+    assert set(seen) == set(STANDARDS)
+    assert all(ragged.places is None for ragged in seen.values())
+    axes = {m: None if r.spacing is None else r.spacing.shape[1] for m, r in seen.items()}
+    assert axes == {
+        Modality.IMAGE: 2, Modality.VOLUME: 3, Modality.SIGNAL: 1, Modality.TEXT: None, Modality.TABLE: None, Modality.OMICS: None,
+    }  # fmt: skip
 
 
 def volumes(place: Path, mask: np.ndarray) -> Cohort:

@@ -49,7 +49,7 @@ def test_two_parts_of_one_kind_both_count() -> None:
     model, batch = made()
     hybrid = Hybrid(parts=(Contrastive(temperature=0.07), Contrastive(temperature=1.0))).build(model, {})
     losses = hybrid(model, batch, torch.Generator())
-    assert len(losses.terms) == 2 * 15  # pairs of six modalities
+    assert len(losses.terms) == 2 * 36  # pairs of nine modalities
     assert not torch.equal(losses.terms["contrastive/image-text"], losses.terms["contrastive/image-text (1)"])
     assert losses.terms.keys() == losses.weights.keys()
 

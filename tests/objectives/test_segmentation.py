@@ -13,7 +13,7 @@ from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import ObjectiveError, SegmentationPart, Structure, dice_cross_entropy
 from polyclinic.objectives.segmentation import labelled_loss, mask_decoder
 from polyclinic.schema import Batch, Modality, Target
-from polyclinic.tokens import phantom
+from polyclinic.tokens import Vit, phantom
 
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
@@ -162,3 +162,17 @@ def test_the_decoder_of_images_and_of_volumes() -> None:
     for modality, shape in ((Modality.IMAGE, (3, 4, 32, 32)), (Modality.VOLUME, (1, 4, 16, 16, 24))):
         decoder = mask_decoder(model, modality, 4, 2)
         assert decoder(tokens, data.payloads[modality].values).shape == shape
+
+
+def test_the_decoder_of_images_in_colours_reads_each_colour() -> None:
+    spec = Vit(size=32, patch=8, channels=3, width=16, depth=1, heads=2)
+    model: Any = build_model(
+        TwoTower(width=16, fusion=Intermediate(depth=1, heads=2)), {Modality.IMAGE: spec}, phantom.fingerprint(), 0
+    )
+    data = phantom.batch({Modality.IMAGE: spec.standard()}, {"a": {Modality.IMAGE: 2}})
+    values = data.payloads[Modality.IMAGE].values
+    assert isinstance(values, torch.Tensor)
+    logits = mask_decoder(model, Modality.IMAGE, 3, 2)(model(data).tokens, values.requires_grad_())
+    assert logits.shape == (2, 3, 32, 32)
+    (gradient,) = torch.autograd.grad(logits.square().sum(), values)
+    assert gradient.abs().amax((0, 2, 3)).min() > 0

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from polyclinic import records
+from polyclinic.records import raster
 from polyclinic.schema import Modality
 from reading import only, refused
 
@@ -57,12 +58,50 @@ def test_deep_values_are_kept(tmp_path: Path, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "CMYK", "LA", "1"])
-def test_colours_become_luminance(tmp_path: Path, mode: str) -> None:
+def test_colours_are_kept_and_grey_is_one_channel(tmp_path: Path, mode: str) -> None:
     picture = Image.fromarray(np.stack([GREY, GREY[::-1], GREY.T], axis=-1)).convert(mode)
     path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
     picture.save(path)
-    expected = np.asarray(picture.convert("RGB"), float) @ [0.299, 0.587, 0.114]
-    assert np.allclose(load(path)[0], expected, atol=1e-3)
+    expected = np.moveaxis(np.asarray(picture.convert("RGB")), 2, 0)
+    channels = 1 if mode in ("LA", "1") else 3
+    assert only(path).attributes["channels"] == channels
+    assert np.allclose(load(path), expected[:channels], atol=1e-3)
+    assert load(path).dtype == np.float32
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("noise", [0, 2])
+def test_a_grey_picture_saved_in_three_channels_is_grey(
+    tmp_path: Path, hospital: Path, noise: int, quality: int
+) -> None:
+    """X-rays that a viewer exported as colour JPEG, whose rounding leaves the channels nearly equal."""
+    source = next((hospital / "radiology").glob("CXR-*/*.dcm"))
+    grey = records.load(only(source), source.parent).array[0].astype(np.int16)
+    apart = np.random.default_rng(0).integers(-noise, noise + 1, (*grey.shape, 3))
+    saved = Image.fromarray(np.clip(grey[..., None] + apart, 0, 255).astype(np.uint8))
+    saved.save(tmp_path / "a.jpg", quality=quality, subsampling=0)
+    assert only(tmp_path / "a.jpg").attributes["channels"] == 1
+    seen = np.asarray(Image.open(tmp_path / "a.jpg"), float) @ [0.299, 0.587, 0.114]  # ITU-R BT.601
+    assert np.allclose(load(tmp_path / "a.jpg"), seen, atol=1e-3)
+
+
+@pytest.mark.parametrize(("share", "channels"), [(0.0005, 1), (0.002, 3)])
+@pytest.mark.parametrize("apart", [15, 20, 255])
+def test_a_picture_is_in_colours_by_how_many_pixels_are_and_how_much(share: float, channels: int, apart: int) -> None:
+    rgb = np.full((100, 100, 3), 255, np.uint8)
+    for channel in range(3):
+        drawn = rgb.copy()
+        drawn.reshape(-1, 3)[: round(share * 10_000), channel] -= apart
+        expected = channels if apart > 16 else 1
+        assert len(raster.channels_first(drawn)) == expected
+        assert len(raster.channels_first(drawn.astype(np.uint16) * 257)) == expected
+        assert len(raster.channels_first(drawn / np.float32(255))) == expected
+
+
+def test_the_luminance_of_an_image_is_that_of_its_pixels() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.float32)
+    assert raster.luminance(np.moveaxis(rgb, 2, 0)) == pytest.approx(rgb @ [0.299, 0.587, 0.114], abs=1e-3)
+    assert np.array_equal(raster.luminance(rgb[None, :, :, 0]), rgb[:, :, 0])
 
 
 def test_a_mask_keeps_its_numbers_and_black_and_white_is_zero_and_one(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_standard_without_made_up_records_says_where_to_add_them() -> None:
     assert phantom.ragged(Smells(), {"a": 1}).ids == ["text-a-0"]  # a standard made from another is one
 
     class Gait:
-        kind = "kinematics"
+        kind = "gait"
 
     with pytest.raises(PolyclinicError, match=r"phantom\.py"):
         phantom.ragged(cast(Any, Gait()), {"a": 1})

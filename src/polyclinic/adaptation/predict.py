@@ -15,6 +15,7 @@ from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..records import RecordError
+from ..records.raster import luminance
 from ..schema import Batch, Modality, Payload, Record, Rejected
 from ..tasks import Answer, ClassificationTask, Predictions, SegmentationTask, SurvivalTask
 from ..tasks.segmentation import dice, volumes_ml
@@ -258,4 +259,5 @@ def _present_mask(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Mo
     source = loader.load(record)
     voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
     answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)
-    return replace(answer, extra={"image": source.array[0], "to_world": source.to_world, "record": record.id})
+    image = luminance(source.array) if modality is Modality.IMAGE else source.array[0]
+    return replace(answer, extra={"image": image, "to_world": source.to_world, "record": record.id})

@@ -17,7 +17,7 @@ class Edges(BaseModel):
 
 
 class Slice(BaseModel):
-    """One picture: grey PNG and, where the answer has drawn on it, a PNG whose pixels are label numbers; both base64."""
+    """One picture: PNG and, where the answer has drawn on it, a PNG whose pixels are label numbers; both base64."""
 
     image: str
     mask: str | None = None

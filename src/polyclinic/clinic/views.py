@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..harmonise.geometry import nearest_axes, spacing_of
+from ..records.raster import luminance
 from ..schema import Modality, Payload, Record
 from .reply import Edges, Slice, View
 
@@ -43,6 +44,7 @@ class Stack:
         step_mm: from slice to slice.
         edges: the letters; None where the file does not say.
         notes: what to know before looking.
+        colours: (y x 3) of a single image that is in colours.
     """
 
     values: np.ndarray
@@ -52,6 +54,7 @@ class Stack:
     step_mm: float | None = None
     edges: Edges | None = None
     notes: tuple[str, ...] = ()
+    colours: np.ndarray | None = None
 
     @cached_property
     def fullest(self) -> int:
@@ -78,12 +81,13 @@ class Stack:
         shrink = min(1.0, largest / max(height, width))
         return max(1, round(width * shrink)), max(1, round(height * shrink))
 
-    def grey(self, at: int) -> Any:
-        """The picture of a slice."""
+    def picture(self, at: int) -> Any:
+        """The picture of a slice: grey, or in its colours."""
         from PIL import Image
 
         low, high = self.window
-        shade = (self.values[at].astype(np.float32) - low) / max(high - low, 1e-6)
+        shown = self.values[at] if self.colours is None else self.colours
+        shade = (shown.astype(np.float32) - low) / max(high - low, 1e-6)
         shade = np.nan_to_num(np.clip(shade, 0, 1)) * 255
         return Image.fromarray(shade.round().astype(np.uint8)).resize(self.size, Image.Resampling.BILINEAR)
 
@@ -139,10 +143,10 @@ def view_of(stack: Stack, record: Record, file: str, caution: str = "") -> View:
 
 
 def overlay_of(stack: Stack) -> str:
-    """PNG, base64: the slice with most of the mask, in colour on grey."""
+    """PNG, base64: the slice with most of the mask, in colour on the picture."""
     from PIL import Image
 
-    rgb = np.asarray(stack.grey(stack.fullest).convert("RGB")).astype(np.float32)
+    rgb = np.asarray(stack.picture(stack.fullest).convert("RGB")).astype(np.float32)
     drawn = stack.labels(stack.fullest)
     labels = np.zeros(rgb.shape[:2], np.uint8) if drawn is None else np.asarray(drawn)
     for number in np.unique(labels[labels > 0]):
@@ -185,11 +189,13 @@ def _turn(array: np.ndarray, order: tuple[int, int, int], sign: tuple[int, int, 
 
 def _image(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
     """An image as one slice, as the file shows it."""
-    array, to_world = payload.array[0], payload.to_world
+    array, to_world = luminance(payload.array), payload.to_world
+    colours = np.moveaxis(payload.array, 0, 2) if len(payload.array) == 3 else None
     own = spacing_of(to_world) if to_world is not None else None
     labels = None if mask is None else mask.reshape(1, *array.shape)
     pixel = (float(own[1]), float(own[0])) if own is not None else None
-    return Stack(array[None], labels, robust_window(array), pixel, edges=_edges(record, to_world))
+    window = robust_window(array if colours is None else colours)
+    return Stack(array[None], labels, window, pixel, edges=_edges(record, to_world), colours=colours)
 
 
 def _edges(record: Record, to_world: np.ndarray | None) -> Edges | None:
@@ -258,7 +264,7 @@ def _scale(stack: Stack) -> str:
 
 def _slice(stack: Stack, at: int) -> Slice:
     labels = stack.labels(at)
-    return Slice(image=_png(stack.grey(at)), mask=None if labels is None else _png(labels), place=at + 1)
+    return Slice(image=_png(stack.picture(at)), mask=None if labels is None else _png(labels), place=at + 1)
 
 
 def _png(image: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from ..records.raster import luminance
 from ..schema import Modality, Payload, PolyclinicError, Record
 from .candidates import buckets, pairs
 from .copies import copied_notes
@@ -30,11 +31,12 @@ class LeakageError(PolyclinicError):
 
 
 def fingerprint(payload: Payload) -> tuple[np.ndarray, np.ndarray]:
-    """A 256-bit difference hash and the standardised 32x32 thumbnail of an image (c y x).
+    """A 256-bit difference hash and the standardised 32x32 thumbnail of an image (c y x), of its luminance: a grey copy of one in
+    colours is a copy.
 
     Blocks are averaged, so that a resaved, rescaled or brightness-shifted copy keeps its hash.
     """
-    grey = payload.array.mean(axis=0)
+    grey = luminance(payload.array)
     small = _shrink(grey, 32)
     tiny = _shrink(grey, 17)
     bits = (tiny[:16, 1:] > tiny[:16, :-1]).reshape(-1)

@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from ..schema import Payload, Step
 
 _ON_DISK = {"image", "volume", "signal", "slide", "video", "kinematics"}
-_VERSION = "4"
+_VERSION = "5"
 """Goes up whenever a standard's code makes other numbers of the same record, or a shard is encoded otherwise."""
 _LARGEST = 2**31 - 64
 """Bytes that Blosc takes at once; a larger row is not compressed."""

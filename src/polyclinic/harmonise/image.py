@@ -1,4 +1,4 @@
-"""Images: grey, letterboxed to a square, standardised; a nominal scale by kind where the file has none."""
+"""Images: grey or in colours, letterboxed to a square, standardised; a nominal scale by kind where the file has none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..records.raster import luminance
 from ..schema import Payload, Record
 from .fingerprint import Fingerprint
 from .geometry import GridError, apply, finite, plan, spacing_of
@@ -18,11 +19,17 @@ NOMINAL_MM = {"chest": 350.0, "": 200.0}
 
 
 class ImageStandard(BaseModel):
-    """A square of `size` pixels, about zero mean and unit variance."""
+    """A square of `size` pixels, about zero mean and unit variance.
+
+    Args:
+        size: pixels of a side.
+        channels: 1 for luminance, 3 for red, green and blue, those of a grey image alike.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["image"] = "image"
     size: int = Field(default=128, ge=8)
+    channels: Literal[1, 3] = 1
 
 
 def nominal_side_mm(record: Record) -> float:
@@ -31,7 +38,12 @@ def nominal_side_mm(record: Record) -> float:
 
 
 def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerprint: Fingerprint) -> Payload:
-    """(1 size size) float32; robust range (1st to 99th percentile), then zero mean and unit variance."""
+    """(c size size) float32; robust range (1st to 99th percentile), then zero mean and unit variance.
+
+    Of the image and of all its channels at once: light and gain, which differ from camera to camera, go; hue, which is how the
+    channels differ, stays. Each channel by itself, or by the training images', would take the colour out of a retina
+    that is redder than most.
+    """
     rows, columns = payload.array.shape[1:]
     nominal = payload.to_world is None
     to_world = (
@@ -39,10 +51,12 @@ def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerp
         if payload.to_world is not None
         else np.diag([nominal_side_mm(record) / max(rows, columns)] * 2 + [1.0, 1.0])
     )
-    grey = finite(payload.array).mean(axis=0, keepdims=True)
-    low, high = np.percentile(grey, [1, 99])
-    grey = np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)
-    inside = (grey - grey.mean()) / max(float(grey.std()), 1e-3)
+    shown = finite(payload.array)
+    if standard.channels == 1 or len(shown) != 3:
+        shown = luminance(shown)[None]
+    low, high = np.percentile(shown, [1, 99])
+    shown = np.clip((shown - low) / max(float(high - low), 1e-6), 0, 1)
+    inside = (shown - shown.mean()) / max(float(shown.std()), 1e-3)
     own = spacing_of(to_world)
     side = max(rows * own[1], columns * own[0]) / standard.size
     to_source = plan(
@@ -56,7 +70,8 @@ def harmonise(payload: Payload, record: Record, standard: ImageStandard, fingerp
         fill=float(inside.min()),
     )
     step = replace(square.history[-1], shape=(rows, columns))
-    return Payload(square.array[:, 0], square.to_world, (step,), nominal)
+    array = square.array[:, 0]
+    return Payload(np.repeat(array, standard.channels // len(array), axis=0), square.to_world, (step,), nominal)
 
 
 def harmonise_mask(payload: Payload, image: Payload, standard: ImageStandard) -> np.ndarray:

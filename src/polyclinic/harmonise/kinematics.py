@@ -136,7 +136,8 @@ def _scales(moved: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.nda
 def harmonise(payload: Payload, record: Record, standard: KinematicsStandard, fingerprint: Fingerprint) -> Payload:
     """(c t) float32; each channel about zero median and unit spread, rotations as they are: they have a scale of their own.
 
-    names are the standard's channels, or the source's. The step remembers what is needed to go back: times and scales.
+    names are the standard's channels, or the source's. The step remembers what is needed to go back: times and scales. A recording
+    that has none of the standard's channels is (c 0): there is nothing in it to read.
     """
     names, times = payload.names, source_times(payload)
     step = float(np.median(np.diff(times)))
@@ -151,6 +152,7 @@ def harmonise(payload: Payload, record: Record, standard: KinematicsStandard, fi
     at = {name.lower(): row for row, name in enumerate(names)}
     rows = [at.get(name.lower()) for name in standard.channels or names]
     out = np.stack([np.full(len(ticks), np.nan) if row is None else moved[row] for row in rows]).astype(np.float32)
+    out = out if any(row is not None for row in rows) else out[:, :0]
     parameters: dict[str, Any] = {
         "start_s": start, "to_rate_hz": standard.rate_hz, "step_s": step,
         "times_s": times.tolist() if payload.places is not None else None,

@@ -175,9 +175,10 @@ class Loader:
             values=torch.stack(arrays) if same else arrays,
             patient=torch.tensor([n for n, _, _ in pairs]),
             time_h=torch.tensor(hours, dtype=torch.float32),
-            spacing=_spacing([p for _, _, p in pairs]),
+            spacing=_spacing([p for _, _, p in pairs], _AXES.get(modality, 0)),
             patients=patients,
             ids=[r.id for _, r, _ in pairs],
+            places=_places([p for _, _, p in pairs]),
         )
 
     def _target(
@@ -226,14 +227,27 @@ def _cells(records: Sequence[Record], column: str, patients: Collection[str]) ->
     return dict(sorted(found, key=lambda pair: (-often[pair[1]], pair[1], pair[0])))
 
 
-def _spacing(payloads: Sequence[Payload]) -> torch.Tensor | None:
+_AXES = {
+    Modality.IMAGE: 2, Modality.VOLUME: 3, Modality.SLIDE: 2, Modality.VIDEO: 2, Modality.SIGNAL: 1, Modality.KINEMATICS: 1,
+}  # fmt: skip
+"""How many of a payload's axes, the last ones, `to_world` scales: which of a slide's tiles or a video's frames is in `places`."""
+
+
+def _spacing(payloads: Sequence[Payload], axes: int) -> torch.Tensor | None:
     """(m k) in axis order; NaN where the scale is nominal; None for what has no grid."""
-    if any(p.to_world is None for p in payloads):
+    if not axes or any(p.to_world is None for p in payloads):
         return None
     rows = []
     for payload in payloads:
         assert payload.to_world is not None
-        axes = payload.array.ndim - 1
         own = np.linalg.norm(payload.to_world[:3, :3], axis=0)[:axes][::-1]
         rows.append(np.full(axes, np.nan) if payload.nominal else own)
     return torch.tensor(np.array(rows), dtype=torch.float32)
+
+
+def _places(payloads: Sequence[Payload]) -> list[torch.Tensor] | None:
+    """(n 4) of each record; None where they lie on grids."""
+    found = [p.places for p in payloads if p.places is not None]
+    if len(found) < len(payloads):
+        return None
+    return [torch.tensor(places, dtype=torch.float32) for places in found]

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..records.raster import LUMINANCE
+from ..records.raster import luminance
 from ..schema import Payload, Record, Step
 from . import geometry
 from .fingerprint import Fingerprint
@@ -70,7 +70,7 @@ def _channels(frame: np.ndarray, colour: bool) -> np.ndarray:
     frame = geometry.finite(frame.astype(np.float32))
     if colour:
         return frame if len(frame) == 3 else np.repeat(frame[:1], 3, axis=0)
-    return np.tensordot(LUMINANCE, frame, 1)[None] if len(frame) == 3 else frame[:1]
+    return luminance(frame)[None] if len(frame) == 3 else frame[:1]
 
 
 def harmonise(payload: Payload, record: Record, standard: VideoStandard, fingerprint: Fingerprint) -> Payload:

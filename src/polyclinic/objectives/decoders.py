@@ -86,15 +86,23 @@ class MaskDecoder(nn.Module):
         classes: k, background among them.
         channels: at full resolution; twice as many at each level below.
         maps: further channels that come with the samples.
+        inputs: numbers a sample: 3 of an image in colours.
     """
 
     def __init__(
-        self, width: int, modality: Modality, patch: tuple[int, ...], classes: int, channels: int = 8, maps: int = 0
+        self,
+        width: int,
+        modality: Modality,
+        patch: tuple[int, ...],
+        classes: int,
+        channels: int = 8,
+        maps: int = 0,
+        inputs: int = 1,
     ) -> None:
         super().__init__()
         self.modality, self.patch, self.classes = modality, patch, classes
         dims, c, conv = len(patch), channels, CONVOLUTION[len(patch)]
-        self.stem = conv(1 + maps, c, 3, 1, 1)
+        self.stem = conv(inputs + maps, c, 3, 1, 1)
         self.down = nn.ModuleList(
             [ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)]
         )
@@ -112,7 +120,7 @@ class MaskDecoder(nn.Module):
 
         Args:
             tokens: after fusion, of any modalities (those of this modality are used, which stand in the records' order).
-            x: (m 1 z y x) or (m 1 y x), the modality's records, with the maps after them.
+            x: (m 1 z y x) or (m c y x), the modality's records, with the maps after them.
         Returns:
             (m k z y x) or (m k y x)
         """

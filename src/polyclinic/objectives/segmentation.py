@@ -54,14 +54,14 @@ def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: in
             "one of " + ", ".join(model.modalities),
             f"add an encoder of {modality} to the recipe",
         )
-    patch = model.encoder(modality).patch
-    if not patch:
+    encoder = model.encoder(modality)
+    if not encoder.patch:
         raise ObjectiveError(
             f"a segmentation of {modality}, whose encoder's tokens lie on no grid",
             "an encoder with a `patch`",
             "take another encoder",
         )
-    return MaskDecoder(model.width, modality, patch, classes, channels, maps)
+    return MaskDecoder(model.width, modality, encoder.patch, classes, channels, maps, encoder.channels)
 
 
 def dice_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ from .dicom_header import (
     text,
 )
 from .packed import MOST_ITEMS
-from .raster import MAGIC
+from .raster import MAGIC, luminance
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D", "ANN"}
@@ -181,9 +181,9 @@ def _read(path: Path, root: Path) -> list[Record | Rejected]:
     if reader := _reader(dataset):
         return list(reader.read(dataset, path, root))
     _check(dataset)
-    dicom_pixels.image(dataset)
+    seen, record = dicom_pixels.image(dataset), record_of(dataset, path, root)
     _plane(dataset)
-    return [record_of(dataset, path, root)]
+    return [replace(record, attributes={**record.attributes, "channels": len(seen)})]
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
@@ -262,7 +262,10 @@ def _plane(dataset: Any) -> np.ndarray | None:
 
 @silent
 def load(record: Record) -> Payload:
-    """array (1 y x) or, for a series, (1 z y x) float32; to_world (x y z 1) → mm in LPS. Other objects as their readers say."""
+    """array (c y x), c 3 of an image in colours, or, for a series, (1 z y x) float32; to_world (x y z 1) → mm in LPS.
+
+    Other objects as their readers say.
+    """
     place, fragment = split_uri(record.uri)
     if record.modality is Modality.SLIDE and not record.attributes.get("mask"):
         return dicom_slide.load(record)
@@ -271,7 +274,7 @@ def load(record: Record) -> Payload:
         if reader := _reader(dataset):
             return reader.load(dataset, record)
         _check(dataset)
-        return Payload(dicom_pixels.image(dataset)[None], to_world=_plane(dataset))
+        return Payload(dicom_pixels.image(dataset), to_world=_plane(dataset))
     slices: list[stack.Slice] = []
     pixels: dict[Path, np.ndarray] = {}
     for path in sorted(Path(place).iterdir()):
@@ -281,7 +284,7 @@ def load(record: Record) -> Payload:
             if recognises(path, head) and series_of(path, head) == fragment.removeprefix("series="):
                 dataset = opened(path, pixels=True)
                 _check(dataset)
-                pixels[path] = dicom_pixels.image(dataset)
+                pixels[path] = luminance(dicom_pixels.image(dataset))
                 del dataset.PixelData
                 slices.append(_placed(dataset, path))
         except (OSError, RecordError):

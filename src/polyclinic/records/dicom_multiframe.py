@@ -15,6 +15,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import dicom_clip, dicom_pixels, stack
 from .dicom_header import first, frames, plane_of, record_of, spacing_of, text
+from .raster import channels_first
 from .source import RecordError, content_id, part_number, place_of
 
 _NOT_HERE = {"SEG", "SM", "RTDOSE", "RTPLAN", "RTSTRUCT", "SR"}
@@ -190,7 +191,10 @@ def _ordered(one: _Stack) -> tuple[list[stack.Slice], list[tuple[stack.Slice, Re
 
 
 def load(dataset: Any, record: Record) -> Payload:
-    """Of a stack array (1 z y x) or (1 y x) float32, to_world → mm; CT, MR and PET keep their units. A clip as `dicom_clip` has it."""
+    """Of a stack array (1 z y x), of one plane (c y x) float32, to_world → mm; CT, MR and PET keep their units.
+
+    A clip as `dicom_clip` has it.
+    """
     if dicom_clip.coded(dataset):
         return dicom_clip.load(dataset)
     dicom_pixels.check(dataset)
@@ -201,13 +205,18 @@ def load(dataset: Any, record: Record) -> Payload:
     number = part_number(record.uri, "stack") or 1
     ordered, _ = _ordered(_stacks(slices, groups)[number - 1])
     numbers = [s.frame for s in ordered]
-    array = np.empty((1, len(ordered), int(dataset.Rows), int(dataset.Columns)), np.float32)
     stored = text(dataset, "PhotometricInterpretation") != "PALETTE COLOR"
-    for place, (frame, pixels) in enumerate(zip(numbers, dicom_pixels.each(dataset, numbers, stored), strict=True)):
-        slope, intercept = groups.rescale(frame)
-        values = dicom_pixels.grey(pixels.astype(np.float32))
-        array[0, place] = dicom_pixels.upright(values, dataset) * slope + intercept
+    seen = zip(numbers, dicom_pixels.each(dataset, numbers, stored), strict=True)
     if len(ordered) == 1:
-        only = ordered[0]
-        return Payload(array[:, 0], to_world=stack.plane(only.spacing, only.position, only.cosines))
+        ((frame, pixels),), only = seen, ordered[0]
+        image = _in_units(channels_first(pixels), dataset, groups, frame)
+        return Payload(image, to_world=stack.plane(only.spacing, only.position, only.cosines))
+    array = np.empty((1, len(ordered), int(dataset.Rows), int(dataset.Columns)), np.float32)
+    for place, (frame, pixels) in enumerate(seen):
+        array[0, place] = _in_units(dicom_pixels.grey(pixels.astype(np.float32)), dataset, groups, frame)
     return Payload(array, to_world=stack.to_world(ordered))
+
+
+def _in_units(values: np.ndarray, dataset: Any, groups: Groups, frame: int) -> np.ndarray:
+    slope, intercept = groups.rescale(frame)
+    return dicom_pixels.upright(values, dataset) * slope + intercept

@@ -12,7 +12,7 @@ import numpy as np
 
 from .dicom_header import MEASURED, frames, text
 from .packed import check_codestream, frame_size
-from .raster import LUMINANCE
+from .raster import LUMINANCE, channels_first
 from .source import RecordError, check_size
 
 
@@ -29,11 +29,14 @@ def check(dataset: Any) -> None:
 
 
 def image(dataset: Any) -> np.ndarray:
-    """(y x) float32 of a single frame: modality LUT for CT and PET units, VOI window for the rest, white is bright."""
+    """(c y x) float32 of a single frame: modality LUT for CT and PET units, VOI window for the rest, white is bright.
+
+    c is 3 where it is in colours, of whichever photometric interpretation: pydicom's decoders give RGB.
+    """
     try:
         check_codestream(dataset)
         pixels = np.asarray(dataset.pixel_array)
-        return grey(seen(pixels, dataset))
+        return channels_first(seen(pixels, dataset))
     except (RecordError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a decoder written in Rust panics, which is no Exception

@@ -46,7 +46,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 def _read(path: Path, root: Path) -> Record:
     with slide_tiff.pages(path) as file:
         pixels, spacing = _pixels(file)
-    record = raster.record_of(path, root, pixels.shape[-2], pixels.shape[-1])
+    record = raster.record_of(path, root, pixels.shape[-2], pixels.shape[-1], len(pixels))
     if spacing is None:
         return record
     told = dict(zip(("spacing_z_mm", "spacing_y_mm", "spacing_x_mm"), spacing, strict=True))
@@ -55,7 +55,7 @@ def _read(path: Path, root: Path) -> Record:
 
 @silent
 def load(record: Record) -> Payload:
-    """Of a picture array (1 y x) float32 luminance in the file's own depth; of a stack (1 z y x) and its to_world.
+    """Of a picture array (c y x) float32 in the file's own depth, c 3 where it is in colours; of a stack luminance (1 z y x) and to_world.
 
     A mask keeps its label numbers, which are a palette's indices where it has one.
     """
@@ -68,7 +68,7 @@ def load(record: Record) -> Payload:
 
 
 def _pixels(file: Any, mask: bool = False) -> tuple[np.ndarray, tuple[float, float, float] | None]:
-    """(1 y x) float32; or of a stack (1 z y x), and its mm along z, y and x."""
+    """(c y x) float32; or of a stack (1 z y x), and its mm along z, y and x."""
     count = len(file.pages)
     spacing = _spacing(file) if count > 1 else None
     if count > 1 and spacing is None:
@@ -83,11 +83,13 @@ def _pixels(file: Any, mask: bool = False) -> tuple[np.ndarray, tuple[float, flo
     planes = [_plane(file, page, mask) for page in file.pages]
     if len({plane.shape for plane in planes}) > 1:
         raise RecordError(f"a stack of {count} planes of several sizes", "one size", "export it again")
-    return (planes[0][None], None) if spacing is None else (np.stack(planes)[None], spacing)
+    if spacing is None:
+        return raster.channels_first(planes[0]), None
+    return np.stack([p if p.ndim == 2 else p @ raster.LUMINANCE for p in planes])[None], spacing
 
 
 def _plane(file: Any, page: Any, mask: bool) -> np.ndarray:
-    """(y x) float32 of one page, seen the right way round, white bright."""
+    """(y x) or (y x 3) float32 of one page, seen the right way round, white bright."""
     slide_tiff.check_there(file, page)
     wide, tall = slide_tiff.tile_of(page)
     samples = page.samplesperpixel if page.planarconfig == 1 else 1
@@ -120,11 +122,11 @@ def _plane(file: Any, page: Any, mask: bool) -> np.ndarray:
             f"a TIFF of {array.ndim} dimensions, {array.dtype}", "rows and columns of numbers", "write it again"
         )
     turned = _TURNED.get(int(page.tags.valueof(274) or 1), lambda a: a)
-    return np.ascontiguousarray(turned(_grey(array, page, mask)), dtype=np.float32)
+    return np.ascontiguousarray(turned(_seen(array, page, mask)), dtype=np.float32)
 
 
-def _grey(array: np.ndarray, page: Any, mask: bool) -> np.ndarray:
-    """(y x) of grey, palette, RGB or CMYK, in the file's own depth; more samples are transparency."""
+def _seen(array: np.ndarray, page: Any, mask: bool) -> np.ndarray:
+    """(y x) of grey, (y x 3) of palette, RGB or CMYK, in the file's own depth; more samples are transparency."""
     kind, samples = int(page.photometric), 1 if array.ndim == 2 else array.shape[2]
     plain = array if array.ndim == 2 else array[..., 0]
     if kind in (0, 1) and samples in (1, 2):
@@ -134,12 +136,12 @@ def _grey(array: np.ndarray, page: Any, mask: bool) -> np.ndarray:
     if kind == 3 and samples == 1 and page.colormap is not None:
         if mask:
             return plain
-        return np.moveaxis(np.asarray(page.colormap) >> 8, 0, 1)[plain].astype(np.float32) @ raster.LUMINANCE
+        return np.moveaxis(np.asarray(page.colormap) >> 8, 0, 1)[plain]
     if kind in (2, 6) and samples in (3, 4) and (kind == 2 or page.compression == 7):
-        return array[..., :3].astype(np.float32) @ raster.LUMINANCE
+        return array[..., :3]
     if kind == 5 and samples in (4, 5) and array.dtype == np.uint8:
         left = 255.0 - array.astype(np.float32)
-        return np.rint(left[..., :3] * left[..., 3:4] / 255) @ raster.LUMINANCE
+        return np.rint(left[..., :3] * left[..., 3:4] / 255)
     raise RecordError(
         f"a TIFF of {samples} samples a pixel, photometric {kind}", "grey, palette, RGB or CMYK", "write it again in RGB"
     )  # fmt: skip

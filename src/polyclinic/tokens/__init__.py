@@ -12,15 +12,18 @@ from pydantic import Field
 from .attention import Context, Memory, Rotary
 from .encoder import Encoder, EncoderFields
 from .image import ImageEncoder, Vit
+from .kinematics import KinematicsEncoder, MotionVit
 from .layout import Layout
 from .omics import OmicsEncoder, Programmes
 from .packing import join, select
 from .pretrained import PretrainedImage, PretrainedText
 from .pretrained_slices import PretrainedSlices
 from .signal import SignalEncoder, SignalVit
+from .slide import SlideEncoder, SlideVit
 from .table import EventEncoder, Events
 from .text import Bert, Gpt, Llama, TextEncoder
 from .transformer import Style, Transformer
+from .video import VideoEncoder, Vivit
 from .volume import Vit3d, VolumeEncoder
 
 EncoderSpec = Annotated[
@@ -32,6 +35,9 @@ EncoderSpec = Annotated[
     | Events
     | Programmes
     | SignalVit
+    | SlideVit
+    | Vivit
+    | MotionVit
     | PretrainedImage
     | PretrainedSlices
     | PretrainedText,
@@ -39,7 +45,8 @@ EncoderSpec = Annotated[
 ]
 
 __all__ = [
-    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "Layout",
-    "Llama", "Memory", "OmicsEncoder", "PretrainedImage", "PretrainedSlices", "PretrainedText", "Programmes", "Rotary", "SignalEncoder",
-    "SignalVit", "Style", "TextEncoder", "Transformer", "Vit", "Vit3d", "VolumeEncoder", "join", "select",
+    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "KinematicsEncoder",
+    "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
+    "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
+    "SlideVit", "Style", "TextEncoder", "Transformer", "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

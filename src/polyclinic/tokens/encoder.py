@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -62,7 +63,8 @@ class Encoder(nn.Module, ABC):
     """Records of one modality → tokens.
 
     A subclass gives `embed`. Where masked reconstruction should ask for what was hidden, it gives `answer` and says in
-    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples.
+    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples, and
+    `channels` how many numbers a sample has.
 
     Args:
         modality: which.
@@ -72,6 +74,7 @@ class Encoder(nn.Module, ABC):
     """
 
     patch: tuple[int, ...] = ()
+    channels: int = 1
     answer_kind: Literal["continuous", "categorical"] = "continuous"
     answer_size: int = 0
 
@@ -163,7 +166,8 @@ def rows(m: int, each: int, device: torch.device) -> Tensor:
     return torch.arange(m, device=device).repeat_interleave(each)
 
 
-def rows_of(ragged: Ragged) -> Tensor:
+def rows_of(parts: Sequence[Tensor] | Tensor) -> Tensor:
     """(n,) row numbers of records of differing lengths: 0 0 0 1 2 2 …"""
-    lengths = torch.tensor([len(v) for v in ragged.values], device=ragged.patient.device, dtype=torch.int64)
-    return torch.arange(len(ragged), device=lengths.device).repeat_interleave(lengths)
+    device = parts[0].device if len(parts) else None
+    lengths = torch.tensor([len(part) for part in parts], device=device, dtype=torch.int64)
+    return torch.arange(len(lengths), device=device).repeat_interleave(lengths)

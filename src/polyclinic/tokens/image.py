@@ -16,11 +16,12 @@ NOMINAL_SIDE_MM = 350.0
 
 
 class Vit(EncoderFields):
-    """A vision transformer on images of `size` pixels in patches of `patch`."""
+    """A vision transformer on images of `size` pixels in patches of `patch`: of luminance, or with 3 `channels` of colours."""
 
     kind: Literal["vit"] = "vit"
     size: int = Field(default=128, ge=8)
     patch: int = Field(default=16, ge=2)
+    channels: Literal[1, 3] = 1
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -30,7 +31,7 @@ class Vit(EncoderFields):
 
     def standard(self, exclude: tuple[str, ...] = ()) -> ImageStandard:
         """What it wants from the harmoniser."""
-        return ImageStandard(size=self.size)
+        return ImageStandard(size=self.size, channels=self.channels)
 
     def build(self, fingerprint: Fingerprint) -> ImageEncoder:
         """The module, freshly initialised."""
@@ -38,11 +39,12 @@ class Vit(EncoderFields):
 
 
 class ImageEncoder(Encoder):
-    """(m 1 y x) → m · (size / patch)² tokens."""
+    """(m c y x) → m · (size / patch)² tokens."""
 
     def __init__(self, spec: Vit) -> None:
         super().__init__(Modality.IMAGE, spec)
-        self.patch, self.answer_size = (spec.patch, spec.patch), spec.patch**2
+        self.patch, self.channels = (spec.patch, spec.patch), spec.channels
+        self.answer_size = spec.channels * spec.patch**2
         self.project = nn.Linear(self.answer_size, spec.width)
 
     def grid(self, values: Tensor) -> tuple[int, int]:
@@ -50,10 +52,8 @@ class ImageEncoder(Encoder):
         return values.shape[2] // self.patch[0], values.shape[3] // self.patch[1]
 
     def patches(self, values: Tensor) -> Tensor:
-        """(m 1 y x) → (m n p)."""
-        m, p = len(values), self.patch[0]
-        y, x = self.grid(values)
-        return values.reshape(m, y, p, x, p).permute(0, 1, 3, 2, 4).reshape(m, y * x, p * p)
+        """(m c y x) → (m n p), of each patch one channel after the other."""
+        return squares(values, self.patch[0])
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a patch."""
@@ -69,3 +69,9 @@ class ImageEncoder(Encoder):
         """(n p) standardised patches."""
         assert isinstance(ragged.values, Tensor)
         return normalised(self.patches(ragged.values).flatten(0, 1))
+
+
+def squares(values: Tensor, p: int) -> Tensor:
+    """(m c y x) → (m (y/p · x/p) (c · p · p)): patches row by row, of each one channel after the other."""
+    m, c, y, x = values.shape
+    return values.reshape(m, c, y // p, p, x // p, p).permute(0, 2, 4, 1, 3, 5).reshape(m, -1, c * p * p)

@@ -18,21 +18,27 @@ from ..harmonise import (
     LEADS,
     Fingerprint,
     ImageStandard,
+    KinematicsStandard,
     OmicsStandard,
     SignalStandard,
+    SlideStandard,
     Standard,
     TableStandard,
     TextStandard,
+    VideoStandard,
     VolumeStandard,
 )
 from ..harmonise.fingerprint import Scale
 from ..schema import Batch, Modality, PolyclinicError, Ragged
 from .encoder import EncoderFields
 from .image import Vit
+from .kinematics import MotionVit
 from .omics import Programmes
 from .signal import SignalVit
+from .slide import SlideVit
 from .table import Events
 from .text import Bert
+from .video import Vivit
 from .volume import Vit3d
 
 WORDS, CODES, GENES = 50, 9, 40
@@ -52,10 +58,20 @@ def encoders() -> dict[Modality, EncoderFields]:
     return {
         Modality.IMAGE: Vit(size=32, patch=8, **size),
         Modality.VOLUME: Vit3d(size=(16, 16, 24), patch=(8, 8, 8), **size),
+        Modality.SLIDE: SlideVit(size=16, mpp=8, most=4, patch=8, **size),
+        Modality.VIDEO: Vivit(size=16, patch=8, rate_hz=2, seconds=3, **size),
         Modality.TEXT: Bert(words=12, **size),
         Modality.TABLE: Events(**size),
         Modality.SIGNAL: SignalVit(rate_hz=20, seconds=5, window=20, **size),
         Modality.OMICS: Programmes(genes=8, **size),
+        Modality.KINEMATICS: MotionVit(
+            rate_hz=10,
+            seconds=2,
+            window=5,
+            channels=("left x", "left y", "right x", "gripper"),
+            arms=("left", "right"),
+            **size,
+        ),
     }
 
 
@@ -70,14 +86,16 @@ def ragged(standard: Standard, has: Mapping[str, int], seed: int = 0) -> Ragged:
     ids = [f"{standard.kind}-{patient}-{n}" for patient, count in has.items() for n in range(count)]
     draws = [_generator(seed, name) for name in ids]
     made = [_payload(standard, draw) for draw in draws]
-    values, differ = [v for v, _ in made], isinstance(standard, TextStandard | TableStandard)
+    values = [v for v, _, _ in made]
+    alike = len({v.shape for v in values}) == 1 and not isinstance(standard, TextStandard | TableStandard)
     return Ragged(
-        values=values if differ or not values else torch.stack(values),
+        values=torch.stack(values) if alike else values,
         patient=torch.tensor([i for i, count in enumerate(has.values()) for _ in range(count)], dtype=torch.int64),
         time_h=torch.tensor([float(torch.rand((), generator=d)) * 100 for d in draws]),
-        spacing=torch.stack([s for _, s in made]) if made and made[0][1].numel() else None,
+        spacing=torch.stack([s for _, s, _ in made]) if made and made[0][1].numel() else None,
         patients=len(has),
         ids=ids,
+        places=[p for _, _, p in made] if made and made[0][2].numel() else None,
     )
 
 
@@ -99,30 +117,47 @@ def _generator(seed: int, name: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
 
 
-def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """One harmonised payload and its (k,) spacing; (0,) where it has no grid."""
+def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """One harmonised payload, its (k,) spacing and its (n 4) places; (0,) where it has no grid and where that is all there is."""
     normal = lambda *shape: torch.randn(shape, generator=draw)
     between = lambda low, high: int(torch.randint(low, high + 1, (), generator=draw))
     none = torch.zeros(0)
     match standard:
         case ImageStandard():
-            return normal(1, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5
+            return normal(standard.channels, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5, none
         case VolumeStandard():
-            return normal(1, *(standard.size or (16, 16, 16))), torch.rand(3, generator=draw) + 0.5
+            return normal(1, *(standard.size or (16, 16, 16))), torch.rand(3, generator=draw) + 0.5, none
+        case SlideStandard():
+            tiles, mm = between(1, standard.most), standard.mpp / 1000
+            places = torch.zeros(tiles, 4)
+            places[:, :2] = torch.randint(0, 40, (tiles, 2), generator=draw) * standard.size * mm
+            shape = (tiles, 3, standard.size, standard.size)
+            return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8), torch.full((2,), mm), places
+        case VideoStandard():
+            frames = between(1, standard.most)
+            places = torch.zeros(frames, 4)
+            places[:, 3] = torch.cumsum(torch.rand(frames, generator=draw) + 0.1, 0) / standard.rate_hz
+            clip = normal(frames, 3 if standard.colour else 1, standard.size, standard.size)
+            return clip, torch.rand(2, generator=draw) + 0.5, places
         case TextStandard():
-            return torch.randint(4, WORDS, (between(2, min(12, standard.words)),), generator=draw), none
+            return torch.randint(4, WORDS, (between(2, min(12, standard.words)),), generator=draw), none, none
         case TableStandard():
             events = between(1, min(8, standard.most))
             code = torch.randint(0, CODES, (events, 1), generator=draw)
-            return torch.cat([code, normal(events, 1), torch.rand(events, 1, generator=draw) * 50], 1), none
+            return torch.cat([code, normal(events, 1), torch.rand(events, 1, generator=draw) * 50], 1), none, none
         case SignalStandard():
             rate = standard.rate_hz or Fingerprint.rate_hz
             leads = normal(len(LEADS), round(standard.seconds * rate))
             leads[between(1, 5) :] = torch.nan  # a lead that is not there
-            return leads, torch.tensor([1 / rate])
+            return leads, torch.tensor([1 / rate]), none
         case OmicsStandard():
             genes = normal(GENES)
-            return torch.where(torch.rand(GENES, generator=draw) < 0.3, torch.nan, genes), none
+            return torch.where(torch.rand(GENES, generator=draw) < 0.3, torch.nan, genes), none, none
+        case KinematicsStandard():
+            motion = normal(len(standard.channels) or 4, round(standard.seconds * standard.rate_hz))
+            motion[between(1, len(motion)) :] = torch.nan  # an arm that is not there
+            motion[:, between(1, motion.shape[1]) :] = torch.nan  # a recording that is shorter
+            return motion, torch.tensor([1 / standard.rate_hz]), none
     raise PolyclinicError(
         f"no made-up records in the standard {type(standard).__name__}",
         "one payload for each standard, so that every encoder is tested",

@@ -54,7 +54,7 @@ class EventEncoder(Encoder):
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token an event."""
-        record, events = rows_of(ragged), torch.cat(list(ragged.values))
+        record, events = rows_of(ragged.values), torch.cat(list(ragged.values))
         number = events[:, 0].long()
         values = self.code(number) + events[:, 1:2] * self.amount(number)
         hours = ragged.time_h[record] + events[:, 2]

@@ -116,7 +116,7 @@ class TextEncoder(Encoder):
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a word; its position's s is the word's order."""
-        record = rows_of(ragged)
+        record = rows_of(ragged.values)
         position = torch.zeros(len(record), 4, device=record.device)
         position[:, 3] = torch.cat([torch.arange(len(v), device=record.device) for v in ragged.values]).float()
         return self.tokens(ragged, self.words(self.answer(ragged)), record, position)

@@ -11,6 +11,7 @@ import numpy as np
 from ..adaptation import Adapted, open_adapted, predict_masks
 from ..cohort import Cohort, labels_of
 from ..harmonise.geometry import nearest_axes, spacing_of
+from ..records.raster import luminance
 from ..schema import Modality, Payload
 from ..tasks import SegmentationTask
 from ..tasks.segmentation import dice
@@ -101,7 +102,8 @@ def _overlay(
 ) -> Overlay:
     """The slice with most of the true mask."""
     scores = tuple(float(d) for d in dice(predicted, truth, len(classes) + 1))
-    grey, aspect, edges = upright(source.array[0], source.to_world, volume)
+    shown = source.array[0] if volume else luminance(source.array)
+    grey, aspect, edges = upright(shown, source.to_world, volume)
     answer, drawn = (upright(labels, source.to_world, volume)[0] for labels in (predicted, truth))
     at = int((drawn > 0).sum(axis=(1, 2)).argmax())
     low, high = np.percentile(np.nan_to_num(grey), [1, 99])

@@ -10,6 +10,7 @@ import numpy as np
 from ..adaptation import embed
 from ..cohort import Cohort
 from ..cohort.catalogue import inputs
+from ..records.raster import luminance
 from ..schema import Figure, Modality, Record
 from ..tasks import Retrieval
 from ..tasks.retrieval import ranks
@@ -155,7 +156,7 @@ def look(cohort: Cohort, record: Record, letters: int = 220) -> tuple[str, np.nd
         words = " ".join((payload.text or "").split())
         return (words if len(words) <= letters else words[:letters].rsplit(" ", 1)[0] + " …"), None
     if record.modality in (Modality.IMAGE, Modality.VOLUME):
-        picture = payload.array[0] if payload.array.ndim == 3 else payload.array[0, payload.array.shape[1] // 2]
+        picture = luminance(payload.array) if payload.array.ndim == 3 else payload.array[0, payload.array.shape[1] // 2]
         low, high = np.percentile(picture, [1, 99])
         return "", np.clip((picture - low) / max(float(high - low), 1e-6), 0, 1)
     return record.kind, None
