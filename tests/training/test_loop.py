@@ -20,7 +20,8 @@ from polyclinic.cohort import Cohort, LabelError
 from polyclinic.schema import Modality, Payload, Record
 from polyclinic.training import InterruptedRunError, Recipe, Run, RunError, pretrain
 from polyclinic.training.checkpoint import alone
-from polyclinic.training.loop import generator, optimiser, repeatable, schedule
+from polyclinic.training.repeatable import generator, repeatable
+from polyclinic.training.schedule import optimiser, schedule
 
 FIRST, STEPS = 4, 9
 
