@@ -33,12 +33,14 @@ class Meter:
             "wall_s": round(time.monotonic() - self.began, 2),
             "processor_s": round(time.process_time() - self.processor, 2),
             "energy_kwh": None,
-            "measured": "processor time of the process; no energy (install polyclinic[energy] for that)",
+            "measured": "processor time of the processes; no energy (polyclinic[energy] measures it)",
         }
         if self.tracker is not None:
             self.tracker.stop()
-            found["energy_kwh"] = float(self.tracker.final_emissions_data.energy_consumed)
-            found["measured"] = f"codecarbon {version('codecarbon')}, offline, of the process"
+            measured = getattr(self.tracker, "final_emissions_data", None)  # it keeps its own failures to itself
+            if measured is not None:
+                found["energy_kwh"] = float(measured.energy_consumed)
+                found["measured"] = f"codecarbon {version('codecarbon')}, offline, of the processes"
             self.tracker = None
         return found
 
