@@ -10,7 +10,7 @@ from torch import nn
 
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Contrastive
+from polyclinic.objectives import Contrastive, Objective
 from polyclinic.schema import Batch, Losses, Modality
 from polyclinic.tokens import phantom
 from polyclinic.training.ranks import Ranks, fabric_for
@@ -24,14 +24,14 @@ STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
 PATIENTS = {f"p{n}": {IMAGE: 1, TEXT: 1 + n % 2} | ({TABLE: 1} if n % 3 else {}) for n in range(12)}
 
 
-class Mean(nn.Module):
+class Mean(Objective):
     """A loss that is a mean over patients: how far their fused vectors are from a learned point."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.point = nn.Parameter(torch.ones(width))
 
-    def forward(self, model: Any, batch: Batch, draws: torch.Generator, tokens: Any = None) -> Losses:
+    def forward(self, model: Any, batch: Batch, generator: torch.Generator, tokens: Any = None) -> Losses:
         fused = model.fuse(model.encode(batch), len(batch.patients))
         return Losses({"mean": (fused.pooled - self.point).square().sum(1).mean()}, {"mean": 1.0})
 

@@ -6,7 +6,6 @@ It is read on any number of ranks, one among them. A folder counts from when its
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 
 from .checkpoint import RunError, broken, forget, read, targets_of
 from .ranks import Ranks
+from .run import write_json
 
 
 def save(folder: Path, at: int, state: dict[str, Any], ranks: Ranks) -> None:
@@ -47,9 +47,7 @@ def save(folder: Path, at: int, state: dict[str, Any], ranks: Ranks) -> None:
     def conclude() -> None:
         about = {k: v for k, v in state.items() if k != "tensors"}
         shapes = {name: list(t.shape) for name, t in state["tensors"].items()}
-        beside = place / ".where.json"
-        beside.write_text(json.dumps({**about, "shapes": shapes}), encoding="utf-8")
-        os.replace(beside, place / "where.json")
+        write_json(place / "where.json", {**about, "shapes": shapes})
         forget(folder, but=place)
 
     ranks.once(conclude)
