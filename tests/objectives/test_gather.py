@@ -108,6 +108,7 @@ for parts in ([p.split(",") for p in way.split("/")] for way in sys.argv[4:]):
     for name, gradient in gradients(model, objective).items():
         dist.all_reduce(gradient)
         worst = max(worst, float((gradient - expected[name]).abs().max()))
+dist.destroy_process_group()
 print(worst)
 """
 

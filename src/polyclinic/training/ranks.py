@@ -6,6 +6,7 @@ the end of each step, so that all of them stop at the same step or none.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -54,7 +55,10 @@ def fabric_for(precision: str, strategy: Strategy | None = None) -> Any:
         accelerator="cpu", devices=local, num_nodes=world // local, strategy=how, precision="bf16-mixed" if bf16 else "32-true"
     )  # fmt: skip
     if world > 1:
+        joined = dist.is_initialized()
         fabric.launch()
+        if not joined:  # gloo's threads must end before the interpreter does, or it aborts now and then
+            atexit.register(dist.destroy_process_group)
     return fabric
 
 
