@@ -26,9 +26,11 @@ from polyclinic.fusion import Late
 from polyclinic.harmonise import Fingerprint
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Contrastive, clip_loss
-from polyclinic.schema import Batch, Modality, Ragged
+from polyclinic.schema import Batch, Losses, Modality, Ragged
 from polyclinic.tokens import Bert, Layout, Transformer, Vit
-from polyclinic.training.loop import Trainee, has_bf16, optimiser
+from polyclinic.training.ranks import has_bf16
+from polyclinic.training.schedule import optimiser
+from polyclinic.training.step import Trainee
 
 WIDTH, DEPTH, HEADS, MLP = 384, 6, 6, 4
 SIZE, PATCH, VOCABULARY = 112, 16, 8192
@@ -109,7 +111,13 @@ def our_step(data: Pairs, depth: int, bf16: bool) -> Step:
     model, batch = our_model(depth), our_batch(data)
     trainee = Trainee(model, Contrastive(temperature=TEMPERATURE).build(model, {})).train()
     draws = torch.Generator().manual_seed(0)
-    return _step(trainee, lambda: trainee(batch, draws).total, bf16)
+
+    def loss() -> Tensor:
+        total = Losses(*trainee(batch, draws)).total
+        assert total is not None
+        return total
+
+    return _step(trainee, loss, bf16)
 
 
 def peer_step(data: Pairs, depth: int, bf16: bool, attention: str) -> Step:

@@ -119,7 +119,7 @@ def torch_settings() -> dict[str, Any]:
     """Threads and number formats of torch here."""
     import torch
 
-    from .training.loop import has_bf16
+    from .training.ranks import has_bf16
 
     return {
         "threads": torch.get_num_threads(),
@@ -132,17 +132,9 @@ def torch_settings() -> dict[str, Any]:
 
 def memory() -> dict[str, float | None]:
     """GiB in all and free, of the machine or of the container, whichever is less."""
-    info = Path("/proc/meminfo")
-    found = (
-        {k: int(v) * 1024 for k, v in re.findall(r"^(\w+):\s+(\d+) kB", info.read_text(), re.MULTILINE)}
-        if info.exists()
-        else {}
-    )
-    total, free = found.get("MemTotal"), found.get("MemAvailable")
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if total and free and limit.exists() and used.exists() and (text := limit.read_text().strip()) != "max":
-        total = min(total, int(text))
-        free = min(free, max(0, int(text) - int(used.read_text())))
+    from .training.memory import machine
+
+    total, free = machine()
     gib = lambda size: round(size / 2**30, 1) if size is not None else None
     return {"total_gib": gib(total), "available_gib": gib(free)}
 

@@ -246,7 +246,8 @@ def test_one_modality_is_compared_with_every_other() -> None:
 
 @pytest.mark.parametrize("kind", [TwoTower, Unified])
 @pytest.mark.parametrize(
-    "fusion", [Intermediate(depth=1, heads=2), Intermediate(style="class_tokens", depth=1, heads=2), Early(depth=1, heads=2)]
+    "fusion",
+    [Intermediate(depth=1, heads=2), Intermediate(style="class_tokens", depth=1, heads=2), Early(depth=1, heads=2)],
 )
 def test_a_vector_a_record_is_that_of_a_patient_with_no_other(
     kind: type[TwoTower | Unified], fusion: Intermediate

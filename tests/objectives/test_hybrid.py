@@ -84,7 +84,9 @@ def draws() -> torch.Generator:
 
 def test_learned_uncertainties_weigh_the_parts_and_are_terms() -> None:
     model, batch = made()
-    hybrid: Any = Hybrid(parts=three(), balance="uncertainty").build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
+    hybrid: Any = Hybrid(parts=three(), balance="uncertainty").build(
+        model, {"structure": Structure(Modality.VOLUME, ("one",))}
+    )
     logs = {"0_contrastive": 1.0, "1_segmentation": -0.5, "2_masked": 0.25}
     for name, value in logs.items():
         hybrid.balance.log_variance[name].data.fill_(value)
@@ -103,7 +105,9 @@ def test_learned_uncertainties_weigh_the_parts_and_are_terms() -> None:
 
 def test_gradnorm_measures_each_part_on_the_bridges_and_keeps_its_weights_between_steps() -> None:
     model, batch = made()
-    hybrid: Any = Hybrid(parts=three(), balance="gradnorm", alpha=0.0, rate=0.1).build(model, {"structure": Structure(Modality.VOLUME, ("one",))})
+    hybrid: Any = Hybrid(parts=three(), balance="gradnorm", alpha=0.0, rate=0.1).build(
+        model, {"structure": Structure(Modality.VOLUME, ("one",))}
+    )
     norms, bridges = {}, list[Any](model.bridge.values())
     for name, part in hybrid.parts.items():
         model.zero_grad()

@@ -9,7 +9,6 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from polyclinic.cohort import Cohort, LabelError
 from polyclinic.schema import Modality, Payload, Record
 from polyclinic.training import InterruptedRunError, Recipe, Run, RunError, pretrain
 from polyclinic.training.checkpoint import alone
-from polyclinic.training.loop import generator, optimiser, repeatable, schedule
+from polyclinic.training.repeatable import generator, repeatable
 
 FIRST, STEPS = 4, 9
 
@@ -410,27 +409,6 @@ def test_gradients_of_indexed_tensors_give_the_same_bits_each_time() -> None:
         first = gradient()
         assert all(torch.equal(gradient(), first) for _ in range(30))
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-def test_schedule() -> None:
-    assert schedule(0, 100, 10) == pytest.approx(0.1)
-    assert schedule(9, 100, 10) == pytest.approx(1.0)
-    assert schedule(10, 100, 10) == pytest.approx(1.0)
-    assert schedule(55, 100, 10) == pytest.approx(0.55)
-    assert schedule(100, 100, 10) == pytest.approx(0.1)
-    assert schedule(0, 1, 0) == pytest.approx(1.0)
-    rest = [schedule(step, 100, 10) for step in range(10, 101)]
-    assert all(one > other for one, other in pairwise(rest))
-
-
-def test_weight_decay_is_for_matrices() -> None:
-    layer = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
-    layer[1].weight.requires_grad_(False)
-    decayed, plain = optimiser(layer, 1e-3, 0.1).param_groups
-    assert [tuple(p.shape) for p in decayed["params"]] == [(2, 3)]
-    assert decayed["weight_decay"] == 0.1
-    assert [tuple(p.shape) for p in plain["params"]] == [(2,), (2,)]
-    assert plain["weight_decay"] == 0.0
 
 
 def test_draws_depend_on_their_numbers_and_on_nothing_else() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from polyclinic.harmonise import Fingerprint
 from polyclinic.harmonise.text import FIRST, train_tokenizer
@@ -286,3 +286,23 @@ def test_a_modality_is_compared_with_itself_by_its_patients_records(recipe: Path
     assert Recipe.load(recipe, [*alone, objective]).stages[0].objective.named() == {Modality.IMAGE}
     with pytest.raises(RecipeError, match="there is one encoder"):
         Recipe.load(recipe, [*alone, "stages.0.objective={kind: contrastive, loss: siglip}"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "told"),
+    [
+        ({"kind": "local"}, "local, dino and ibot compare or centre over one whole batch"),
+        ({"kind": "hybrid", "parts": [{"kind": "dino"}, {"kind": "contrastive"}]}, "one whole batch"),
+        ({"kind": "hybrid", "balance": "gradnorm", "parts": [{"kind": "contrastive"}, {"kind": "masked"}]}, "gradnorm"),
+    ],
+)
+def test_what_reads_a_whole_batch_is_not_divided(objective: dict[str, Any], told: str) -> None:
+    stage = {"name": "s", "steps": 1, "batch": 4, "objective": objective}
+    recipe = {
+        "name": "r",
+        "encoders": {"image": {"kind": "vit"}, "text": {"kind": "bert"}},
+        "model": {"kind": "two_tower"},
+    }
+    assert Recipe.model_validate({**recipe, "stages": [stage]}).stages[0].accumulate == 1
+    with pytest.raises(ValidationError, match=told):
+        Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]})

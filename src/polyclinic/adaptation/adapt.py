@@ -22,9 +22,11 @@ from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
-from ..training.loop import fabric_for, generator, optimiser, repeatable, schedule
+from ..training.ranks import fabric_for
 from ..training.recipe import parts
+from ..training.repeatable import generator, repeatable
 from ..training.run import file_hash, write_json
+from ..training.schedule import optimiser, schedule
 from .lora import factors, inject, merge, restore
 from .probe import ALONE, features, fit_head, to_prevalence, views
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,26 +40,43 @@ def pretrain(
     overrides: Overrides = None,
     into: Annotated[Path, typer.Option(help="The folder of runs.")] = Path("runs"),
     resume: Annotated[bool, typer.Option(help="Go on with a run of this name; --no-resume starts it anew.")] = True,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the curves for TensorBoard too.")] = False,
 ) -> Reply:
-    """Pretrain a model as a recipe says. Ctrl-C stops at a checkpoint; the same command goes on, to the same bits."""
+    """Pretrain a model as a recipe says. Ctrl-C stops at a checkpoint; the same command goes on, to the same bits.
+
+    On several processes: torchrun --nproc-per-node 2 -m polyclinic pretrain …
+    """
     from ..training import Recipe
     from ..training import pretrain as train
 
     checked = Recipe.load(recipe, overrides or ())
     with progress("pretrain") as report:
-        run = train(checked, cohort, into=into, resume=resume, progress=report)
-    curves = run.metrics().to_pylist()
+        run = train(checked, cohort, into=into, resume=resume, progress=report, tensorboard=tensorboard)
+    if int(os.environ.get("RANK", "0")):  # one of torchrun's processes answers for all
+        return Reply({"run": str(run.path)})
+    curves, session = run.metrics().to_pylist(), (run.training["sessions"] or [None])[-1]
     last = {row["name"]: row["value"] for row in curves}
     data = {
         "run": str(run.path), "recipe": checked.name, "split": run.split.hash, "train": len(run.split.train), "test": len(run.split.test),
         "steps": 1 + max((row["step"] for row in curves), default=-1), "losses": last,
+        "session": session,
     }  # fmt: skip
     shown = [
         f"{run.path}: {data['steps']} steps on {data['train']} patients ({data['test']} kept for testing; split {run.split.hash[:8]})",
         table("last step", ("loss", "#value"), [(k, f"{v:.4f}") for k, v in last.items()]),
+        *([] if session is None else [_cost(session)]),
         f"next: polyclinic adapt {run.path} --task {next(iter(checked.tasks), 'TASK')}",
     ]
     return Reply(data, shown)
+
+
+def _cost(session: Mapping[str, Any]) -> str:
+    """What the last session of training took, in a line."""
+    energy = session["energy_kwh"]
+    return (
+        f"steps {session['steps'][0]} to {session['steps'][1]} took {session['wall_s']:.0f} s on {session['ranks']} process(es), "
+        f"{session['processor_s']:.0f} s of processor time" + (f", {energy:.4f} kWh" if energy is not None else "")
+    )
 
 
 @command

@@ -84,8 +84,12 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The training batch of one step."""
+        return self.batches(step, 1)[0]
+
+    def batches(self, step: int, count: int) -> list[Batch]:
+        """The same patients and records in so many batches, as equal as can be."""
         random = np.random.default_rng([self.seed, step, 1])
-        return self._assemble(self.sampler.batch(step), None, random)
+        return [self._assemble(part.tolist(), None, random) for part in np.array_split(self.sampler.batch(step), count)]
 
     def each(
         self, size: int = 32, patients: Sequence[str] | None = None, modalities: Sequence[Modality] | None = None

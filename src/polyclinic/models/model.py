@@ -168,6 +168,10 @@ class Model(nn.Module, ABC):
             out[modality] = with_values(tokens[modality], F.normalize(vectors, dim=1))
         return out
 
+    def everyone(self, towers: Mapping[Modality, Tower], patients: int) -> Mapping[Modality, Tower]:
+        """The towers of all whom a loss compares: here, of the batch; `training` divides a step and gives the whole step's."""
+        return towers
+
 
 def nothing(patients: int, width: int, device: torch.device) -> Tokens:
     """No tokens at all of b patients."""

@@ -1,7 +1,7 @@
 """Embeddings: the unit vectors that contrastive objectives compare, and whose they are.
 
-Every contrastive objective gets its vectors here and nowhere else: where a batch is spread over several ranks, this is the place to
-gather it.
+Every contrastive objective gets its vectors here and nowhere else: where a step is divided over ranks or
+micro-batches, they are those of the whole step (`gather.py`).
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ def embeddings(
     """
     tokens = model.encode(batch) if tokens is None else tokens
     if unit == "patient":
-        return model.towers(tokens)
+        return dict(model.everyone(model.towers(tokens), len(batch.patients)))
     found = model.towers({m: by_record(t) for m, t in tokens.items()})
-    return {m: Tower(tower.vectors, batch.payloads[m].patient[tower.patient]) for m, tower in found.items()}
+    own = {m: Tower(tower.vectors, batch.payloads[m].patient[tower.patient]) for m, tower in found.items()}
+    return dict(model.everyone(own, len(batch.patients)))
 
 
 def pieces(model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None) -> dict[Modality, Pieces]:

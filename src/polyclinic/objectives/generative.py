@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..schema import Batch, Losses, Modality, Tokens
 from ..tokens import Encoder, select
 from .decoders import PatchDecoder
-from .objective import Backbone, Objective, ObjectiveFields, Structure
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 
 
 class Masked(ObjectiveFields):
@@ -83,6 +83,12 @@ class MaskedObjective(Objective):
                 self.decoders[modality.value] = PatchDecoder(
                     model.width, encoder.answer_size, spec.width, spec.depth, spec.heads, (x, y, z, s)
                 )
+        if not self.decoders:
+            raise ObjectiveError(
+                "a masked reconstruction of which no encoder has an answer",
+                "an encoder whose tokens can be asked for: a pretrained network's cannot",
+                "name other `modalities`, or take another objective",
+            )
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None

@@ -66,6 +66,13 @@ class Backbone(Protocol):
         """The weights of the last layer that every objective's answer comes through."""
         ...
 
+    def everyone(self, towers: Mapping[Modality, Tower], patients: int) -> Mapping[Modality, Tower]:
+        """The towers of all whom a loss compares: the batch's, or the whole step's where it is divided (`objectives/gather.py`).
+
+        A contrastive loss calls it on what it compares, equally often whatever the batch holds.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:

@@ -178,7 +178,7 @@ class PretrainedImage(SightFields):
 
     def standard(self, exclude: tuple[str, ...] = ()) -> ImageStandard:
         """What it wants from the harmoniser."""
-        return ImageStandard(size=self.size)
+        return ImageStandard(size=self.size, channels=3)
 
     def build(self, fingerprint: Fingerprint) -> PretrainedImageEncoder:
         """The module, with the snapshot's weights."""
@@ -384,7 +384,7 @@ class PretrainedTextEncoder(PretrainedEncoder):
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a word, after the whole network; notes of similar length go through it side by side."""
-        record, words = rows_of(ragged), torch.cat(list(ragged.values))
+        record, words = rows_of(ragged.values), torch.cat(list(ragged.values))
         answers, seats = [], []
         for bucket in Layout.of(record).buckets:
             if bucket.inside is None:

@@ -1,20 +1,26 @@
-"""Checkpoints: written whole or not at all, and read back to the same bits."""
+"""Checkpoints: written whole or not at all, and read back to the same bits.
+
+One process writes one file, `last.pt`, which is read without unpickling anything but tensors; several write a folder
+(`sharded.py`). Any number of ranks goes on from either. Both hold the same tensors under the same names: `weights/…` and
+`buffers/…` by their names in the module, `moments/<name>/<what>` of the optimiser, for weights that it has moved, and `average/…`.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..schema import PolyclinicError
 
-KEYS = ("stage", "step", "trainee", "adam", "rows")
-"""What a checkpoint holds: where it was taken, weights, the optimiser's moments, the curves so far."""
+KEYS = ("stage", "step", "tensors", "rows")
+"""What a checkpoint holds: where it was taken, weights and the optimiser's moments, the curves so far."""
 
 
 class RunError(PolyclinicError):
@@ -74,7 +80,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any] | None:
-    """The last checkpoint; None where there is none.
+    """The last checkpoint of one process; None where there is none.
 
     Raises:
         RunError: it is broken.
@@ -85,26 +91,88 @@ def read(path: Path) -> dict[str, Any] | None:
         state = torch.load(path, map_location="cpu", weights_only=True)
         missing = [key for key in KEYS if key not in state]
     except Exception as error:
-        raise _broken(path, f"torch says {type(error).__name__}") from error
+        raise broken(path, f"torch says {type(error).__name__}") from error
     if missing:
-        raise _broken(path, f"it has no {', '.join(missing)}")
+        raise broken(path, f"it has no {', '.join(missing)}")
     return state
 
 
-def put_back(path: Path, state: dict[str, Any], trainee: nn.Module, adam: torch.optim.Optimizer) -> None:
-    """A checkpoint's weights and moments into a module and its optimiser.
+def tensors_of(trainee: nn.Module, adam: torch.optim.Optimizer, average: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """All that a stage's state is, by name; the tensors themselves, or a rank's shards of them."""
+    found: dict[str, Tensor] = {f"buffers/{n}": b for n, b in trainee.named_buffers()}
+    for name, weight in trainee.named_parameters():
+        found[f"weights/{name}"] = weight.detach()
+        for what, moment in adam.state.get(weight, {}).items():
+            found[f"moments/{name}/{what}"] = moment
+    return found | {f"average/{n}": t for n, t in (average or {}).items()}
+
+
+def targets_of(
+    place: Path, shapes: dict[str, Any], trainee: nn.Module, adam: torch.optim.Optimizer, average: dict[str, Tensor] | None
+) -> dict[str, Tensor]:  # fmt: skip
+    """`tensors_of`, with room for the moments that a checkpoint has.
+
+    Args:
+        place: of the checkpoint, for the error.
+        shapes: of its tensors, by name.
+    Raises:
+        RunError: they are of another network than the recipe builds now.
+    """
+    weights = dict(trainee.named_parameters())
+    for name in shapes:
+        kind, _, rest = name.partition("/")
+        owner, _, what = rest.rpartition("/")
+        if kind == "moments" and owner in weights:
+            adam.state[weights[owner]][what] = _room(weights[owner], what)
+    targets = tensors_of(trainee, adam, average)
+    fits = lambda n: n in targets and n in shapes and list(targets[n].shape) == list(shapes[n])
+    if wrong := [n for n in sorted(targets.keys() | shapes.keys()) if not fits(n)]:
+        raise broken(
+            place,
+            f"{len(wrong)} of its tensors do not fit the network that the recipe builds with this version: {wrong[0]}",
+        )
+    return targets
+
+
+@torch.no_grad()
+def put_back(
+    path: Path, tensors: dict[str, Tensor], trainee: nn.Module, adam: torch.optim.Optimizer, average: dict[str, Tensor] | None = None
+) -> None:  # fmt: skip
+    """A checkpoint's whole tensors into a module, its optimiser and its average, spread over ranks as those are.
 
     Raises:
         RunError: they are of another network than the recipe builds now.
     """
-    try:
-        trainee.load_state_dict(state["trainee"])
-        adam.load_state_dict(state["adam"])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise _broken(path, "its weights do not fit the network that the recipe builds with this version") from error
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    for name, target in targets_of(path, shapes, trainee, adam, average).items():
+        target.copy_(_like(tensors[name], target))
 
 
-def _broken(path: Path, why: str) -> RunError:
+def _room(weight: Tensor, what: str) -> Tensor:
+    """Room for a moment: as its weight; the count of the updates is one number."""
+    return torch.zeros(()) if what == "step" else torch.zeros_like(weight)
+
+
+def _like(tensor: Tensor, target: Any) -> Any:
+    """A whole tensor, spread as another is."""
+    if not hasattr(target, "device_mesh"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor, target.device_mesh, target.placements)
+
+
+def forget(folder: Path, but: Path | None = None) -> None:
+    """Remove a run's checkpoints, except one."""
+    for place in folder.glob("step-*"):
+        if place != but:
+            shutil.rmtree(place, ignore_errors=True)
+    if but is None or but.name != "last.pt":
+        (folder / "last.pt").unlink(missing_ok=True)
+
+
+def broken(path: Path, why: str) -> RunError:
+    """The error of a checkpoint that cannot be used."""
     return RunError(
         f"a broken checkpoint {path} ({why})", "one that this version wrote", "remove it, and the run starts again"
     )

@@ -1,246 +1,269 @@
-"""Pretraining: a recipe and a cohort → a run. Everything random is a function of (seed, stage, step)."""
+"""Pretraining: a recipe and a cohort → a run. Everything random is a function of (seed, stage, step, part of the step)."""
 
 from __future__ import annotations
 
-import hashlib
-import math
-import shutil
-import signal
-import threading
+import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..cohort import Cohort, CohortError, guard, labels_of, split, subset
-from ..cohort.catalogue import inputs, write_whole
-from ..harmonise import Cache, fit
+from ..cohort import Cohort, subset
+from ..harmonise import Cache
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights
-from ..schema import Batch
-from . import checkpoint
+from . import beginning, checkpoint, guard, memory, sharded
 from .checkpoint import InterruptedRunError, RunError
-from .recipe import Recipe, Stage, differing, parts
-from .run import KEPT, Run, commit, versions, weights_config, write_json, write_text
+from .curves import Board, write_metrics
+from .energy import Meter, together
+from .ranks import Ranks, fabric_for, stop_signals, whole
+from .recipe import Recipe, Stage, parts
+from .repeatable import generator, repeatable
+from .run import Run, weights_config, write_json
+from .step import Stepper, Trainee
 
 Progress = Callable[[int, int, str], None]
 SAVE_EVERY_S = 60.0
-CLIP = 1.0
-
-
-def has_bf16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself (AVX-512 BF16 or AMX)."""
-    info = Path("/proc/cpuinfo")
-    return info.exists() and any(flag in info.read_text() for flag in ("avx512_bf16", "amx_bf16"))
-
-
-def fabric_for(precision: str) -> Any:
-    """The launcher of one process on the CPU, in the recipe's precision."""
-    from lightning_fabric import Fabric
-
-    bf16 = precision == "bf16" or (precision == "auto" and has_bf16())
-    return Fabric(accelerator="cpu", devices=1, precision="bf16-mixed" if bf16 else "32-true")
-
-
-def optimiser(module: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices only."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=(0.9, 0.95), fused=True)
-
-
-def schedule(step: int, steps: int, warmup: int) -> float:
-    """The share of the learning rate at a step: a linear rise, then a cosine to a tenth."""
-    if step < warmup:
-        return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2
-
-
-def generator(*numbers: object) -> torch.Generator:
-    """A generator that depends on these and on nothing else."""
-    digest = hashlib.blake2b("\x00".join(map(str, numbers)).encode(), digest_size=7).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-
-
-class Trainee(nn.Module):
-    """The model and the stage's objective, as one module for the launcher."""
-
-    def __init__(self, model: Model, objective: nn.Module) -> None:
-        super().__init__()
-        self.model, self.objective = model, objective
-
-    def forward(self, batch: Any, draws: torch.Generator) -> Any:
-        """The objective's losses."""
-        return self.objective(self.model, batch, draws)
-
-
-@contextmanager
-def repeatable() -> Iterator[None]:
-    """Only kernels that give the same bits each time; the world's setting is put back.
-
-    Without it the gradient of an indexed tensor is summed by several threads in whatever order they come.
-    """
-    import torch.utils.deterministic
-
-    deterministic: Any = torch.utils.deterministic
-    before = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
-    filled = deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    deterministic.fill_uninitialized_memory = False  # it costs time and finds faults, not bits
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        deterministic.fill_uninitialized_memory = filled
-
-
-@contextmanager
-def stop_signals() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM end the step and not the process; the yielded function tells whether one came.
-
-    A second Ctrl-C does not wait for the step: whatever is being written is written whole or not at all.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, _: object) -> None:
-        if came:
-            raise KeyboardInterrupt
-        came.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def pretrain(
     recipe: Recipe | str | Path, cohort: Cohort | str | Path, *, into: str | Path = "runs", resume: bool = True,
-    progress: Progress | None = None, save_every_s: float = SAVE_EVERY_S,
+    progress: Progress | None = None, save_every_s: float = SAVE_EVERY_S, tensorboard: bool = False,
 ) -> Run:  # fmt: skip
     """Pretrain a model as a recipe says; a run that was stopped goes on to the same bits as if it never had been.
+
+    Started by `torchrun`, its processes train the run together; each reads its part of every batch, and rank 0 writes.
 
     Args:
         recipe: or its file, or the name of a shipped one.
         cohort: or its folder.
         into: the folder of runs; the run's own is named by the recipe.
         resume: False starts a run of this name anew; its weights, checkpoint and evidence go.
-        progress: called with done, all, what.
+        progress: called with done, all, what; on rank 0.
         save_every_s: seconds between checkpoints.
+        tensorboard: write the curves for TensorBoard too, in the run's `tensorboard/`.
     Raises:
         RunError: a run of this name has another recipe or other records, or another process trains it; the loss is not a
-            number; the disk is full.
+            number or runs away; the disk or the memory is full.
         InterruptedRunError: stopped by a signal, at a checkpoint.
         CohortError, SplitError, LabelError, LeakageError: the cohort does not do.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     cohort = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
-    run = Run(Path(into) / recipe.name)
-    last, weights = run.path / "checkpoints/last.pt", run.path / "model/model.safetensors"
-    with checkpoint.alone(run.path):
-        if not resume:
-            _forget(run.path)
-        begun = (run.path / "recipe.yaml").exists()
-        if begun:
-            _same(run, recipe, cohort)
-            if weights.exists():
-                return Run.open(run.path)
-        state = checkpoint.read(last) if begun else None
-        if state is None:
-            _prepare(run, recipe, cohort)
-        with repeatable(), stop_signals() as stopped:
-            trained = _stages(run, cohort, state, stopped, progress, save_every_s)
-        save_weights(
-            weights.with_name("objective.safetensors"), trained.objective.state_dict(), {"recipe": recipe.name}
-        )
-        save_weights(weights, trained.model.state_dict(), weights_config(recipe))
-        last.unlink(missing_ok=True)
+    run, ranks = Run(Path(into) / recipe.name), Ranks(fabric_for(recipe.precision, recipe.strategy))
+    _divides(recipe, ranks.world)
+    with ExitStack() as held:
+        ranks.once(lambda: held.enter_context(checkpoint.alone(run.path)))
+        ranks.once(lambda: _begin(run, recipe, cohort, resume))
+        if run.weights.exists():
+            return Run.open(run.path)
+        with repeatable(), stop_signals(patient=ranks.world > 1) as stopped:
+            trained = _Training(run, cohort, ranks, stopped, progress, save_every_s, tensorboard).stages()
+        ranks.once(lambda: _finish(run, trained))
     return Run.open(run.path)
 
 
-def _forget(place: Path) -> None:
-    """Remove what would be taken for the new run's: the recipe first, so that a killed process leaves no half of each."""
-    for name in ("recipe.yaml", "checkpoints/last.pt", "metrics.parquet", "card.md"):
-        (place / name).unlink(missing_ok=True)
-    for name in ("model", "evidence"):
-        shutil.rmtree(place / name, ignore_errors=True)
+def _begin(run: Run, recipe: Recipe, cohort: Cohort, resume: bool) -> None:
+    """Make sure that the folder is this recipe's: as it was left, or prepared."""
+    if not resume:
+        beginning.forget(run.path)
+    begun = (run.path / "recipe.yaml").exists()
+    if begun:
+        beginning.same(run, recipe, cohort)
+    if not begun or not (run.weights.exists() or sharded.last_of(run.path / "checkpoints")):
+        beginning.prepare(run, recipe, cohort)
 
 
-def _same(run: Run, recipe: Recipe, cohort: Cohort) -> None:
-    """Refuse to go on with another recipe or other records: the bits would be of neither."""
-    keys = differing(Recipe.load(run.path / "recipe.yaml"), recipe)
-    remedy = "change `name`, give another folder with --into, or start anew with --no-resume"
-    if keys:
-        listed = ", ".join(keys[:6]) + (" …" if len(keys) > 6 else "")
-        raise RunError(
-            f"the run {run.path} was made by another recipe: it differs in {listed}",
-            "the same recipe, or another name",
-            remedy,
+def _finish(run: Run, trained: dict[str, Tensor]) -> None:
+    """Write the model, the objective beside it first: where the model's file stands, the run is finished."""
+    objective = _of("objective.", trained)
+    save_weights(run.weights.with_name("objective.safetensors"), objective, {"recipe": run.recipe.name})
+    save_weights(run.weights, _of("model.", trained), weights_config(run.recipe))
+    checkpoint.forget(run.path / "checkpoints")
+
+
+def _of(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of one part of a `Trainee`, by their names in it."""
+    return {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
+
+
+def _divides(recipe: Recipe, world: int) -> None:
+    """Refuse a number of ranks that does not divide the batches: a step would be of other patients."""
+    for stage in recipe.stages:
+        if stage.batch % (world * stage.accumulate):
+            raise RunError(
+                f"stage {stage.name!r} with a batch of {stage.batch} patients on {world} ranks in {stage.accumulate} micro-batches each",
+                f"a multiple of {world * stage.accumulate}: `batch` is of all ranks and micro-batches together",
+                "change the stage's `batch` or `accumulate`, or the number of processes",
+            )
+
+
+@dataclass(slots=True)
+class _Training:
+    """A run in the middle of its stages.
+
+    Args:
+        run: prepared; its checkpoint, where it has one, says how far it is.
+        stopped: whether a signal came to this process.
+    """
+
+    run: Run
+    cohort: Cohort
+    ranks: Ranks
+    stopped: Callable[[], bool]
+    progress: Progress | None
+    save_every_s: float
+    tensorboard: bool
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    saved: float = 0.0
+    board: Board | None = None
+    needs: list[str] = field(default_factory=list)
+    cache: Cache = field(default_factory=Cache)
+
+    def stages(self) -> dict[str, Tensor]:
+        """Every stage from where the checkpoint stands; the last one's weights and buffers, whole."""
+        recipe, meter, self.cache = self.run.recipe, Meter(), Cache(self.run.path / "cache")
+        state = sharded.last_of(self.run.path / "checkpoints")
+        reached, self.rows, self.saved = (
+            (state["stage"] if state else 0),
+            list(state["rows"]) if state else [],
+            time.monotonic(),
         )
-    known = {name for side in run.lock["records"].values() for name in side}
-    now = {record.id for record in cohort.records(recipe.cohort.where)}
-    if known != now:
-        raise RunError(
-            f"the run {run.path} was made of other records: {len(now - known)} came to the cohort and {len(known - now)} left it",
-            "the records in its lock.json",
-            remedy,
-        )
+        first = before = sum(s.steps for s in recipe.stages[:reached])
+        first += state["step"] if state else 0
+        if self.tensorboard and self.ranks.first:
+            self.board = Board(self.run.path, first)
+        model = build_model(recipe.model, recipe.encoders, self.run.fingerprint, recipe.seed)
+        trained: dict[str, Tensor] = {}
+        try:
+            for number in range(reached, len(recipe.stages)):
+                trained = self._stage(model, number, before, state if number == reached else None)
+                before += recipe.stages[number].steps
+                if number + 1 < len(recipe.stages):  # a model that was spread over ranks is not spread again
+                    model = build_model(recipe.model, recipe.encoders, self.run.fingerprint, recipe.seed)
+                    model.load_state_dict(_of("model.", trained))
+        except InterruptedRunError:
+            self._record(meter, first)
+            raise
+        finally:
+            if self.board is not None:
+                self.board.close()
+        self._record(meter, first)
+        if self.ranks.first:
+            write_metrics(
+                self.run.path, self.rows
+            )  # a process killed between the last checkpoint and its curves wrote none
+        return trained
 
+    def _stage(self, model: Model, number: int, before: int, state: dict[str, Any] | None) -> dict[str, Tensor]:
+        """One stage, from its checkpoint's step or from its beginning; its weights and buffers, whole."""
+        recipe, stage, ranks = self.run.recipe, self.run.recipe.stages[number], self.ranks
+        loader, trainee = self._loader(stage), _trainee(model, self.run, number)
+        with guard.enough_memory(recipe, stage, None):
+            found = memory.estimate(ranks.fabric, trainee, loader, stage, ranks.world)
+        ranks.once(lambda: memory.check(recipe, stage, found))
+        self.needs.append(f"{stage.name}: {found.as_words()}")
+        stepper, first = Stepper(ranks, trainee, stage), 0
+        if state is not None:
+            self._put_back(state, stepper)
+            first = state["step"]
+        watch = guard.Watch(r["value"] for r in self.rows if r["stage"] == stage.name and r["name"] == "loss")
+        for step in range(first, stage.steps):
+            with guard.enough_memory(recipe, stage, found):
+                micros = loader.batches(number * 1_000_003 + step, stage.accumulate)
+                made = stepper.take(micros, loader.sampler.size, (recipe.seed, number, step))
+            if not made.wrong and "loss" in made.values and watch.diverged(made.values["loss"]):
+                made.wrong = f"a loss of {made.values['loss']:.4g}, above {watch.limit:.4g} for {watch.streak} steps,"
+            if made.wrong:
+                raise guard.refused(made.wrong, stage, step, recipe.seed, self.run.path, micros, ranks.rank)
+            self._note(stage, before + step, made.values)
+            self._between(stepper, number, step + 1, before + step + 1)
+        if stepper.average is not None:
+            stepper.average.give(trainee)
+        return {name: whole(tensor).detach().clone() for name, tensor in trainee.state_dict().items()}
 
-def _prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
-    """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does."""
-    for modality, spec in recipe.encoders.items():
-        spec.keep(run.path / KEPT / modality.value)
-    records = cohort.records(recipe.cohort.where)
-    answers: dict[str, Any] = {}
-    for name, task in recipe.tasks.items():  # a wrong column is an error now, not after an hour
-        if (label := task.label(name)) is not None:
-            answers[name] = labels_of(records, label)
-    parted = split(records, recipe.cohort.split, cohort.load, answers.get(recipe.cohort.split.stratify or ""))
-    guard(parted.train, parted.test, records, cohort.load)
-    sides = {"train": set(parted.train), "test": set(parted.test)}
-    fingerprint = fit([r for r in inputs(records) if r.patient in sides["train"]], cohort.load, recipe.standards())
-    (run.path / "model").mkdir(parents=True, exist_ok=True)
-    fingerprint.save(run.path / "model/fingerprint.json")
-    write_json(run.path / "model/config.json", recipe.model_dump(mode="json", include={"encoders", "model", "seed"}))
-    write_json(
-        run.path / "lock.json",
-        {
-            "cohort": str(cohort.path.resolve()),
-            "split": {"train": parted.train, "test": parted.test, "hash": parted.hash},
-            "records": {name: sorted(r.id for r in records if r.patient in side) for name, side in sides.items()},
-            "packages": versions(),
-            "seed": recipe.seed,
-            "commit": commit(),
+    def _note(self, stage: Stage, at: int, values: dict[str, float]) -> None:
+        """A step's values into the curves."""
+        self.rows += [{"stage": stage.name, "step": at, "name": k, "value": v} for k, v in values.items()]
+        if self.board is not None:
+            self.board.add(at, values)
+        if self.progress and self.ranks.first:
+            total = sum(s.steps for s in self.run.recipe.stages)
+            self.progress(at + 1, total, f"{stage.name}: loss {values.get('loss', float('nan')):.3f}")
+
+    def _between(self, stepper: Stepper, number: int, step: int, done: int) -> None:
+        """After a step: a checkpoint where one is due, and the end where a signal came to any rank.
+
+        Raises:
+            InterruptedRunError: it did.
+        """
+        recipe = self.run.recipe
+        said = self.ranks.tell((self.stopped(), time.monotonic() - self.saved > self.save_every_s))
+        stop, due = any(s for s, _ in said), said[0][1]
+        if stop or due or step == recipe.stages[number].steps:
+            average = stepper.average.tensors if stepper.average is not None else None
+            tensors = checkpoint.tensors_of(stepper.trainee, stepper.bare, average)
+            state = {"stage": number, "step": step, "tensors": tensors, "rows": self.rows}
+            folder = self.run.path / "checkpoints"
+            if self.ranks.world > 1:
+                sharded.save(folder, done, state, self.ranks)
+            else:
+                checkpoint.save(folder / "last.pt", state)
+                checkpoint.forget(folder, but=folder / "last.pt")
+            if self.ranks.first:
+                write_metrics(self.run.path, self.rows)
+            self.cache.flush()
+            self.saved = time.monotonic()
+        total = sum(s.steps for s in recipe.stages)
+        if stop and done < total:
+            raise InterruptedRunError(
+                f"stopped at step {done} of {total}",
+                "a checkpoint was written",
+                "run the same command again: it resumes",
+            )
+
+    def _put_back(self, state: dict[str, Any], stepper: Stepper) -> None:
+        average = stepper.average.tensors if stepper.average is not None else None
+        if "folder" in state:
+            sharded.put_back(state["folder"], state["shapes"], stepper.trainee, stepper.bare, average)
+        else:
+            last = self.run.path / "checkpoints/last.pt"
+            checkpoint.put_back(last, state["tensors"], stepper.trainee, stepper.bare, average)
+
+    def _loader(self, stage: Stage) -> Loader:
+        recipe, run = self.run.recipe, self.run
+        masks = [p for p in parts(stage.objective) if p.kind == "segmentation"]
+        loader = Loader(
+            self.cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, self.cohort.load,
+            [label for p in masks if (label := recipe.tasks[p.task].label(p.task))], self.cache, stage.batch // self.ranks.world,
+            recipe.seed, stage.most, stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
+            rank=self.ranks.rank, world=self.ranks.world,
+        )  # fmt: skip
+        for part in masks:
+            loader.only(part.task, subset(loader.labelled(part.task), part.labels, recipe.seed))
+        return loader
+
+    def _record(self, meter: Meter, first: int) -> None:
+        """Add this session to the run's `training.json`: which steps, on what, and what they cost."""
+        cost = together(self.ranks.tell(meter.read()))
+        if not self.ranks.first:
+            return
+        place = self.run.path / "training.json"
+        before = json.loads(place.read_text(encoding="utf-8"))["sessions"] if place.exists() else []
+        session = {
+            "steps": [first, self.rows[-1]["step"] + 1 if self.rows else first],
+            "ranks": self.ranks.world,
+            "strategy": self.run.recipe.strategy if self.ranks.world > 1 else None,
             "threads": torch.get_num_threads(),
-        },
-    )
-    write_text(run.path / "recipe.yaml", recipe.as_yaml())
-
-
-def _loader(run: Run, cohort: Cohort, stage: Stage, cache: Cache) -> Loader:
-    recipe = run.recipe
-    masks = [p for p in parts(stage.objective) if p.kind == "segmentation"]
-    loader = Loader(
-        cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, cohort.load,
-        [label for p in masks if (label := recipe.tasks[p.task].label(p.task))], cache, stage.batch, recipe.seed, stage.most,
-        stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
-    )  # fmt: skip
-    for part in masks:
-        loader.only(part.task, subset(loader.labelled(part.task), part.labels, recipe.seed))
-    return loader
+            "memory": self.needs,
+            **cost,
+        }
+        write_json(place, {"sessions": [*before, session]})
 
 
 def _trainee(model: Model, run: Run, number: int) -> Trainee:
@@ -249,108 +272,3 @@ def _trainee(model: Model, run: Run, number: int) -> Trainee:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
         return Trainee(model, recipe.stages[number].objective.build(model, recipe.structures(run.fingerprint)))
-
-
-def _stages(
-    run: Run, cohort: Cohort, state: dict[str, Any] | None, stopped: Callable[[], bool], progress: Progress | None,
-    save_every_s: float,
-) -> Trainee:  # fmt: skip
-    """Every stage from where the checkpoint stands; the last one's trainee."""
-    recipe, place = run.recipe, run.path / "checkpoints/last.pt"
-    fabric = fabric_for(recipe.precision)
-    model = build_model(recipe.model, recipe.encoders, run.fingerprint, recipe.seed)
-    cache, rows = Cache(run.path / "cache"), list[dict[str, Any]](state["rows"] if state else ())
-    total, before, saved = sum(s.steps for s in recipe.stages), 0, time.monotonic()
-    trainee = _trainee(model, run, reached := state["stage"] if state else 0)
-    for number, stage in enumerate(recipe.stages):
-        if number < reached:
-            before += stage.steps
-            continue
-        trainee = trainee if number == reached else _trainee(model, run, number)
-        adam, first = optimiser(trainee, stage.lr, stage.weight_decay), 0
-        if state and number == reached:
-            checkpoint.put_back(place, state, trainee, adam)
-            first = state["step"]
-        loader = _loader(run, cohort, stage, cache)
-        wrapped, adam = fabric.setup(trainee.train(), adam)
-        for step in range(first, stage.steps):
-            values = _step(
-                fabric, wrapped, adam, loader.batch(number * 1_000_003 + step), stage, (recipe.seed, number, step)
-            )
-            rows += [{"stage": stage.name, "step": before + step, "name": k, "value": v} for k, v in values.items()]
-            done = before + step + 1
-            if progress:
-                progress(done, total, f"{stage.name}: loss {values.get('loss', float('nan')):.3f}")
-            stop = stopped()
-            if stop or step + 1 == stage.steps or time.monotonic() - saved > save_every_s:
-                here = (number, step + 1, trainee.state_dict(), adam.optimizer.state_dict(), rows)
-                checkpoint.save(place, dict(zip(checkpoint.KEYS, here, strict=True)))
-                write_metrics(run, rows)
-                cache.flush()
-                saved = time.monotonic()
-            if stop and done < total:
-                raise InterruptedRunError(
-                    f"stopped at step {done} of {total}",
-                    "a checkpoint was written",
-                    "run the same command again: it resumes",
-                )
-        before += stage.steps
-    write_metrics(run, rows)  # a process killed between the last checkpoint and its curves wrote none
-    return trainee
-
-
-def _step(
-    fabric: Any, trainee: Any, adam: Any, batch: Batch, stage: Stage, at: tuple[int, int, int]
-) -> dict[str, float]:
-    """One optimiser step; the losses' values, none where the batch speaks to no term.
-
-    Args:
-        at: seed, stage and step, of which everything random is a function.
-    Raises:
-        RunError: a loss or a gradient is not a number; the weights are as before.
-    """
-    step = at[-1]
-    for group in adam.param_groups:
-        group["lr"] = stage.lr * schedule(step, stage.steps, stage.warmup)
-    losses = trainee(batch, generator(*at))
-    total: Tensor | None = losses.total
-    if total is None:
-        return {}
-    values = {name: float(term.detach()) for name, term in losses.terms.items()} | {"loss": float(total.detach())}
-    if wrong := [name for name, value in values.items() if not math.isfinite(value)]:
-        raise _diverged(f"a loss that is not a number ({', '.join(wrong)})", stage, step)
-    fabric.backward(total)
-    norm = torch.nn.utils.clip_grad_norm_([p for p in trainee.parameters() if p.grad is not None], CLIP, foreach=False)
-    if not math.isfinite(float(norm)):
-        raise _diverged(f"gradients that are not numbers (of {', '.join(losses.terms)})", stage, step)
-    adam.step()
-    adam.zero_grad(set_to_none=True)
-    trainee.objective.stepped(trainee.model, (step + 1) / stage.steps)
-    return values
-
-
-def _diverged(what: str, stage: Stage, step: int) -> RunError:
-    return RunError(
-        f"{what} at step {step} of stage {stage.name!r}",
-        "finite numbers",
-        "lower the stage's `lr` (and change `name`, or start anew with --no-resume)",
-    )
-
-
-def write_metrics(run: Run, rows: list[dict[str, Any]]) -> None:
-    """The training curves as Parquet.
-
-    Raises:
-        RunError: the disk is full.
-    """
-    import pyarrow as pa
-
-    schema = pa.schema([("stage", pa.string()), ("step", pa.int64()), ("name", pa.string()), ("value", pa.float64())])
-    try:
-        write_whole(run.path / "metrics.parquet", pa.Table.from_pylist(rows, schema=schema))
-    except CohortError as error:
-        raise RunError(
-            f"no room on the disk for {run.path / 'metrics.parquet'}",
-            "space for the curves; the last checkpoint is intact",
-            "free some space and run the same command again: it resumes",
-        ) from error

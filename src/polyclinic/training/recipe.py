@@ -17,7 +17,10 @@ from ..models import ModelSpec
 from ..objectives import (
     CausalLanguage,
     Contrastive,
+    Dino,
     Hybrid,
+    Ibot,
+    Local,
     Masked,
     MaskedLanguage,
     ObjectiveSpec,
@@ -28,9 +31,12 @@ from ..objectives import (
 from ..schema import Modality, Payload, Record
 from ..tasks import Classification, Retrieval, Segmentation, TaskSpec
 from ..tokens import EncoderSpec
+from ..tokens.text import TextFields
+from .ranks import Strategy
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
 from .reading import folder as folder
+from .schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,10 +82,16 @@ class Stage(BaseModel):
         name: in the curves.
         objective: what is asked.
         steps: optimiser steps.
-        batch: patients a step.
+        batch: patients a step, of all ranks and micro-batches together.
+        accumulate: micro-batches that a rank makes of its part, one after the other: less memory, more time. What is compared
+            is still compared across the whole step; a loss that is a mean over what it speaks to is weighed by patients.
         lr: learning rate at the top of the schedule.
-        warmup: steps of linear rise; a cosine falls to a tenth of `lr` after it.
+        warmup: steps of linear rise.
+        schedule: what comes after it: see `schedule.schedule`.
         weight_decay: of AdamW, on matrices.
+        betas: of AdamW.
+        clip: the largest norm of the gradient; None leaves it.
+        ema: decay of an average of the weights over the steps, which is then what the stage has learned; None for the last weights.
         temperature: of the sampler: 1 draws patients evenly, 0 patterns of modalities.
         most: records a patient and modality in a step; which of them is a function of the seed and the step.
         site_temperature: of the sampler: 1 draws the patients of a pattern evenly, 0 its sites.
@@ -92,14 +104,25 @@ class Stage(BaseModel):
     objective: ObjectiveSpec
     steps: int = Field(ge=1)
     batch: int = Field(default=16, ge=1)
+    accumulate: int = Field(default=1, ge=1)
     lr: float = Field(default=1e-3, gt=0)
     warmup: int = Field(default=20, ge=0)
+    schedule: Schedule = "cosine"
     weight_decay: float = Field(default=0.05, ge=0)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    clip: float | None = Field(default=1.0, gt=0)
+    ema: float | None = Field(default=None, gt=0, lt=1)
     temperature: float = Field(default=0.5, ge=0, le=1)
     most: int | None = Field(default=2, ge=1)
     site_temperature: float = Field(default=1.0, ge=0, le=1)
     rare: str | None = None
     rarity: float = Field(default=0.5, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Stage:
+        if self.batch % self.accumulate:
+            raise ValueError(f"{self.accumulate} micro-batches do not divide a batch of {self.batch} patients")
+        return self
 
 
 class Recipe(BaseModel):
@@ -115,6 +138,7 @@ class Recipe(BaseModel):
         stages: of pretraining, one after the other.
         seed: of weights, batches and masks.
         precision: "auto" is bf16 where the CPU multiplies it.
+        strategy: where several processes train, whether each holds all ("ddp", and "auto") or a part of the optimiser's state ("fsdp").
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -126,6 +150,7 @@ class Recipe(BaseModel):
     stages: tuple[Stage, ...] = Field(min_length=1)
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    strategy: Strategy = "auto"
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -138,6 +163,7 @@ class Recipe(BaseModel):
         for number, stage in enumerate(self.stages):
             for part in parts(stage.objective):
                 self._part_fits(f"stages.{number}.objective", part)
+            self._divides(f"stages.{number}", stage)
         for name, task in self.tasks.items():
             self._task_fits(f"tasks.{name}", task)
         stratify = self.cohort.split.stratify
@@ -189,11 +215,26 @@ class Recipe(BaseModel):
                     f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
                 )
 
+    @staticmethod
+    def _divides(place: str, stage: Stage) -> None:
+        """Refuse micro-batches for what compares all patients of a step and cannot be put together of parts."""
+        if stage.accumulate > 1:
+            if any(isinstance(part, Local | Dino | Ibot) for part in parts(stage.objective)):
+                raise ValueError(
+                    f"{place}.accumulate: local, dino and ibot compare or centre over one whole batch; use 1"
+                )
+            if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
+                raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
+
     def _language_fits(self, place: str, causal: bool) -> None:
         spec = self.encoders[Modality.TEXT]
         if not self.model.fusion.own_trunks:
             raise ValueError(
                 f"{place}: early fusion leaves the text encoder no trunk to read with; use intermediate or late"
+            )
+        if not isinstance(spec, TextFields):
+            raise ValueError(
+                f"{place}: needs an encoder that learns its own words (bert, gpt or llama); there is {spec.kind}"
             )
         if spec.causal != causal:
             wants, reads = ("gpt or llama", "reads both ways") if causal else ("bert", "sees no later word")

@@ -159,6 +159,12 @@ class Run:
         return _read_json(self.backbone.path / "lock.json")
 
     @cached_property
+    def training(self) -> dict[str, Any]:
+        """What training took, a session at a time: steps, ranks, memory, time, energy."""
+        place = self.backbone.path / "training.json"
+        return _read_json(place) if place.exists() else {"sessions": []}
+
+    @cached_property
     def split(self) -> Split:
         """Who trained and who tests."""
         return Split(tuple(self.lock["split"]["train"]), tuple(self.lock["split"]["test"]), self.lock["split"]["hash"])

@@ -1,0 +1,5 @@
+"""`python -m polyclinic`, as `torchrun … -m polyclinic pretrain …` starts it."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""Before the first step: what is forgotten, what is compared, what is written down."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..cohort import Cohort, guard, labels_of, split
+from ..cohort.catalogue import inputs
+from ..harmonise import fit
+from . import checkpoint
+from .checkpoint import RunError
+from .recipe import Recipe, differing
+from .run import KEPT, Run, commit, versions, write_json, write_text
+
+
+def forget(place: Path) -> None:
+    """Remove what would be taken for the new run's: the recipe first, so that a killed process leaves no half of each."""
+    for name in ("recipe.yaml", "metrics.parquet", "training.json", "card.md"):
+        (place / name).unlink(missing_ok=True)
+    checkpoint.forget(place / "checkpoints")
+    for name in ("model", "evidence", "offending", "tensorboard"):
+        shutil.rmtree(place / name, ignore_errors=True)
+
+
+def same(run: Run, recipe: Recipe, cohort: Cohort) -> None:
+    """Refuse to go on with another recipe or other records: the bits would be of neither."""
+    keys = differing(Recipe.load(run.path / "recipe.yaml"), recipe)
+    remedy = "change `name`, give another folder with --into, or start anew with --no-resume"
+    if keys:
+        listed = ", ".join(keys[:6]) + (" …" if len(keys) > 6 else "")
+        raise RunError(
+            f"the run {run.path} was made by another recipe: it differs in {listed}",
+            "the same recipe, or another name",
+            remedy,
+        )
+    known = {name for side in run.lock["records"].values() for name in side}
+    now = {record.id for record in cohort.records(recipe.cohort.where)}
+    if known != now:
+        raise RunError(
+            f"the run {run.path} was made of other records: {len(now - known)} came to the cohort and {len(known - now)} left it",
+            "the records in its lock.json",
+            remedy,
+        )
+
+
+def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
+    """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does."""
+    for modality, spec in recipe.encoders.items():
+        spec.keep(run.path / KEPT / modality.value)
+    records = cohort.records(recipe.cohort.where)
+    answers: dict[str, Any] = {}
+    for name, task in recipe.tasks.items():  # a wrong column is an error now, not after an hour
+        if (label := task.label(name)) is not None:
+            answers[name] = labels_of(records, label)
+    parted = split(records, recipe.cohort.split, cohort.load, answers.get(recipe.cohort.split.stratify or ""))
+    guard(parted.train, parted.test, records, cohort.load)
+    sides = {"train": set(parted.train), "test": set(parted.test)}
+    fingerprint = fit([r for r in inputs(records) if r.patient in sides["train"]], cohort.load, recipe.standards())
+    (run.path / "model").mkdir(parents=True, exist_ok=True)
+    fingerprint.save(run.path / "model/fingerprint.json")
+    write_json(run.path / "model/config.json", recipe.model_dump(mode="json", include={"encoders", "model", "seed"}))
+    write_json(
+        run.path / "lock.json",
+        {
+            "cohort": str(cohort.path.resolve()),
+            "split": {"train": parted.train, "test": parted.test, "hash": parted.hash},
+            "records": {name: sorted(r.id for r in records if r.patient in side) for name, side in sides.items()},
+            "packages": versions(),
+            "seed": recipe.seed,
+            "commit": commit(),
+            "threads": torch.get_num_threads(),
+        },
+    )
+    write_text(run.path / "recipe.yaml", recipe.as_yaml())
