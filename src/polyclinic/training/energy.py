@@ -23,7 +23,7 @@ class Meter:
             from codecarbon import OfflineEmissionsTracker  # type: ignore[import-not-found]
 
             self.tracker = OfflineEmissionsTracker(
-                country_iso_code="DEU", tracking_mode="process", save_to_file=False, log_level="error", allow_multiple_runs=True
+                country_iso_code="DEU", tracking_mode="process", output_methods=[], log_level="error", allow_multiple_runs=True
             )  # fmt: skip
             self.tracker.start()
 
