@@ -4,8 +4,7 @@ A token keeps its place in mm and seconds, so that a box of tokens is a crop at 
 harmonised twice. Where tokens lie in no place (the events of a table, programmes of genes) a view is a random few of them, as in MSN
 (Assran et al. 2022).
 
-Views of one record have brightness and contrast in common, by which any two of them are told from other records': each view can be given
-its own.
+Each view can be given a brightness and a contrast of its own, as the papers do.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -22,6 +23,8 @@ class Meter:
         if find_spec("codecarbon") is not None:
             from codecarbon import OfflineEmissionsTracker  # type: ignore[import-not-found]
 
+            quiet = logging.getLogger("codecarbon")
+            quiet.disabled = True  # it speaks before its own `log_level` counts
             self.tracker = OfflineEmissionsTracker(
                 country_iso_code="DEU", tracking_mode="process", output_methods=[], log_level="error", allow_multiple_runs=True
             )  # fmt: skip
