@@ -105,7 +105,8 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.slow
 def test_stopped_on_one_rank_and_resumed_is_never_stopped(made: Started) -> None:
-    assert made.told.count(f"stopped stopped at step 3 of {STEPS}") == 2  # both ranks, at the same step
+    # Both ranks of each of the three that stop, at the same step; what two processes say at once may be mixed by words.
+    assert made.told.count(f"stopped at step 3 of {STEPS}") == 6
     assert same(made.tensors("stopped"), made.tensors("whole"))
     runs = made.run("stopped"), made.run("whole")
     assert runs[0].metrics().equals(runs[1].metrics())

@@ -90,7 +90,6 @@ def kept_for_backward(fabric: Any, trainee: nn.Module, batch: Batch) -> int:
     """Bytes that autograd keeps of a forward, each storage once, weights and the batch itself not counted."""
     known = {p.untyped_storage().data_ptr() for p in trainee.parameters()}
     known |= {b.untyped_storage().data_ptr() for b in trainee.buffers()}
-    before = [b.clone() for b in trainee.buffers()]
     storages: dict[int, int] = {}
     alive: list[Tensor] = []  # a storage that is freed would lend its place to the next
 
@@ -101,9 +100,12 @@ def kept_for_backward(fabric: Any, trainee: nn.Module, batch: Batch) -> int:
             alive.append(tensor)
         return tensor
 
+    trained, before = trainee.training, [b.clone() for b in trainee.buffers()]
+    trainee.eval()  # a look that leaves no trace: no running mean moves, and no teacher's answer is noted
     with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), fabric.autocast():
         total = Losses(*trainee(batch, generator("memory"))).total
     del total
+    trainee.train(trained)
     with torch.no_grad():
         for buffer, old in zip(trainee.buffers(), before, strict=True):
             buffer.copy_(old)
