@@ -39,16 +39,36 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: 
     Returns:
         (h s l e)
     """
-    h, s, length, e = q.shape
-    if k.shape[0] < h:
-        k, v = (x.repeat_interleave(h // x.shape[0], 0) for x in (k, v))
-    many = k.shape[2]
-    if max(length, many) >= FUSED_FROM or q.device.type != "cpu":
+    h, length, g, many = q.shape[0], q.shape[2], k.shape[0], k.shape[2]
+    if q.device.type != "cpu" or (length > 1 and max(length, many) >= FUSED_FROM):
+        if g < h:
+            k, v = (x.repeat_interleave(h // g, 0) for x in (k, v))
         if bias is not None and causal:
             bias, causal = bias + triangle(length, many, q.device), False
         return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), is_causal=causal)
     if causal:
         bias = triangle(length, many, q.device) if bias is None else bias + triangle(length, many, q.device)
+    if g < h and (bias is None or bias.shape[0] == 1):
+        return _grouped(q, k, v, bias)
+    if g < h:
+        k, v = (x.repeat_interleave(h // g, 0) for x in (k, v))
+    return _products(q, k, v, bias)
+
+
+def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """The heads of a group stand one under the other as further queries: keys are not copied for each of them."""
+    (h, s, length, e), g = q.shape, k.shape[0]
+    each = h // g
+    under = q.view(g, each, s, length, e).transpose(1, 2).reshape(g, s, each * length, e)
+    if bias is not None and bias.shape[2] > 1:
+        bias = bias.repeat(1, 1, each, 1)
+    found = _products(under, k, v, bias).view(g, s, each, length, e)
+    return found.transpose(1, 2).reshape(h, s, length, e)
+
+
+def _products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
+    """Two batched products and a softmax, with as many heads of keys as of queries."""
+    h, s, length, e = q.shape
     q, k, v = (x.flatten(0, 1) for x in (q / math.sqrt(e), k.transpose(2, 3), v))
     if bias is None:
         scores = torch.bmm(q, k)
