@@ -205,7 +205,7 @@ def test_a_series_is_the_record_that_it_is_by_pydicom_alone(tmp_path: Path, kind
     assert isinstance(record, Record)
     assert (record.attributes["slices"], record.site) == (5, "Spital Zürich")
     volume = records.load(record, folder).array[0]
-    assert np.array_equal(volume[2], dicom.dicom_pixels.image(pydicom.dcmread(BytesIO(PLAIN[kind][2]))))
+    assert np.array_equal(volume[2:3], dicom.dicom_pixels.image(pydicom.dcmread(BytesIO(PLAIN[kind][2]))))
 
 
 @given(kind=st.sampled_from(KINDS[:5]), data=st.data())
