@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 
 from polyclinic.harmonise import Fingerprint, TextStandard, fit, harmonise
-from polyclinic.harmonise.text import FIRST, SPECIAL, UNKNOWN, TokenizerError, train_tokenizer
+from polyclinic.harmonise.text import FIRST, SPECIAL, UNKNOWN, TokenizerError, spelled, train_tokenizer
 from polyclinic.schema import Modality, Payload, Record
 
 NOTE = Record("t", "P", None, Modality.TEXT, "note", "t")
@@ -140,3 +141,55 @@ def test_negation_survives_in_real_notes(shared_data: Path) -> None:
         assert sum(piece in {"no", "not", "denies", "without"} for piece in pieces) >= len(expected)
         spoken += len(expected)
     assert spoken > 50
+
+
+ES = Record("s", "P", None, Modality.TEXT, "note", "s", attributes={"language": "es-MX"})
+TWO = TextStandard(words=16, vocabulary=300, languages=("en", "es"))
+NOTES = [*TEXTS, *["Pulmones claros. Sin derrame pleural.", "Sin derrame."] * 3]
+
+
+def test_a_note_begins_with_the_word_of_its_language() -> None:
+    fingerprint = Fingerprint(tokenizer=train_tokenizer(NOTES, 300, TWO.languages))
+    assert fingerprint.tokenizer is not None
+    assert Tokenizer.from_str(fingerprint.tokenizer).get_vocab()["[es]"] == TWO.begin("es") == 5
+    begun = lambda record: harmonise(Payload(np.empty(0, np.int64), text="Sin derrame"), record, TWO, fingerprint).array
+    found = {
+        language: begun(replace(ES, attributes={"language": language}))
+        for language in ("es", "es_ES", "EN-us", "eng", None)
+    }
+    assert [int(words[0]) for words in found.values()] == [5, 5, 4, FIRST, FIRST]
+    assert len({words[1:].tobytes() for words in found.values()}) == 1  # what it says is read alike
+    assert begun(NOTE)[0] == FIRST
+    bare = TextStandard(words=16, vocabulary=300)
+    assert harmonise(Payload(np.empty(0, np.int64), text="Sin"), ES, bare, fingerprint).array[0] == FIRST
+
+
+def test_what_is_written_in_a_language_can_be_read() -> None:
+    fingerprint = Fingerprint(tokenizer=train_tokenizer(NOTES, 60, TWO.languages))  # so few that words are in pieces
+    found = harmonise(
+        Payload(np.empty(0, np.int64), text="Pulmones claros. Sin derrame"),
+        ES,
+        TWO.model_copy(update={"words": 96}),
+        fingerprint,
+    )
+    assert len(found.array) > 6
+    assert spelled(found.array.tolist(), fingerprint) == "pulmones claros. sin derrame"
+    assert spelled([], fingerprint) == spelled([5], Fingerprint()) == ""
+
+
+def test_a_fingerprint_knows_its_languages_and_is_the_same_without() -> None:
+    load = lambda r: Payload(np.empty(0, np.int64), text=NOTES[int(r.id)])
+    notes = [replace(NOTE, id=str(n)) for n in range(len(NOTES))]
+    plain, two = (fit(notes, load, {Modality.TEXT: s}) for s in (TextStandard(vocabulary=300), TWO))
+    assert plain.tokenizer == train_tokenizer(NOTES, 300)
+    assert plain.hash != two.hash
+    assert two.words == len(Tokenizer.from_str(str(two.tokenizer)).get_vocab())
+
+
+def test_languages_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="brought along, which has no word for them"):
+        TextStandard(languages=("en",), tokenizer="tokenizer.json")
+    with pytest.raises(ValueError, match="'es' twice"):
+        TextStandard(languages=("es", "es"))
+    with pytest.raises(ValueError, match="String should match pattern"):
+        TextStandard(languages=("Spanish",))

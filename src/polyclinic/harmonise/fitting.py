@@ -33,9 +33,8 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     if text is not None and text.tokenizer is not None:
         tokenizer = import_tokenizer(text.tokenizer)
     elif by.get(Modality.TEXT):
-        tokenizer = train_tokenizer(
-            (load(r).text or "" for r in by[Modality.TEXT]), standards[Modality.TEXT].vocabulary
-        )
+        notes = (load(r).text or "" for r in by[Modality.TEXT])
+        tokenizer = train_tokenizer(notes, text.vocabulary, text.languages)
     codes: dict[str, Scale] = {}
     if by.get(Modality.TABLE):
         codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ..records.sections import NAMES, kept
 from ..schema import Payload, PolyclinicError, Record
@@ -16,6 +16,12 @@ from .fingerprint import Fingerprint
 
 PAD, UNKNOWN, FIRST, MASK = 0, 1, 2, 3
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[MASK]"]
+GOES_ON = "##"
+"""Before a word piece that goes on a word, where text is to be written too (Wu et al. 2016, as BERT has it)."""
+
+
+Language = Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]
+"""A language's primary subtag (BCP 47, RFC 5646, section 2.2.1), such as "en"."""
 
 
 class TokenizerError(PolyclinicError):
@@ -34,6 +40,9 @@ class TextStandard(BaseModel):
             it enters the fingerprint, and the file is not read again.
         sections: which of a note's sections count (`records.sections.NAMES`: findings, impression, history ...); none means the
             whole note. A note without any heading counts whole; one that has headings, but none of these, says nothing.
+        languages: whose notes begin with a word of their own, `[es]` say, instead of the usual first word: a decoder that is begun
+            with it writes that language. A note is in what its record's attribute `language` says; of another, or none, nothing
+            changes. Word pieces that go on a word are then marked, so that what is written can be read (`spelled`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,6 +51,17 @@ class TextStandard(BaseModel):
     vocabulary: int = Field(default=2048, ge=64)
     tokenizer: str | None = None
     sections: tuple[str, ...] = ()
+    languages: tuple[Language, ...] = ()
+
+    @model_validator(mode="after")
+    def _own_words(self) -> Self:
+        if self.languages and self.tokenizer is not None:
+            raise ValueError(
+                "`languages` with a tokenizer that was brought along, which has no word for them: leave one out"
+            )
+        if twice := sorted({name for name in self.languages if self.languages.count(name) > 1}):
+            raise ValueError(f"the language {twice[0]!r} twice: name each once")
+        return self
 
     @field_validator("sections")
     @classmethod
@@ -54,15 +74,36 @@ class TextStandard(BaseModel):
         """What of a note counts."""
         return kept(text or "", self.sections)
 
+    def begin(self, language: str | None) -> int:
+        """The word that begins a note in a language: `FIRST`, where it is none of `languages`.
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> str:
-    """A byte-pair tokenizer (Sennrich et al. 2016) of the texts, as JSON; the same texts give the same one."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+        Args:
+            language: a tag of BCP 47, of which the primary subtag counts: "es", "es-MX"; None where nobody knows.
+        """
+        name = (language or "").replace("_", "-").split("-")[0].lower()
+        return len(SPECIAL) + self.languages.index(name) if name in self.languages else FIRST
 
-    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN]))
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int, languages: Sequence[str] = ()) -> str:
+    """A byte-pair tokenizer (Sennrich et al. 2016) of the texts, as JSON; the same texts give the same one.
+
+    Args:
+        texts: of the training notes.
+        vocabulary: word pieces, with the special ones.
+        languages: that have a word of their own after the special ones, see `TextStandard`.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+    mark = {"continuing_subword_prefix": GOES_ON} if languages else {}
+    tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN], **mark))
+    if languages:
+        tokenizer.decoder = decoders.WordPiece(prefix=GOES_ON)  # type: ignore[assignment]
+    special = SPECIAL + [f"[{language}]" for language in languages]
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])  # type: ignore[assignment]
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=SPECIAL, show_progress=False, min_frequency=2)  # type: ignore[call-arg]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=special, show_progress=False, min_frequency=2, **mark
+    )  # type: ignore[call-arg]
     tokenizer.train_from_iterator(sorted(texts), trainer)
     return tokenizer.to_str()
 
@@ -105,9 +146,18 @@ def _tokenizer(text: str, words: int | None = None) -> Any:
     return tokenizer
 
 
+def spelled(numbers: Sequence[int], fingerprint: Fingerprint) -> str:
+    """Word numbers as text, without special words.
+
+    Of a tokenizer whose pieces do not say whether they go on a word (one that was learned without `languages`) every piece stands alone.
+    """
+    return "" if fingerprint.tokenizer is None else _tokenizer(fingerprint.tokenizer).decode(list(numbers))
+
+
 def harmonise(payload: Payload, record: Record, standard: TextStandard, fingerprint: Fingerprint) -> Payload:
-    """(w,) int64 word numbers, at most `words`; the first of them is `[CLS]`, or whatever an imported tokenizer begins with."""
-    numbers, text = [FIRST], standard.of(payload.text)
+    """(w,) int64 word numbers, at most `words`, begun with `[CLS]`, the note's language, or whatever an imported tokenizer begins with."""
+    language = record.attributes.get("language")
+    numbers, text = [standard.begin(None if language is None else str(language))], standard.of(payload.text)
     if fingerprint.tokenizer is not None and standard.tokenizer is not None:
         numbers = _tokenizer(fingerprint.tokenizer, standard.words).encode(text).ids
     elif fingerprint.tokenizer is not None:

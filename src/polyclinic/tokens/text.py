@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, TextStandard
+from ..harmonise.text import Language
 from ..schema import Modality, Ragged, Tokens
 from .attention import Rotary
 from .encoder import Encoder, EncoderFields, rows_of
@@ -21,14 +22,16 @@ class TextFields(EncoderFields):
     Args:
         words: at most, of a note.
         vocabulary: word pieces, learned from the training notes.
+        languages: whose notes begin with a word that says so, see `TextStandard`.
     """
 
     words: int = Field(default=96, ge=4)
     vocabulary: int = Field(default=2048, ge=64)
+    languages: tuple[Language, ...] = ()
 
     def standard(self, exclude: tuple[str, ...] = ()) -> TextStandard:
         """What it wants from the harmoniser."""
-        return TextStandard(words=self.words, vocabulary=self.vocabulary)
+        return TextStandard(words=self.words, vocabulary=self.vocabulary, languages=self.languages)
 
     def style(self) -> Style:
         """Of the trunk."""
@@ -103,7 +106,8 @@ class Llama(TextFields):
 class TextEncoder(Encoder):
     """m notes of (w,) word numbers → a token a word.
 
-    Where the trunk has places of its own, a word's order is not added to its embedding.
+    Where the trunk has places of its own, a word's order is not added to its embedding. `begins` has the word that begins a note of
+    each language that has one.
     """
 
     answer_kind = "categorical"
@@ -111,6 +115,8 @@ class TextEncoder(Encoder):
     def __init__(self, spec: TextFields, vocabulary: int) -> None:
         super().__init__(Modality.TEXT, spec, style=spec.style(), mlp_ratio=spec.mlp_ratio())
         self.answer_size, self.longest = vocabulary, spec.words
+        standard = spec.standard()
+        self.begins = {language: standard.begin(language) for language in standard.languages}
         self.words = nn.Embedding(vocabulary, spec.width)
         nn.init.normal_(self.words.weight, std=0.1)
 
