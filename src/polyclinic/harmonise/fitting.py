@@ -32,7 +32,7 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     tokenizer, text = None, standards.get(Modality.TEXT)
     if text is not None and text.tokenizer is not None:
         tokenizer = import_tokenizer(text.tokenizer)
-    elif by.get(Modality.TEXT):
+    elif text is not None and by.get(Modality.TEXT):
         notes = (load(r).text or "" for r in by[Modality.TEXT])
         tokenizer = train_tokenizer(notes, text.vocabulary, text.languages)
     codes: dict[str, Scale] = {}

@@ -94,16 +94,16 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, languages: Sequence[s
     """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-    mark = {"continuing_subword_prefix": GOES_ON} if languages else {}
+    mark: dict[str, Any] = {"continuing_subword_prefix": GOES_ON} if languages else {}
     tokenizer = Tokenizer(models.BPE(unk_token=SPECIAL[UNKNOWN], **mark))
     if languages:
         tokenizer.decoder = decoders.WordPiece(prefix=GOES_ON)  # type: ignore[assignment]
     special = SPECIAL + [f"[{language}]" for language in languages]
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])  # type: ignore[assignment]
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(
+    trainer = trainers.BpeTrainer(  # type: ignore[call-arg]
         vocab_size=vocabulary, special_tokens=special, show_progress=False, min_frequency=2, **mark
-    )  # type: ignore[call-arg]
+    )  # fmt: skip
     tokenizer.train_from_iterator(sorted(texts), trainer)
     return tokenizer.to_str()
 

@@ -18,6 +18,7 @@ from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, M
 from .local import Local, LocalObjective, local_loss
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .promptable import Prompt, Promptable, PromptableObjective
+from .retell import Retell, RetellObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .self_distillation import Dino, Ibot, SelfDistillationObjective
 from .symile import Symile, SymileObjective, symile_loss
@@ -29,6 +30,7 @@ ObjectiveSpec = Annotated[
     | MaskedLanguage
     | CausalLanguage
     | Caption
+    | Retell
     | SegmentationPart
     | Promptable
     | Local
@@ -43,7 +45,8 @@ __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
     "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Local", "LocalObjective", "MaskDecoder", "Masked",
     "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields",
-    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Sampling", "Seen", "SegmentationObjective",
+    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective",
+    "Retell", "RetellObjective", "Sampling", "Seen", "SegmentationObjective",
     "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "WordDecoder", "clip_loss",
     "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
 ]  # fmt: skip

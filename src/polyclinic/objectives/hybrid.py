@@ -18,6 +18,7 @@ from .language import CausalLanguage, MaskedLanguage
 from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .promptable import Promptable
+from .retell import Retell
 from .segmentation import SegmentationPart
 from .self_distillation import Dino, Ibot
 from .symile import Symile
@@ -28,6 +29,7 @@ Part = Annotated[
     | MaskedLanguage
     | CausalLanguage
     | Caption
+    | Retell
     | SegmentationPart
     | Promptable
     | Local

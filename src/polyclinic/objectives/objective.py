@@ -25,6 +25,8 @@ class Backbone(Protocol):
 
     width: int
     """d of the fusion."""
+    embedding: int
+    """e of the space that all modalities share."""
     own_trunks: bool
     """Whether a modality's tokens go through their encoder's trunk before the fusion."""
 
