@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..harmonise.text import FIRST
 from ..schema import Batch, Losses, Modality, Tokens
-from .embeddings import embeddings
+from .embeddings import by_record
 from .language import END, next_words, words_of
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import GREEDY, Sampling, Seen, WordDecoder
@@ -92,9 +92,9 @@ class RetellObjective(Objective):
         if ragged is None:
             return Losses({}, {})
         with torch.set_grad_enabled(self.spec.teach and torch.is_grad_enabled()):
-            notes = Batch({Modality.TEXT: ragged}, {}, batch.patients)
-            own = None if tokens is None else {Modality.TEXT: tokens[Modality.TEXT]}
-            vectors = embeddings(model, notes, own, "record")[Modality.TEXT].vectors
+            if tokens is None:
+                tokens = model.encode(Batch({Modality.TEXT: ragged}, {}, batch.patients))
+            vectors = model.towers({Modality.TEXT: by_record(tokens[Modality.TEXT])})[Modality.TEXT].vectors
         draw = torch.randn(vectors.shape, generator=generator, device=generator.device).to(vectors.device)
         vectors = F.normalize(vectors + draw * (self.spec.noise / vectors.shape[1] ** 0.5), dim=1)
         texts = list(ragged.values)
