@@ -1,8 +1,8 @@
 """M3FM on the phantom hospital: Spanish reports of radiographs, though no radiograph with a Spanish report was ever seen.
 
 Learned of: radiographs with English reports; Spanish reports without a radiograph; reports in both languages of people without a
-radiograph (the same facts by the same rules, which is what a translator would give). Held out: patients whose report is Spanish, nearly
-all of one hospital with noisier and blurrier radiographs than the others'.
+radiograph (the same facts by the same rules, which is what a translator would give). Held out: every other patient whose
+report is Spanish. Most of them are of one hospital, with noisier and blurrier radiographs, of which hardly any image is learned of.
 
     python -m benchmarks.results.m3fm [--patients 2000] [--steps 800] [--seed 0]
 
