@@ -16,6 +16,7 @@ from torch import Tensor
 from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec, Structure
+from polyclinic.objectives.between import Between
 from polyclinic.schema import Batch, Losses, Modality, Target
 from polyclinic.tokens import EncoderFields, Gpt, phantom
 
@@ -40,6 +41,10 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "ibot": [{"smalls": 1, "prototypes": 16, "width": 64, "modalities": ["image", "text", "table"]}],
     "masked": [{"width": 16}, {"width": 16, "context": "patient"}, {"modalities": ["image", "table"], "width": 16}],
     "caption": [{"width": 16}, {"width": 16, "queries": 2, "modalities": ["image", "table"]}],
+    "translation": [
+        {"target": "image", "width": 16},
+        {"target": "omics", "source": ["image", "signal"], "width": 16},
+    ],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},
@@ -157,6 +162,7 @@ def test_it_teaches_the_encoders_that_it_names(spec: Any) -> None:
     total.backward()
     taught = {m for m in ENCODERS if any(p.grad is not None and p.grad.any() for p in model.encoder(m).parameters())}
     aside = {Modality.TEXT} if spec.kind == "caption" else set()  # written by a decoder of its own
+    aside |= {spec.target} if isinstance(spec, Between) else set()  # the same
     assert taught >= (spec.named() or set(ENCODERS) - {Modality.TABLE}) - aside
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
 

@@ -21,6 +21,7 @@ from .promptable import Prompt, Promptable, PromptableObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .self_distillation import Dino, Ibot, SelfDistillationObjective
 from .symile import Symile, SymileObjective, symile_loss
+from .translation import Translation, TranslationObjective
 from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[
@@ -33,6 +34,7 @@ ObjectiveSpec = Annotated[
     | Promptable
     | Local
     | Symile
+    | Translation
     | Dino
     | Ibot
     | Hybrid,
@@ -40,10 +42,49 @@ ObjectiveSpec = Annotated[
 ]
 
 __all__ = [
-    "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
-    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Local", "LocalObjective", "MaskDecoder", "Masked",
-    "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields",
-    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Sampling", "Seen", "SegmentationObjective",
-    "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "WordDecoder", "clip_loss",
-    "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
+    "AttentionalPool",
+    "Backbone",
+    "Caption",
+    "CaptionObjective",
+    "CausalLanguage",
+    "CausalLanguageObjective",
+    "Contrastive",
+    "ContrastiveObjective",
+    "Dino",
+    "Hybrid",
+    "HybridObjective",
+    "Ibot",
+    "Local",
+    "LocalObjective",
+    "MaskDecoder",
+    "Masked",
+    "MaskedLanguage",
+    "MaskedLanguageObjective",
+    "MaskedObjective",
+    "Objective",
+    "ObjectiveError",
+    "ObjectiveFields",
+    "ObjectiveSpec",
+    "PatchDecoder",
+    "Prompt",
+    "Promptable",
+    "PromptableObjective",
+    "Sampling",
+    "Seen",
+    "SegmentationObjective",
+    "SegmentationPart",
+    "SelfDistillationObjective",
+    "Structure",
+    "Symile",
+    "SymileObjective",
+    "Translation",
+    "TranslationObjective",
+    "WordDecoder",
+    "clip_loss",
+    "dice_cross_entropy",
+    "local_loss",
+    "numbers",
+    "siglip_loss",
+    "supcon_loss",
+    "symile_loss",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from .promptable import Promptable
 from .segmentation import SegmentationPart
 from .self_distillation import Dino, Ibot
 from .symile import Symile
+from .translation import Translation
 
 Part = Annotated[
     Contrastive
@@ -32,6 +33,7 @@ Part = Annotated[
     | Promptable
     | Local
     | Symile
+    | Translation
     | Dino
     | Ibot,
     Field(discriminator="kind"),
