@@ -45,6 +45,10 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         {"target": "image", "width": 16},
         {"target": "omics", "source": ["image", "signal"], "width": 16},
     ],
+    "latent_diffusion": [
+        {"target": "image", "channels": 4, "width": 16},
+        {"target": "volume", "channels": 4, "width": 16, "factor": 8, "source": []},
+    ],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},

@@ -15,6 +15,7 @@ from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
+from .latent_diffusion import LatentDiffusion, LatentDiffusionObjective
 from .local import Local, LocalObjective, local_loss
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .promptable import Prompt, Promptable, PromptableObjective
@@ -35,6 +36,7 @@ ObjectiveSpec = Annotated[
     | Local
     | Symile
     | Translation
+    | LatentDiffusion
     | Dino
     | Ibot
     | Hybrid,
@@ -54,6 +56,8 @@ __all__ = [
     "Hybrid",
     "HybridObjective",
     "Ibot",
+    "LatentDiffusion",
+    "LatentDiffusionObjective",
     "Local",
     "LocalObjective",
     "MaskDecoder",

@@ -106,16 +106,28 @@ def of_kind(ragged: Ragged, words: str | None) -> Tensor:
     return torch.tensor([sought.search(kind) is not None for kind in ragged.kinds], dtype=torch.bool, device=device)
 
 
-def same_place(batch: Batch, spec: Between) -> Ragged | None:
-    """Records that say where an answer lies, and of whom: one a patient, whose values are not read.
+def lying_at(batch: Batch, spec: Between, at: Ragged | None) -> Ragged:
+    """Records that say where an answer lies, and of whom; their values are not what is answered from.
 
-    Of the target's modality, a patient's first record that is shown: an MR says where the CT is. Where none is shown, the patients' own
-    records that are asked for.
+    Args:
+        batch: of patients.
+        spec: of what is asked for.
+        at: what the caller gave. Without it, of the target's modality each patient's first record that is shown, for an MR says where
+            the CT is; where none is, the patients' own records that are asked for.
+    Raises:
+        ObjectiveError: nothing says where.
     """
     rows = spec.sources(batch).get(spec.target)
-    if rows is None:
-        return spec.wanted(batch)
-    ragged, first = batch.payloads[spec.target], {}
-    for row in torch.nonzero(rows).flatten().tolist():
-        first.setdefault(int(ragged.patient[row]), row)
-    return ragged.only(list(first.values()))
+    if at is None and rows is not None:
+        ragged, first = batch.payloads[spec.target], dict[int, int]()
+        for row in torch.nonzero(rows).flatten().tolist():
+            first.setdefault(int(ragged.patient[row]), row)
+        return ragged.only(list(first.values()))
+    at = at or spec.wanted(batch)
+    if at is None:
+        raise ObjectiveError(
+            f"an answer in {spec.target} of patients without any record that says where it lies",
+            "`at`: records of the shape and spacing that are wanted, with any finite values",
+            "give them",
+        )
+    return at

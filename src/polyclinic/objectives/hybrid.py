@@ -15,6 +15,7 @@ from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
 from .language import CausalLanguage, MaskedLanguage
+from .latent_diffusion import LatentDiffusion
 from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .promptable import Promptable
@@ -34,6 +35,7 @@ Part = Annotated[
     | Local
     | Symile
     | Translation
+    | LatentDiffusion
     | Dino
     | Ibot,
     Field(discriminator="kind"),

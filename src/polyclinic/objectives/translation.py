@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Encoder, Layout, Transformer, select
 from ..tokens.position import PhysicalPosition
-from .between import Between, same_place
+from .between import Between, lying_at
 from .generative import answer_loss
 from .objective import Backbone, Objective, ObjectiveError, Structure
 
@@ -130,13 +130,7 @@ class TranslationObjective(Objective):
         Raises:
             ObjectiveError: nothing says where.
         """
-        at = at or same_place(batch, self.spec)
-        if at is None:
-            raise ObjectiveError(
-                f"a translation into {self.spec.target} of patients without any record that says where it lies",
-                "`at`: records of the shape and spacing that are wanted, with any finite values",
-                "give them",
-            )
+        at = lying_at(batch, self.spec, at)
         encoder, seen = model.encoder(self.spec.target), self.spec.shown(model, batch)
         every = encoder.pieces(at)
         pieces = torch.full(every.shape, torch.nan, device=every.device)
