@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from polyclinic.objectives import ObjectiveError
 from polyclinic.objectives.autoencoder import Autoencoder, divergence, draw, halves
 
 
@@ -14,7 +15,7 @@ def test_shapes(dims: int, inputs: int, factor: int) -> None:
     mean, spread = net.encode(x)
     assert mean.shape == spread.shape == (2, 2, *halves(x.shape, factor)) == (2, 2, *[2] * dims)
     assert net.decode(mean).shape == x.shape
-    with pytest.raises(ValueError, match=f"places of {factor} samples along each axis do not fill 5 x 8"):
+    with pytest.raises(ObjectiveError, match=f"5 x 8 samples, which places of {factor} along"):
         halves(torch.Size((1, 1, 5, 8)), factor)
 
 

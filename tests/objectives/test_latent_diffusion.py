@@ -188,7 +188,7 @@ def test_what_cannot_be_is_refused() -> None:
         LatentDiffusion(target=Modality.IMAGE, heads=3)
     net, draws = model(), torch.Generator()
     objective = built(SPEC.model_copy(update={"patch": 8}), net)
-    with pytest.raises(ValueError, match="places of 32 samples along each axis do not fill 16 x 16"):
+    with pytest.raises(ObjectiveError, match="16 x 16 samples, which places of 32 along"):
         objective(net, batch(torch.tensor([0]), draws), draws)
     with pytest.raises(ObjectiveError, match="says where it lies"):
         objective.sample(net, Batch({Modality.TEXT: ragged(NOTES[:1], 1)}, {}, ["a"]))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .decoders import CONVOLUTION
+from .objective import ObjectiveError
 
 
 class Residual(nn.Module):
@@ -82,9 +83,13 @@ def halves(shape: torch.Size, factor: int) -> tuple[int, ...]:
     """The latents' grid.
 
     Raises:
-        ValueError: the factor does not divide it.
+        ObjectiveError: the factor does not divide it.
     """
     if any(n % factor for n in shape[2:]):
         grid = " x ".join(map(str, shape[2:]))
-        raise ValueError(f"places of {factor} samples along each axis do not fill {grid}: change the encoder's `size`")
+        raise ObjectiveError(
+            f"records of {grid} samples, which places of {factor} along each axis do not fill",
+            f"a multiple of {factor} along each axis",
+            "change the encoder's `size`, or the objective's `factor` or `patch`",
+        )
     return tuple(n // factor for n in shape[2:])

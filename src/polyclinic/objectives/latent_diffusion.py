@@ -124,7 +124,7 @@ class LatentDiffusionObjective(Objective):
             terms[f"reconstruction/{m}"] = F.l1_loss(self.autoencoder.decode(z), x)
             terms[f"kl/{m}"] = divergence(mean, log_variance)
         z = z.detach()
-        if self.training and self.learning:
+        if self.training and self.learning and torch.is_grad_enabled():
             self.moments.append((z.mean(over := (0, *range(2, z.ndim))), z.std(over, correction=0)))
         z, noise = (z - self.centre) / self.spread, normal(z)
         time = torch.randint(TIMES, (len(z),), generator=draws, device="cpu").to(device)
@@ -141,7 +141,7 @@ class LatentDiffusionObjective(Objective):
         """(m c …) of records that the autoencoder and the patches divide.
 
         Raises:
-            ValueError: they do not.
+            ObjectiveError: they do not.
         """
         assert isinstance(ragged.values, Tensor)
         halves(ragged.values.shape, self.spec.factor * self.spec.patch)
