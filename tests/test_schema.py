@@ -77,3 +77,21 @@ def test_data_is_frozen_and_counts_itself() -> None:
     ragged = Ragged([torch.zeros(2), torch.zeros(3)], torch.tensor([0, 2]), torch.zeros(2), None, 3, ["a", "b"])
     assert len(ragged) == 2
     assert Batch({Modality.TEXT: ragged}, {}, ["x", "y", "z"]).payloads[Modality.TEXT].patients == 3
+
+
+def test_some_of_the_records_are_of_the_same_patients() -> None:
+    values, patient = torch.arange(6.0).view(3, 2), torch.tensor([0, 0, 3])
+    whole = Ragged(
+        values, patient, torch.arange(3.0), torch.ones(3, 1), 4, list("abc"), list(values), ["CT", "MR", "CT"]
+    )
+    some = whole.only([0, 2])
+    assert torch.equal(torch.as_tensor(some.values), values[[0, 2]])
+    assert (some.patient.tolist(), some.time_h.tolist(), some.patients) == ([0, 3], [0.0, 2.0], 4)
+    assert (some.ids, some.kinds) == (["a", "c"], ["CT", "CT"])
+    assert some.places is not None
+    assert torch.equal(torch.stack(some.places), values[[0, 2]])
+    words = Ragged(list(values), patient, torch.arange(3.0), None, 4, list("abc")).only([1])
+    assert isinstance(words.values, list)
+    assert torch.equal(words.values[0], values[1])
+    assert (words.spacing, words.places, words.kinds) == (None, None, None)
+    assert len(whole.only([])) == 0

@@ -6,7 +6,7 @@ their time; everything after that is a function of a bag of tokens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -173,6 +173,7 @@ class Ragged:
         ids: the m record ids.
         places: of each record (n 4) float32, x, y, z in mm and s, where no even grid says it: the centres of a slide's n tiles, the
             times of a video's n frames; None for modalities that lie on a grid.
+        kinds: the m records' kinds; None where nobody knows them.
     """
 
     values: Tensor | list[Tensor]
@@ -182,9 +183,24 @@ class Ragged:
     patients: int
     ids: list[str]
     places: list[Tensor] | None = None
+    kinds: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def only(self, rows: Sequence[int]) -> Ragged:
+        """Some of its records, ascending, of the same b patients."""
+        picked = list(rows)
+        return Ragged(
+            values=[self.values[i] for i in picked] if isinstance(self.values, list) else self.values[picked],
+            patient=self.patient[picked],
+            time_h=self.time_h[picked],
+            spacing=None if self.spacing is None else self.spacing[picked],
+            patients=self.patients,
+            ids=[self.ids[i] for i in picked],
+            places=None if self.places is None else [self.places[i] for i in picked],
+            kinds=None if self.kinds is None else [self.kinds[i] for i in picked],
+        )
 
 
 @dataclass(slots=True)

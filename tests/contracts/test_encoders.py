@@ -235,3 +235,19 @@ def test_bfloat16_comes_close(kind: type[EncoderFields]) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         low = encoder(ragged).values.float()
     torch.testing.assert_close(low, encoder(ragged).values, atol=0.1, rtol=0.1)
+
+
+@every_encoder
+def test_a_record_is_put_together_of_its_pieces(kind: type[EncoderFields]) -> None:
+    encoder, standard = built(kind)
+    if type(encoder).pieces is Encoder.pieces:
+        with pytest.raises(NotImplementedError, match="no pieces"):
+            encoder.pieces(phantom.ragged(standard, {"a": 1}))
+        return
+    ragged = phantom.ragged(standard, {"a": 1, "b": 2, "c": 1})
+    pieces = encoder.pieces(ragged)
+    assert pieces.shape == (len(encoder(ragged).values), encoder.answer_size)
+    back = encoder.assembled(ragged, pieces)
+    assert isinstance(back, Tensor) == isinstance(ragged.values, Tensor)
+    for one, other in zip(back, ragged.values, strict=True):
+        torch.testing.assert_close(one, other, equal_nan=True, atol=0, rtol=0)

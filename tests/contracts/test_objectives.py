@@ -16,6 +16,7 @@ from torch import Tensor
 from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec, Structure
+from polyclinic.objectives.between import Between
 from polyclinic.schema import Batch, Losses, Modality, Target
 from polyclinic.tokens import EncoderFields, Gpt, phantom
 
@@ -41,6 +42,14 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "masked": [{"width": 16}, {"width": 16, "context": "patient"}, {"modalities": ["image", "table"], "width": 16}],
     "caption": [{"width": 16}, {"width": 16, "queries": 2, "modalities": ["image", "table"]}],
     "retell": [{"width": 16}, {"width": 16, "noise": 0.2, "tokens": 1, "teach": True, "weight": 2}],
+    "translation": [
+        {"target": "image", "width": 16},
+        {"target": "omics", "source": ["image", "signal"], "width": 16},
+    ],
+    "latent_diffusion": [
+        {"target": "image", "channels": 4, "width": 16},
+        {"target": "volume", "channels": 4, "width": 16, "factor": 8, "source": []},
+    ],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},
@@ -159,6 +168,7 @@ def test_it_teaches_the_encoders_that_it_names(spec: Any) -> None:
     taught = {m for m in ENCODERS if any(p.grad is not None and p.grad.any() for p in model.encoder(m).parameters())}
     # Written by a decoder of its own.
     aside = {Modality.TEXT} if spec.kind == "caption" or getattr(spec, "teach", True) is False else set()
+    aside |= {spec.target} if isinstance(spec, Between) else set()  # the same
     assert taught >= (spec.named() or set(ENCODERS) - {Modality.TABLE}) - aside
     assert not [name for name, p in objective.named_parameters() if p.requires_grad and p.grad is None]
 

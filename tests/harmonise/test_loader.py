@@ -317,6 +317,8 @@ def test_what_lies_on_a_grid_has_no_places(tiny_cohort: Cohort, fingerprint: Fin
     seen = {m: r for b in made.each() for m, r in b.payloads.items()}
     assert set(seen) == set(STANDARDS)
     assert all(ragged.places is None for ragged in seen.values())
+    kinds = {r.id: r.kind for r in tiny_cohort.records()}
+    assert all(ragged.kinds == [kinds[i] for i in ragged.ids] for ragged in seen.values())
     axes = {m: None if r.spacing is None else r.spacing.shape[1] for m, r in seen.items()}
     assert axes == {
         Modality.IMAGE: 2, Modality.VOLUME: 3, Modality.SIGNAL: 1, Modality.TEXT: None, Modality.TABLE: None, Modality.OMICS: None,

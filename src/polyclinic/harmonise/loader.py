@@ -183,6 +183,7 @@ class Loader:
             patients=patients,
             ids=[r.id for _, r, _ in pairs],
             places=_places([p for _, _, p in pairs]),
+            kinds=[r.kind for _, r, _ in pairs],
         )
 
     def _target(

@@ -15,6 +15,7 @@ from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
+from .latent_diffusion import LatentDiffusion, LatentDiffusionObjective
 from .local import Local, LocalObjective, local_loss
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .promptable import Prompt, Promptable, PromptableObjective
@@ -22,6 +23,7 @@ from .retell import Retell, RetellObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .self_distillation import Dino, Ibot, SelfDistillationObjective
 from .symile import Symile, SymileObjective, symile_loss
+from .translation import Translation, TranslationObjective
 from .words import Sampling, Seen, WordDecoder, numbers
 
 ObjectiveSpec = Annotated[
@@ -35,6 +37,8 @@ ObjectiveSpec = Annotated[
     | Promptable
     | Local
     | Symile
+    | Translation
+    | LatentDiffusion
     | Dino
     | Ibot
     | Hybrid,
@@ -43,10 +47,10 @@ ObjectiveSpec = Annotated[
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
-    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Local", "LocalObjective", "MaskDecoder", "Masked",
-    "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields",
-    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective",
-    "Retell", "RetellObjective", "Sampling", "Seen", "SegmentationObjective",
-    "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "WordDecoder", "clip_loss",
-    "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
+    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "LatentDiffusion", "LatentDiffusionObjective", "Local",
+    "LocalObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective",
+    "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Retell",
+    "RetellObjective", "Sampling", "Seen", "SegmentationObjective", "SegmentationPart", "SelfDistillationObjective", "Structure",
+    "Symile", "SymileObjective", "Translation", "TranslationObjective", "WordDecoder", "clip_loss", "dice_cross_entropy",
+    "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
 ]  # fmt: skip

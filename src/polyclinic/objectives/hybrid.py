@@ -15,6 +15,7 @@ from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
 from .language import CausalLanguage, MaskedLanguage
+from .latent_diffusion import LatentDiffusion
 from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .promptable import Promptable
@@ -22,6 +23,7 @@ from .retell import Retell
 from .segmentation import SegmentationPart
 from .self_distillation import Dino, Ibot
 from .symile import Symile
+from .translation import Translation
 
 Part = Annotated[
     Contrastive
@@ -34,6 +36,8 @@ Part = Annotated[
     | Promptable
     | Local
     | Symile
+    | Translation
+    | LatentDiffusion
     | Dino
     | Ibot,
     Field(discriminator="kind"),

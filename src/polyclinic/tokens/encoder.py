@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -63,8 +64,8 @@ class Encoder(nn.Module, ABC):
     """Records of one modality → tokens.
 
     A subclass gives `embed`. Where masked reconstruction should ask for what was hidden, it gives `answer` and says in
-    `answer_size` how many numbers (or categories) an answer has. Where tokens lie on a grid, `patch` says of how many samples, and
-    `channels` how many numbers a sample has.
+    `answer_size` how many numbers (or categories) an answer has; where a record can be put
+    together of them, `pieces`. Where tokens lie on a grid, `patch` says of how many samples, and `channels` how many numbers a sample has.
 
     Args:
         modality: which.
@@ -94,6 +95,38 @@ class Encoder(nn.Module, ABC):
     def answer(self, ragged: Ragged) -> Tensor:
         """What masked reconstruction asks for, aligned with `embed`'s tokens: (n p), or (n,) int64."""
         raise NotImplementedError(f"{type(self).__name__} has no answer for masked reconstruction (answer_size is 0)")
+
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """The samples of which each of `embed`'s tokens is made, as harmonised, in no other order and none changed.
+
+        Returns:
+            (n p), NaN where nothing was measured; p is `answer_size`.
+        Raises:
+            NotImplementedError: a token is made of more than it can be asked for (a slide's tile) or of no samples (words, events).
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no pieces that a record could be put together of")
+
+    def assembled(self, ragged: Ragged, pieces: Tensor) -> Tensor | list[Tensor]:
+        """The way back of `pieces`: what the records' arrays would be.
+
+        Args:
+            ragged: whose values are read only as to which are there.
+            pieces: (n p).
+        Returns:
+            as `ragged.values`; NaN where no piece says anything.
+        """
+        parts = [v.double() for v in ragged.values]
+        sizes, there = [v.numel() for v in parts], torch.cat([v.flatten() for v in parts]).isfinite()
+        # Where each sample goes is found by cutting the samples' own numbers into pieces.
+        number = torch.arange(len(there), device=there.device).double().where(there, torch.nan)
+        shaped = [n.view_as(v) for n, v in zip(number.split(sizes), parts, strict=True)]
+        values = torch.stack(shaped) if isinstance(ragged.values, Tensor) else shaped
+        seat = self.pieces(replace(ragged, values=values))
+        known = seat.isfinite()
+        flat = torch.full((len(there),), torch.nan, dtype=pieces.dtype, device=pieces.device)
+        flat[seat[known].long()] = pieces[known]
+        back = [part.view_as(v) for part, v in zip(flat.split(sizes), parts, strict=True)]
+        return torch.stack(back) if isinstance(ragged.values, Tensor) else back
 
     def trunk(self, tokens: Tokens) -> Tokens:
         """Each record's tokens see each other; those of a causal trunk only what comes before them."""

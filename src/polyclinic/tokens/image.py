@@ -65,10 +65,14 @@ class ImageEncoder(Encoder):
         record = rows(m, n, patches.device)
         return self.tokens(ragged, self.project(patches.flatten(0, 1)), record, position.flatten(0, 1))
 
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """(n p) patches."""
+        assert isinstance(ragged.values, Tensor)
+        return self.patches(ragged.values).flatten(0, 1)
+
     def answer(self, ragged: Ragged) -> Tensor:
         """(n p) standardised patches."""
-        assert isinstance(ragged.values, Tensor)
-        return normalised(self.patches(ragged.values).flatten(0, 1))
+        return normalised(self.pieces(ragged))
 
 
 def squares(values: Tensor, p: int) -> Tensor:

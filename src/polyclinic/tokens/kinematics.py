@@ -105,5 +105,9 @@ class KinematicsEncoder(Encoder):
 
         A window is not standardised by itself: where an arm is would be gone, and of what stands still noise would be asked.
         """
+        return self.pieces(ragged)
+
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """(n p) windows; NaN where not measured."""
         windows = self._windows(ragged)
         return windows[torch.isfinite(windows).any(3)]

@@ -70,10 +70,14 @@ class OmicsEncoder(Encoder):
         position[:, 3] = place.float()  # as a word's order: a decoder must know which programme it is asked for
         return self.tokens(ragged, value[record, place], record, position)
 
-    def answer(self, ragged: Ragged) -> Tensor:
+    def pieces(self, ragged: Ragged) -> Tensor:
         """(n p) the genes of each token, NaN where not measured."""
         genes = self.programmes(ragged)
         return genes[torch.isfinite(genes).any(2)]
+
+    def answer(self, ragged: Ragged) -> Tensor:
+        """The same."""
+        return self.pieces(ragged)
 
 
 def programmes(names: list[str], most: int) -> Tensor:

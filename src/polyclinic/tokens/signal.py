@@ -65,6 +65,10 @@ class SignalEncoder(Encoder):
         position[:, 3] = (number + 0.5) * self.window * spacing_or(ragged, (self.nominal_s,))[record, 0]
         return self.tokens(ragged, self.project(windows) + self.lead(lead), record, position)
 
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """(n w) windows."""
+        return self._windows(ragged)[0]
+
     def answer(self, ragged: Ragged) -> Tensor:
         """(n w) standardised windows."""
-        return normalised(self._windows(ragged)[0])
+        return normalised(self.pieces(ragged))

@@ -85,6 +85,10 @@ class VideoEncoder(Encoder):
         record = rows_of([part.flatten(0, 1) for part in parts])
         return self.tokens(ragged, self.project(torch.cat(parts).flatten(0, 1)), record, torch.cat(position))
 
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """(n p) tubelets."""
+        return torch.cat([self.tubelets(clip).flatten(0, 1) for clip in ragged.values])
+
     def answer(self, ragged: Ragged) -> Tensor:
         """(n p) standardised tubelets."""
-        return normalised(torch.cat([self.tubelets(clip) for clip in ragged.values]).flatten(0, 1))
+        return normalised(self.pieces(ragged))

@@ -72,7 +72,11 @@ class VolumeEncoder(Encoder):
         position = grid_positions(self.grid(ragged.values), self.patch, spacing_or(ragged, (1.0, 1.0, 1.0)))
         return self.tokens(ragged, self.project(boxes.flatten(0, 1)), rows(m, n, boxes.device), position.flatten(0, 1))
 
+    def pieces(self, ragged: Ragged) -> Tensor:
+        """(n p) boxes."""
+        assert isinstance(ragged.values, Tensor)
+        return self.boxes(ragged.values).flatten(0, 1)
+
     def answer(self, ragged: Ragged) -> Tensor:
         """(n p) standardised boxes."""
-        assert isinstance(ragged.values, Tensor)
-        return normalised(self.boxes(ragged.values).flatten(0, 1))
+        return normalised(self.pieces(ragged))
