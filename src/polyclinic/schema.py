@@ -173,6 +173,7 @@ class Ragged:
         ids: the m record ids.
         places: of each record (n 4) float32, x, y, z in mm and s, where no even grid says it: the centres of a slide's n tiles, the
             times of a video's n frames; None for modalities that lie on a grid.
+        kinds: the m records' kinds; None where nobody knows them.
     """
 
     values: Tensor | list[Tensor]
@@ -182,6 +183,7 @@ class Ragged:
     patients: int
     ids: list[str]
     places: list[Tensor] | None = None
+    kinds: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
