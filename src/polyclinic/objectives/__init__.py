@@ -14,6 +14,7 @@ from .contrastive import Contrastive, ContrastiveObjective, clip_loss, siglip_lo
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
+from .instruct import Instruct, InstructObjective, Pair
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
 from .local import Local, LocalObjective, local_loss
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
@@ -28,6 +29,7 @@ ObjectiveSpec = Annotated[
     | Masked
     | MaskedLanguage
     | CausalLanguage
+    | Instruct
     | Caption
     | SegmentationPart
     | Promptable
@@ -41,9 +43,10 @@ ObjectiveSpec = Annotated[
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
-    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Local", "LocalObjective", "MaskDecoder", "Masked",
+    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Instruct", "InstructObjective",
+    "Local", "LocalObjective", "MaskDecoder", "Masked",
     "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields",
-    "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Sampling", "Seen", "SegmentationObjective",
+    "ObjectiveSpec", "Pair", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Sampling", "Seen", "SegmentationObjective",
     "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "WordDecoder", "clip_loss",
     "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
 ]  # fmt: skip

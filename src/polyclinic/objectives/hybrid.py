@@ -14,6 +14,7 @@ from .balance import Balance, Fixed, GradNorm, Uncertainty
 from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
+from .instruct import Instruct
 from .language import CausalLanguage, MaskedLanguage
 from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
@@ -27,6 +28,7 @@ Part = Annotated[
     | Masked
     | MaskedLanguage
     | CausalLanguage
+    | Instruct
     | Caption
     | SegmentationPart
     | Promptable
