@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import snapshots
-from polyclinic.adaptation.lora import factors, inject, merge
+from polyclinic.models.lora import factors, inject, merge
 from polyclinic.harmonise import Fingerprint, harmonise
 from polyclinic.schema import Modality, Payload, Ragged, Record
 from polyclinic.tokens import PretrainedImage, PretrainedText, phantom
