@@ -50,6 +50,7 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         {"target": "image", "channels": 4, "width": 16},
         {"target": "volume", "channels": 4, "width": 16, "factor": 8, "source": []},
     ],
+    "instruct": [{"pairs": [{"instruction": "question", "answer": "answer"}]}],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},
@@ -75,9 +76,10 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     ],
 }
 """Samples of a kind's fields; without one, the kind's defaults are tried."""
-READS: dict[str, EncoderFields] = {"causal_language": Gpt(words=12, width=16, depth=1, heads=2)}
+CAUSAL = Gpt(words=12, width=16, depth=1, heads=2)
+READS: dict[str, EncoderFields] = {"causal_language": CAUSAL, "instruct": CAUSAL}
 """The encoder of words that a kind asks for, where it is not the made-up one."""
-OWN_TRUNKS = {"masked_language", "causal_language"}
+OWN_TRUNKS = {"masked_language", *READS}
 """Kinds that ask for an encoder that reads alone."""
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
@@ -111,8 +113,12 @@ def built(spec: ObjectiveFields, model: Model) -> Objective:
 
 
 def batch(has: Has, labelled: bool = True) -> Batch:
-    """Everyone's volumes are labelled, or nobody's."""
-    data = phantom.batch(STANDARDS, {f"p{n}": own for n, own in enumerate(has)})
+    """Everyone's volumes are labelled, or nobody's; of each text there are two at one time, a question and its answer."""
+    twice = [own | {m: 2 * n for m, n in own.items() if m is Modality.TEXT} for own in has]
+    data = phantom.batch(STANDARDS, {f"p{n}": own for n, own in enumerate(twice)})
+    if (texts := data.payloads.get(Modality.TEXT)) is not None:
+        texts.kinds = ["question", "answer"] * (len(texts) // 2)
+        texts.time_h = torch.arange(len(texts) // 2).repeat_interleave(2).float()
     if (volumes := data.payloads.get(Modality.VOLUME)) is not None:
         assert isinstance(volumes.values, Tensor)
         masks = [(v[0] > 0).long() + (v[0] > 1).long() for v in volumes.values]

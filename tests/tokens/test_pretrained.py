@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import snapshots
-from polyclinic.adaptation.lora import factors, inject, merge
 from polyclinic.harmonise import Fingerprint, harmonise
+from polyclinic.models.lora import factors, inject, merge
 from polyclinic.schema import Modality, Payload, Ragged, Record
 from polyclinic.tokens import PretrainedImage, PretrainedText, phantom
 from polyclinic.tokens.image import NOMINAL_SIDE_MM

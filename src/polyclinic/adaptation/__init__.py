@@ -3,8 +3,8 @@
 Imports `training` and above.
 """
 
+from ..models.lora import LoraLinear, inject, merge
 from .adapt import METHODS, Adapted, adapt, open_adapted
-from .lora import LoraLinear, inject, merge
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..models import Model, save_weights
+from ..models.lora import factors, inject, merge, restore
 from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
@@ -27,7 +28,6 @@ from ..training.recipe import parts
 from ..training.repeatable import generator, repeatable
 from ..training.run import file_hash, write_json
 from ..training.schedule import optimiser, schedule
-from .lora import factors, inject, merge, restore
 from .probe import ALONE, features, fit_head, to_prevalence, views
 
 Method = Literal["probe", "lora", "full", "scratch"]

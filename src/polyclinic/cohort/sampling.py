@@ -68,11 +68,19 @@ class Sampler:
     def batch(self, step: int) -> list[str]:
         """The patients of one step on this rank: sorted, each at most once, and none drawn on two ranks."""
         random = np.random.default_rng([self.seed, step])
-        wanted = np.minimum(random.multinomial(self.size, self.share), [len(self.members[n]) for n in self.names])
-        while wanted.sum() < self.size:  # what a small group cannot give, the others do
+        drawn = self.draw(random, self.size)
+        if self.world > 1:
+            drawn = [drawn[i] for i in random.permutation(len(drawn))]
+        mine = drawn[self.rank :: self.world]
+        return sorted(mine if self.harder is None else self._joined(mine, set(drawn) - set(mine), random))
+
+    def draw(self, random: np.random.Generator, size: int) -> list[str]:
+        """So many different patients, no more than there are, of all ranks together."""
+        wanted = np.minimum(random.multinomial(size, self.share), [len(self.members[n]) for n in self.names])
+        while wanted.sum() < size:  # what a small group cannot give, the others do
             room = np.array([len(self.members[n]) for n in self.names]) - wanted
             wanted[random.choice(len(self.names), p=room / room.sum())] += 1
-        drawn = [
+        return [
             self.members[name][i]
             for name, count in zip(self.names, wanted, strict=True)
             for i in random.choice(
@@ -82,10 +90,6 @@ class Sampler:
                 p=None if self.odds is None else self.odds[name],
             ).tolist()
         ]
-        if self.world > 1:
-            drawn = [drawn[i] for i in random.permutation(len(drawn))]
-        mine = drawn[self.rank :: self.world]
-        return sorted(mine if self.harder is None else self._joined(mine, set(drawn) - set(mine), random))
 
     def _joined(self, drawn: list[str], elsewhere: set[str], random: np.random.Generator) -> list[str]:
         """The batch with its last patients replaced by those that are hard to tell from the others."""

@@ -12,6 +12,7 @@ import torch
 
 from ..cohort.catalogue import inputs, signatures
 from ..cohort.labels import Label, check_column, labels_of
+from ..cohort.mixture import Mixture, Part
 from ..cohort.sampling import Harder, Sampler
 from ..cohort.sampling import rarity as rarities
 from ..schema import Batch, Modality, Payload, Ragged, Record, Target
@@ -39,6 +40,7 @@ class Loader:
         rare: a table's column; patients with a rare cell of it are drawn more often, by its rarity ** `rarity`.
         rarity: 0 draws all cells' patients alike, 1 draws cells evenly.
         harder, rank, world: of the sampler.
+        mixture: parts that training batches are drawn from in their shares, instead of all patients alike; without `harder`.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Loader:
         harder: Harder | None = None,
         rank: int = 0,
         world: int = 1,
+        mixture: Sequence[Part] = (),
     ) -> None:
         self.standards, self.fingerprint, self.load = dict(standards), fingerprint, load
         self.cache, self.seed, self.most = cache or Cache(), seed, most
@@ -76,11 +79,13 @@ class Loader:
         self.labels = list(labels)
         self.answers = {label.task: labels_of(records, label) for label in labels}
         kept = {p: s for p, s in signatures(mine).items() if p in set(self.patients)}
-        self.sampler = Sampler(
-            kept, batch, seed, temperature, sites={r.patient: r.site for r in reversed(mine) if r.site and r.patient in kept},
-            site_temperature=site_temperature, weights=rarities(_cells(records, rare, kept), rarity) if rare else None,
+        sites = {r.patient: r.site for r in reversed(mine) if r.site and r.patient in kept}
+        weights = rarities(_cells(records, rare, kept), rarity) if rare else None
+        sampled = lambda groups: Sampler(
+            groups, batch, seed, temperature, sites=sites, site_temperature=site_temperature, weights=weights,
             harder=harder, rank=rank, world=world,
         )  # fmt: skip
+        self.sampler = Mixture(mixture, kept, sampled) if mixture else sampled(kept)
 
     def batch(self, step: int) -> Batch:
         """The training batch of one step."""

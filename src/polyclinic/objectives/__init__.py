@@ -14,6 +14,7 @@ from .contrastive import Contrastive, ContrastiveObjective, clip_loss, siglip_lo
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
 from .hybrid import Hybrid, HybridObjective
+from .instruct import Instruct, InstructObjective, Pair
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
 from .latent_diffusion import LatentDiffusion, LatentDiffusionObjective
 from .local import Local, LocalObjective, local_loss
@@ -31,6 +32,7 @@ ObjectiveSpec = Annotated[
     | Masked
     | MaskedLanguage
     | CausalLanguage
+    | Instruct
     | Caption
     | Retell
     | SegmentationPart
@@ -47,10 +49,11 @@ ObjectiveSpec = Annotated[
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
-    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "LatentDiffusion", "LatentDiffusionObjective", "Local",
-    "LocalObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective", "MaskedObjective", "Objective",
-    "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Retell",
-    "RetellObjective", "Sampling", "Seen", "SegmentationObjective", "SegmentationPart", "SelfDistillationObjective", "Structure",
-    "Symile", "SymileObjective", "Translation", "TranslationObjective", "WordDecoder", "clip_loss", "dice_cross_entropy",
-    "local_loss", "numbers", "siglip_loss", "supcon_loss", "symile_loss",
+    "ContrastiveObjective", "Dino", "Hybrid", "HybridObjective", "Ibot", "Instruct", "InstructObjective", "LatentDiffusion",
+    "LatentDiffusionObjective", "Local", "LocalObjective", "MaskDecoder", "Masked", "MaskedLanguage", "MaskedLanguageObjective",
+    "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "Pair", "PatchDecoder", "Prompt",
+    "Promptable", "PromptableObjective", "Retell", "RetellObjective", "Sampling", "Seen", "SegmentationObjective",
+    "SegmentationPart", "SelfDistillationObjective", "Structure", "Symile", "SymileObjective", "Translation",
+    "TranslationObjective", "WordDecoder", "clip_loss", "dice_cross_entropy", "local_loss", "numbers", "siglip_loss", "supcon_loss",
+    "symile_loss",
 ]  # fmt: skip

@@ -14,6 +14,7 @@ from .balance import Balance, Fixed, GradNorm, Uncertainty
 from .caption import Caption
 from .contrastive import Contrastive
 from .generative import Masked
+from .instruct import Instruct
 from .language import CausalLanguage, MaskedLanguage
 from .latent_diffusion import LatentDiffusion
 from .local import Local
@@ -30,6 +31,7 @@ Part = Annotated[
     | Masked
     | MaskedLanguage
     | CausalLanguage
+    | Instruct
     | Caption
     | Retell
     | SegmentationPart

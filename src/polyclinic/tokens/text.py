@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal, Self
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..harmonise import Fingerprint, TextStandard
+from ..harmonise import Fingerprint, TextStandard, harmonise
 from ..harmonise.text import Language
-from ..schema import Modality, Ragged, Tokens
+from ..schema import Modality, Payload, Ragged, Record, Tokens
 from .attention import Rotary
 from .encoder import Encoder, EncoderFields, rows_of
 from .transformer import Style
@@ -43,7 +46,9 @@ class TextFields(EncoderFields):
 
     def build(self, fingerprint: Fingerprint) -> TextEncoder:
         """The module, freshly initialised, with the fingerprint's vocabulary."""
-        return TextEncoder(self, fingerprint.words)
+        encoder = TextEncoder(self, fingerprint.words)
+        encoder.spelling = partial(spelled, standard=self.standard(), fingerprint=fingerprint)
+        return encoder
 
 
 class Bert(TextFields):
@@ -103,14 +108,24 @@ class Llama(TextFields):
         return 8 / 3
 
 
+def spelled(text: str, standard: TextStandard, fingerprint: Fingerprint) -> Tensor:
+    """(w,) int64: a text's word numbers as a note's harmoniser gives them, without the first, which begins a note."""
+    if not text:
+        return torch.zeros(0, dtype=torch.int64)
+    note = Record("", "", None, Modality.TEXT, "text", "")
+    return torch.from_numpy(harmonise(Payload(np.zeros(0), text=text), note, standard, fingerprint).array)[1:]
+
+
 class TextEncoder(Encoder):
     """m notes of (w,) word numbers → a token a word.
 
     Where the trunk has places of its own, a word's order is not added to its embedding. `begins` has the word that begins a note of
-    each language that has one.
+    each language that has one. `spelling` turns a text into the word numbers that it reads, without the word that begins a note; None
+    where it was built without a fingerprint.
     """
 
     answer_kind = "categorical"
+    spelling: Callable[[str], Tensor] | None = None
 
     def __init__(self, spec: TextFields, vocabulary: int) -> None:
         super().__init__(Modality.TEXT, spec, style=spec.style(), mlp_ratio=spec.mlp_ratio())

@@ -10,6 +10,7 @@ import torch
 
 from ..cohort import Cohort, guard, labels_of, split
 from ..cohort.catalogue import inputs
+from ..cohort.mixture import members, parts_of
 from ..harmonise import fit
 from . import checkpoint
 from .checkpoint import RunError
@@ -58,6 +59,8 @@ def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
             answers[name] = labels_of(records, label)
     parted = split(records, recipe.cohort.split, cohort.load, answers.get(recipe.cohort.split.stratify or ""))
     guard(parted.train, parted.test, records, cohort.load)
+    for stage in (s for s in recipe.stages if s.mixture):  # an error now, not when its turn comes
+        members(parts_of(cohort, stage.told(), recipe.cohort.where), parted.train, stage.batch)
     sides = {"train": set(parted.train), "test": set(parted.test)}
     fingerprint = fit([r for r in inputs(records) if r.patient in sides["train"]], cohort.load, recipe.standards())
     (run.path / "model").mkdir(parents=True, exist_ok=True)

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort, subset
+from ..cohort.mixture import parts_of
 from ..harmonise import Cache
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights
+from ..models.lora import inject, merged
 from . import beginning, checkpoint, guard, memory, sharded
 from .checkpoint import InterruptedRunError, RunError
 from .curves import Board, write_metrics
@@ -185,7 +187,13 @@ class _Training:
             self._between(stepper, number, step + 1, before + step + 1)
         if stepper.average is not None:
             stepper.average.give(trainee)
-        return {name: whole(tensor).detach().clone() for name, tensor in trainee.state_dict().items()}
+        trained = {name: whole(tensor).detach().clone() for name, tensor in trainee.state_dict().items()}
+        if stage.lora is not None:
+            trained = merged(trained, stage.lora.alpha)
+        if stage.keep:
+            own = _of("model.", trained)
+            ranks.once(lambda: save_weights(self.run.stage_weights(stage.name), own, weights_config(recipe)))
+        return trained
 
     def _note(self, stage: Stage, at: int, values: dict[str, float]) -> None:
         """A step's values into the curves."""
@@ -238,11 +246,13 @@ class _Training:
     def _loader(self, stage: Stage) -> Loader:
         recipe, run = self.run.recipe, self.run
         masks = [p for p in parts(stage.objective) if p.kind == "segmentation"]
+        mixture = parts_of(self.cohort, stage.told(), recipe.cohort.where)
+        seen = [record for part in mixture for record in part.records]
         loader = Loader(
-            self.cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, self.cohort.load,
+            seen or self.cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, self.cohort.load,
             [label for p in masks if (label := recipe.tasks[p.task].label(p.task))], self.cache, stage.batch // self.ranks.world,
             recipe.seed, stage.most, stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
-            rank=self.ranks.rank, world=self.ranks.world,
+            rank=self.ranks.rank, world=self.ranks.world, mixture=mixture,
         )  # fmt: skip
         for part in masks:
             loader.only(part.task, subset(loader.labelled(part.task), part.labels, recipe.seed))
@@ -268,7 +278,9 @@ class _Training:
 
 def _trainee(model: Model, run: Run, number: int) -> Trainee:
     """The model with a stage's objective, whose first weights depend on the seed and the stage."""
-    recipe = run.recipe
+    recipe, lora = run.recipe, run.recipe.stages[number].lora
+    if lora is not None:
+        inject(model, lora.rank, lora.alpha, generator(recipe.seed, number, "lora").initial_seed())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
         return Trainee(model, recipe.stages[number].objective.build(model, recipe.structures(run.fingerprint)))

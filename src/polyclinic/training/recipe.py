@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +21,7 @@ from ..objectives import (
     Dino,
     Hybrid,
     Ibot,
+    Instruct,
     Local,
     Masked,
     MaskedLanguage,
@@ -75,6 +77,31 @@ class CohortSpec(BaseModel):
         return self.split.seen(chosen_by)
 
 
+class MixturePart(BaseModel):
+    """A part of a stage's mixture.
+
+    Args:
+        condition: a DuckDB condition on the records, in a recipe called `where`: its patients are drawn, and of them these records.
+        share: of a batch, in any unit that all parts have.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, serialize_by_alias=True)
+    condition: str = Field(alias="where")
+    share: float = Field(gt=0)
+
+
+class Lora(BaseModel):
+    """Low-rank additions to the Transformers' linear layers (Hu et al. 2022), which alone are trained.
+
+    Args:
+        rank, alpha: of them: each is alpha / rank · B A.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0)
+
+
 class Stage(BaseModel):
     """One stage of pretraining.
 
@@ -97,6 +124,9 @@ class Stage(BaseModel):
         site_temperature: of the sampler: 1 draws the patients of a pattern evenly, 0 its sites.
         rare: a table's column whose rare cells' patients are drawn more often; the model does not see it by that.
         rarity: how much: 0 not at all, 1 draws the cells evenly.
+        mixture: name → a part of the cohort that batches are drawn from, in its share; none for the whole cohort.
+        lora: trains additions to a model that stays as it is, and adds them at the stage's end; None trains the model.
+        keep: whether the weights at the stage's end are kept, as `model/stages/NAME.safetensors`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -117,6 +147,29 @@ class Stage(BaseModel):
     site_temperature: float = Field(default=1.0, ge=0, le=1)
     rare: str | None = None
     rarity: float = Field(default=0.5, ge=0, le=1)
+    mixture: dict[Name, MixturePart] = Field(default_factory=dict)
+    lora: Lora | None = None
+    keep: bool = False
+
+    def told(self) -> dict[str, tuple[str, float]]:
+        """The mixture's parts: name → condition, share."""
+        return {name: (part.condition, part.share) for name, part in self.mixture.items()}
+
+    @model_validator(mode="after")
+    def _kept(self) -> Stage:
+        if self.keep and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.name):
+            raise ValueError(
+                f"a stage {self.name!r} that is kept: its name is a file's; use letters, digits, . _ and -"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_pairs(self) -> Stage:
+        if self.most is not None and any(isinstance(part, Instruct) for part in parts(self.objective)):
+            raise ValueError(
+                f"instruct with `most: {self.most}` might draw an instruction and another's answer: say `most: null`"
+            )
+        return self
 
     @model_validator(mode="after")
     def _divides(self) -> Stage:
@@ -199,8 +252,8 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}: contrastive compares modalities, and there is one encoder")
             if same and part.loss != "supcon":
                 raise ValueError(f"{place}: a pair of {same[0]} with itself, which only `loss: supcon` compares")
-        if isinstance(part, MaskedLanguage | CausalLanguage):
-            self._language_fits(place, isinstance(part, CausalLanguage))
+        if isinstance(part, MaskedLanguage | CausalLanguage | Instruct):
+            self._language_fits(place, not isinstance(part, MaskedLanguage))
         if isinstance(part, Masked) and part.width % part.heads:
             raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
         if isinstance(part, Promptable):

@@ -179,18 +179,32 @@ class Run:
         """The harmonised payloads of this run's standards."""
         return Cache(self.backbone.path / "cache")
 
-    def model(self, pretrained: bool = True, seed: int | None = None) -> Model:
+    def stage_weights(self, stage: str) -> Path:
+        """Where the weights lie as a stage with `keep` left them."""
+        return self.backbone.path / f"model/stages/{stage}.safetensors"
+
+    def model(self, pretrained: bool = True, seed: int | None = None, stage: str | None = None) -> Model:
         """The backbone.
 
         Args:
             pretrained: False for the same network with fresh weights.
             seed: of the fresh weights.
+            stage: as a stage left it, whose recipe says `keep`; None as the last one did.
+        Raises:
+            RunError: no weights of this stage were kept.
         """
+        if stage is not None and not self.stage_weights(stage).exists():
+            have = [s.name for s in self.recipe.stages if s.keep]
+            raise RunError(
+                f"no weights of a stage {stage!r} in {self.path}",
+                f"one of those that were kept: {', '.join(have) or 'none'}",
+                "say `keep: true` in the stage and pretrain again",
+            )
         model = build_model(
             self.recipe.model, self.recipe.encoders, self.fingerprint, self.recipe.seed if seed is None else seed
         )
         if pretrained:
-            load_weights(self.weights, model, weights_config(self.recipe))
+            load_weights(self.stage_weights(stage) if stage else self.weights, model, weights_config(self.recipe))
         return model.eval()
 
     def cohort(self, path: str | Path | None = None) -> Cohort:

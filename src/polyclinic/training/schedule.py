@@ -85,6 +85,6 @@ class Average:
 
 
 def floating(module: nn.Module) -> Mapping[str, Tensor]:
-    """A module's weights, and its buffers of numbers, by name."""
+    """A module's weights that are trained, and its buffers of numbers, by name."""
     buffers = {name: b for name, b in module.named_buffers() if b.is_floating_point()}
-    return dict(module.named_parameters()) | buffers
+    return {name: p for name, p in module.named_parameters() if p.requires_grad} | buffers

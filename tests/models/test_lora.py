@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from polyclinic.adaptation.lora import LoraLinear, factors, inject, merge, restore
+from polyclinic.models.lora import LoraLinear, factors, inject, merge, merged, restore
 from polyclinic.tokens import Layout, Transformer
 
 
@@ -98,3 +98,13 @@ def test_the_same_seed_gives_the_same_factors_and_the_world_s_randomness_is_left
 def test_factors_of_another_network(trunk: Transformer, name: str) -> None:
     with pytest.raises(AttributeError):
         restore(trunk, {f"{name}.a": torch.ones(2, 16), f"{name}.b": torch.ones(16, 2)}, alpha=4.0)
+
+
+def test_weights_are_merged_as_the_module_is(trunk: Transformer) -> None:
+    plain = set(trunk.state_dict())
+    inject(trunk, rank=4, alpha=6.0, seed=0)
+    learn(trunk)
+    found = merged(trunk.state_dict(), 6.0)
+    merge(trunk)
+    assert found.keys() == plain
+    assert all(torch.equal(tensor, found[name]) for name, tensor in trunk.state_dict().items())

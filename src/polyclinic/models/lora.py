@@ -84,6 +84,19 @@ def restore(module: nn.Module, learned: Mapping[str, Tensor], alpha: float) -> N
         _put(module, name, LoraLinear(linear, learned[f"{name}.a"], learned[f"{name}.b"], alpha))
 
 
+def merged(tensors: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
+    """A state dictionary of a module with LoRA layers → that of the module with each folded into its linear one, as by `merge`."""
+    found = dict(tensors)
+    for name in [key.removesuffix(".linear.weight") for key in tensors if key.endswith(".linear.weight")]:
+        if f"{name}.a" not in tensors:
+            continue
+        a, b = found.pop(f"{name}.a"), found.pop(f"{name}.b")
+        found[f"{name}.weight"] = found.pop(f"{name}.linear.weight") + alpha / len(a) * b @ a
+        if f"{name}.linear.bias" in found:
+            found[f"{name}.bias"] = found.pop(f"{name}.linear.bias")
+    return found
+
+
 def merge(module: nn.Module) -> None:
     """Fold every LoRA layer into its linear one, in place: the same answers at the cost of none."""
     for name, layer in list(_layers(module)):
