@@ -65,9 +65,14 @@ def test_dimensions_are_of_what_is_seen_or_masked(base: Path) -> None:
     assert taxonomy(Recipe.load(base, both)).cells == (("2-D", "contrastive"), ("3-D", "contrastive"))
     # An image that is read beside does not make a segmentation of volumes a segmentation of images.
     for objective in ("{kind: segmentation, task: liver}", "{kind: promptable, tasks: [liver]}"):
-        assert taxonomy(Recipe.load(base, [*both, f"stages.0.objective={objective}"])).cells == (("3-D", "segmentation"),)
+        assert taxonomy(Recipe.load(base, [*both, f"stages.0.objective={objective}"])).cells == (
+            ("3-D", "segmentation"),
+        )
     words = ["encoders={text: {kind: bert, width: 16, heads: 2}}", "stages.0.objective={kind: masked_language}"]
-    assert (taxonomy(Recipe.load(base, words)).dimensions, taxonomy(Recipe.load(base, words)).stream) == ((), "language")
+    assert (taxonomy(Recipe.load(base, words)).dimensions, taxonomy(Recipe.load(base, words)).stream) == (
+        (),
+        "language",
+    )
     cells = ["encoders={omics: {kind: programmes, width: 16, heads: 2}}", "stages.0.objective={kind: masked}"]
     assert taxonomy(Recipe.load(base, cells)).stream == "other"
 

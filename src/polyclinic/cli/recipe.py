@@ -80,7 +80,11 @@ def shipped() -> Reply:
         })  # fmt: skip
     columns = ("name", "dimensions", "proxy task", "stream", "assembly", "fusion", "about")
     shown = [
-        (r["name"], ", ".join(r["dimensions"]) or "–", *(r[k] for k in ("proxy", "stream", "assembly", "fusion", "about")))
+        (
+            r["name"],
+            ", ".join(r["dimensions"]) or "–",
+            *(r[k] for k in ("proxy", "stream", "assembly", "fusion", "about")),
+        )
         for r in sorted(rows, key=lambda r: (r["dimensions"] or ("~",), r["proxy"], r["name"]))
     ]
     return Reply({"recipes": rows}, [table("", columns, shown)])

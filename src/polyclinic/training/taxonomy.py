@@ -14,14 +14,11 @@ from .recipe import Recipe, parts
 
 ProxyTask = Literal["segmentation", "generative", "contrastive", "hybrid"]
 
-ASKS: dict[str, frozenset[ProxyTask]] = {
-    kind: frozenset(asked)
-    for kind, *asked in (
-        ("segmentation", "segmentation"), ("promptable", "segmentation"),
-        ("masked", "generative"), ("masked_language", "generative"), ("causal_language", "generative"), ("caption", "generative"),
-        ("contrastive", "contrastive"), ("local", "contrastive"), ("symile", "contrastive"), ("dino", "contrastive"),
-        ("ibot", "contrastive", "generative"),
-    )
+ASKS: dict[str, tuple[ProxyTask, ...]] = {
+    "segmentation": ("segmentation",), "promptable": ("segmentation",),
+    "masked": ("generative",), "masked_language": ("generative",), "causal_language": ("generative",), "caption": ("generative",),
+    "contrastive": ("contrastive",), "local": ("contrastive",), "symile": ("contrastive",), "dino": ("contrastive",),
+    "ibot": ("contrastive", "generative"),
 }  # fmt: skip
 """What each kind of objective asks. Self-distillation compares views of one record, and stands with the contrastive ones although it
 has no negatives; iBOT compares views and asks for hidden tokens."""
@@ -71,7 +68,7 @@ class Taxonomy:
 def taxonomy(recipe: Recipe) -> Taxonomy:
     """Where a recipe stands; of segmentation, the dimensions of what is masked, of every other task those of what is read."""
     objectives = [part for stage in recipe.stages for part in parts(stage.objective)]
-    asks = frozenset[ProxyTask]().union(*(ASKS[part.kind] for part in objectives))
+    asks = set[ProxyTask]().union(*(ASKS[part.kind] for part in objectives))
     proxy: ProxyTask = next(iter(asks)) if len(asks) == 1 else "hybrid"
     alone = len(recipe.encoders) == 1
     fusion = recipe.model.fusion
