@@ -95,3 +95,11 @@ def test_a_shipped_recipe_says_what_it_is_and_bears_its_file_s_name(path: Path) 
     assert first.startswith("# ")
     assert first.endswith((").", "cores."))  # the paper in brackets; of the demonstration, what it takes
     assert Recipe.load(path).name == path.stem
+
+
+def test_the_documents_list_them_where_they_stand() -> None:
+    page = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
+    for path in SHIPPED:
+        place = taxonomy(Recipe.load(path))
+        cells = (", ".join(place.dimensions) or "–", place.proxy, place.stream, place.assembly, place.fusion)
+        assert f"| `{path.stem}` | {' | '.join(cells)} |" in page, path.stem

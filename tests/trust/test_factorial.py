@@ -91,6 +91,9 @@ def test_only_patients_whom_all_answered_count_whatever_their_order(truth: np.nd
         judged("auroc", {"a": [fewer], "b": [answers(outputs[:90], truth[:90], [f"q{n}" for n in range(90)])]}, "s")
     with pytest.raises(EvidenceError, match="another truth"):
         judged("auroc", {"a": [fewer], "b": [answers(outputs[:90], 1 - truth[:90], names[:90])]}, "s")
+    some = [answers(outputs[:90:2], truth[:90:2], names[:90:2])]
+    with pytest.raises(EvidenceError, match="45 test patients about whom all answered, of one class"):
+        judged("auroc", {"a": some, "b": some}, "s")
 
 
 @pytest.fixture(scope="module")

@@ -308,6 +308,11 @@ def judged(
     of, strata, count = METRICS[metric], strata_of(metric, targets), len(next(iter(groups.values())))
     n = len(targets)
     value = lambda w: {name: np.stack([of(p.outputs, targets, w) for p in group]) for name, group in groups.items()}
+    if not np.isfinite(value(np.ones((1, n)))[next(iter(groups))]).all():
+        raise EvidenceError(
+            f"{n} test patients about whom all answered, of one class (or without a pair whose order is known)",
+            "both classes among them", "stratify the recipes' split by the task, or let more patients test",
+        )  # fmt: skip
     each = {name: tuple(found[:, 0].tolist()) for name, found in value(np.ones((1, n))).items()}
     drawn = [value(weights) for weights in resamples(strata, draws, seed)]
     picked = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), size=draws).T / count
