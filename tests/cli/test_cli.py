@@ -83,7 +83,7 @@ def test_no_command_is_left_out_of_this_test() -> None:
     assert leaves == {
         "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
-        "recipe list", "pretrain", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
+        "recipe list", "pretrain", "compare", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)
 
@@ -335,7 +335,28 @@ def test_recipes(tiny_recipe: Path) -> None:
     assert "steps: 6" in run("recipe", "show", tiny_recipe).stdout
     assert "properties" in answer("recipe", "schema")
     assert json.loads(run("recipe", "schema").stdout) == answer("recipe", "schema")
-    assert "demo" in [r["name"] for r in answer("recipe", "list")["recipes"]]
+    listed = {r["name"]: r for r in answer("recipe", "list")["recipes"]}
+    assert "demo" in listed
+    assert (listed["clip"]["dimensions"], listed["clip"]["proxy"]) == (["2-D"], "contrastive")
+    assert "Radford" in listed["clip"]["about"]
+
+
+def test_compare_says_what_it_wrote(tiny_cohort: Cohort, tmp_path: Path) -> None:
+    (tmp_path / "words.yaml").write_text(
+        "name: words\ncohort: {split: {test: 0.4, stratify: finding}}\nencoders:\n"
+        "  text: {kind: bert, words: 24, vocabulary: 128, width: 16, depth: 1, heads: 2}\n"
+        "  table: {kind: events, width: 16, depth: 1, heads: 2, fewest: 2}\n"
+        "model: {kind: unified, width: 16, embedding: 16, fusion: {kind: late}}\n"
+        "tasks: {finding: {kind: classification, column: finding, positive: [COVID-19]}}\n"
+        "stages: [{name: words, steps: 2, batch: 4, objective: {kind: masked_language}}]\n"
+    )
+    words = ["compare", tmp_path / "words.yaml", "--task", "finding", "--cohort", tiny_cohort.path, "--into", tmp_path]
+    told = answer(*words, "--seeds", 1, "--budget", "tokens=1000")
+    assert told["comparison"]["arms"][0]["tokens"] <= 1000
+    assert told["margin"] is None
+    assert told["verdict"] == "words was compared with nothing."
+    assert {"comparison.md", "comparison.json", "comparison.svg"} <= {p.name for p in tmp_path.iterdir()}
+    assert refusal(*words, "--budget", "hours=1")["found"] == "the budget 'hours=1'"
 
 
 @pytest.mark.parametrize(

@@ -64,18 +64,27 @@ def schema() -> Reply:
 
 @command
 def shipped() -> Reply:
-    """The recipes that come with polyclinic."""
-    import yaml
-
+    """The recipes that come with polyclinic, and where each stands in the field's taxonomy."""
+    from ..training import Recipe
     from ..training.recipe import folder
+    from ..training.taxonomy import taxonomy
 
     rows = []
     for path in sorted(folder().glob("*.yaml")):
-        text = path.read_text()
-        data = yaml.safe_load(text)
-        about = text.splitlines()[0].removeprefix("#").strip() if text.startswith("#") else ""
-        rows.append({"name": path.stem, "reads": list(data.get("encoders", {})), "about": about})
-    return Reply(
-        {"recipes": rows},
-        [table("", ("name", "reads", "about"), [(r["name"], ", ".join(r["reads"]), r["about"]) for r in rows])],
-    )
+        recipe, first = Recipe.load(path), path.read_text(encoding="utf-8").splitlines()[0]
+        place = taxonomy(recipe)
+        rows.append({
+            "name": path.stem, "reads": list(recipe.encoders), "dimensions": place.dimensions, "proxy": place.proxy,
+            "asks": place.asks, "stream": place.stream, "assembly": place.assembly, "fusion": place.fusion,
+            "about": first.removeprefix("#").strip() if first.startswith("#") else "",
+        })  # fmt: skip
+    columns = ("name", "dimensions", "proxy task", "stream", "assembly", "fusion", "about")
+    shown = [
+        (
+            r["name"],
+            ", ".join(r["dimensions"]) or "–",
+            *(r[k] for k in ("proxy", "stream", "assembly", "fusion", "about")),
+        )
+        for r in sorted(rows, key=lambda r: (r["dimensions"] or ("~",), r["proxy"], r["name"]))
+    ]
+    return Reply({"recipes": rows}, [table("", columns, shown)])

@@ -1,4 +1,4 @@
-"""`pretrain`, `adapt`, `evaluate`, `predict`, `serve`: a recipe → a run → an answer."""
+"""`pretrain`, `compare`, `adapt`, `evaluate`, `predict`, `serve`: a recipe → a run → an answer."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     examples = {
         pretrain: "recipes/demo.yaml --cohort cohort/ --set stages.0.steps=50",
         adapt: "runs/demo --task finding --method lora --labels 20",
+        compare: "clip mae hybrid-2d --task pneumonia --seeds 3 --budget flops=1e13 --cohort cohort/",
         evaluate: adapted,
         predict: f"{adapted} x-ray.dcm note.txt",
         serve: f"{adapted} --port 8000",
@@ -113,6 +114,53 @@ def adapt(
         f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
     ]
     return Reply(data, shown)
+
+
+@command
+def compare(
+    recipes: Annotated[list[str], typer.Argument(help="YAML files, or names of shipped recipes.", show_default=False)],
+    task: Annotated[str, typer.Option(help="The question by which they are judged; all recipes have it.")],
+    cohort: Annotated[Path, typer.Option(help="The catalogue's folder.")] = Path("cohort"),
+    seeds: Annotated[int, typer.Option(min=1, help="How many times each is trained.")] = 3,
+    budget: Annotated[
+        str | None, typer.Option(help="tokens=N or flops=N, of each run; the recipes' own steps by default.")
+    ] = None,
+    method: Annotated[
+        Literal["probe", "lora", "full", "scratch"], typer.Option(help="How runs are adapted.")
+    ] = "probe",
+    labels: Annotated[int | None, typer.Option(min=1, help="Labelled patients for adapting; all by default.")] = None,
+    overrides: Overrides = None,
+    into: Annotated[Path, typer.Option(help="The folder of runs, answers and the comparison.")] = Path("compared"),
+) -> Reply:
+    """Compare recipes × seeds at an equal budget: a table with intervals, a plot, the winner's margin. Finished cells are kept."""
+    from ..training import Recipe
+    from ..training.budget import Budget
+    from ..trust import factorial
+
+    spend = Budget.parse(budget) if budget else None
+    loaded = [Recipe.load(recipe, overrides or ()) for recipe in recipes]
+    with progress("compare") as report:
+        made = factorial(
+            loaded, cohort, task, into=into, seeds=seeds, budget=spend, method=method, labels=labels, progress=report
+        )
+    rows = [
+        (
+            a.recipe,
+            a.steps,
+            f"{a.tokens:.3g}",
+            f"{a.flops:.3g}",
+            f"{a.figure.value:.3f}",
+            f"{a.figure.low:.3f} – {a.figure.high:.3f}",
+        )
+        for a in made.arms
+    ]
+    columns = ("recipe", "#steps", "#tokens", "#FLOPs", f"#{made.metric}", "#95% interval")
+    shown = [
+        table(f"{task} by {method}, n = {made.arms[0].figure.n}", columns, rows),
+        made.verdict(),
+        f"written to {into}/comparison.md, .json and .svg",
+    ]
+    return Reply({"comparison": made, "margin": made.margin, "verdict": made.verdict(), "into": str(into)}, shown)
 
 
 @command

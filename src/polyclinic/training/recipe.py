@@ -367,6 +367,18 @@ def parts(objective: Any) -> tuple[Any, ...]:
     return objective.parts if isinstance(objective, Hybrid) else (objective,)
 
 
+def masked(objective: Any) -> dict[str, int | None]:
+    """The segmentation tasks whose masks an objective is shown, and of how many patients (None: all; of several the fewest)."""
+    found: dict[str, list[int | None]] = {}
+    for part in parts(objective):
+        if isinstance(part, SegmentationPart):
+            found.setdefault(part.task, []).append(part.labels)
+        elif isinstance(part, Promptable):
+            for task in part.tasks:
+                found.setdefault(task, []).append(None)
+    return {task: min((n for n in counts if n is not None), default=None) for task, counts in found.items()}
+
+
 def differing(one: Recipe, other: Recipe) -> list[str]:
     """The keys in which two recipes differ, as dotted paths."""
 

@@ -10,6 +10,7 @@ from .discrimination import EvidenceError, bootstrap, difference, figure, figure
 from .embeddings import EmbeddingMap, embedding_map
 from .evaluate import evaluate
 from .evidence import Evidence
+from .factorial import Factorial, factorial, judged
 from .inputs import Curve, ReportInputs, curves_of
 from .overlays import Overlay, overlays
 from .report import gather, write_report
@@ -17,8 +18,8 @@ from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
 
 __all__ = [
-    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Overlay", "ReportInputs",
+    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "ReportInputs",
     "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
-    "difference", "embedding_map", "evaluate", "figure", "figures", "gather", "overlays", "retrieval_examples",
+    "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays", "retrieval_examples",
     "retrieval_figures", "subsets", "verdict", "write_report",
 ]  # fmt: skip
