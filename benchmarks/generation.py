@@ -37,7 +37,7 @@ def peer(kind: str, depth: int) -> Any:
             return GPT2LMHeadModel(
                 GPT2Config(vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=depth, n_head=HEADS, n_positions=256)
             ).eval()
-        sizes = {
+        sizes: dict[str, Any] = {
             "hidden_size": WIDTH,
             "intermediate_size": 1024,
             "num_hidden_layers": depth,

@@ -13,7 +13,7 @@ from .caption import AttentionalPool, Caption, CaptionObjective
 from .contrastive import Contrastive, ContrastiveObjective, clip_loss, siglip_loss, supcon_loss
 from .decoders import MaskDecoder, PatchDecoder
 from .generative import Masked, MaskedObjective
-from .hybrid import Hybrid, HybridObjective
+from .hybrid import Hybrid, HybridObjective, Single
 from .instruct import Instruct, InstructObjective, Pair
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
 from .latent_diffusion import LatentDiffusion, LatentDiffusionObjective
@@ -27,25 +27,7 @@ from .symile import Symile, SymileObjective, symile_loss
 from .translation import Translation, TranslationObjective
 from .words import Sampling, Seen, WordDecoder, numbers
 
-ObjectiveSpec = Annotated[
-    Contrastive
-    | Masked
-    | MaskedLanguage
-    | CausalLanguage
-    | Instruct
-    | Caption
-    | Retell
-    | SegmentationPart
-    | Promptable
-    | Local
-    | Symile
-    | Translation
-    | LatentDiffusion
-    | Dino
-    | Ibot
-    | Hybrid,
-    Field(discriminator="kind"),
-]
+ObjectiveSpec = Annotated[Single | Hybrid, Field(discriminator="kind")]
 
 __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",

@@ -26,7 +26,7 @@ from .self_distillation import Dino, Ibot
 from .symile import Symile
 from .translation import Translation
 
-Part = Annotated[
+Single = (
     Contrastive
     | Masked
     | MaskedLanguage
@@ -41,9 +41,10 @@ Part = Annotated[
     | Translation
     | LatentDiffusion
     | Dino
-    | Ibot,
-    Field(discriminator="kind"),
-]
+    | Ibot
+)
+"""What can be asked by itself: a new objective is one class and one line here."""
+Part = Annotated[Single, Field(discriminator="kind")]
 
 
 class Hybrid(ObjectiveFields):

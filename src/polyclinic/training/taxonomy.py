@@ -17,6 +17,7 @@ ProxyTask = Literal["segmentation", "generative", "contrastive", "hybrid"]
 ASKS: dict[str, tuple[ProxyTask, ...]] = {
     "segmentation": ("segmentation",), "promptable": ("segmentation",),
     "masked": ("generative",), "masked_language": ("generative",), "causal_language": ("generative",), "caption": ("generative",),
+    "instruct": ("generative",), "retell": ("generative",), "translation": ("generative",), "latent_diffusion": ("generative",),
     "contrastive": ("contrastive",), "local": ("contrastive",), "symile": ("contrastive",), "dino": ("contrastive",),
     "ibot": ("contrastive", "generative"),
 }  # fmt: skip
