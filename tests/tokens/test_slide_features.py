@@ -86,15 +86,14 @@ def test_where_a_grid_lies_and_how_it_is_turned_changes_no_token(turn: Tensor, s
 def test_what_is_far_away_is_hardly_heard() -> None:
     """Which is why a longer grid than any of training does no harm: here, one that is twenty times as long."""
     encoder = built(Titan(features=10, width=16, depth=2, heads=2))  # slopes of 1/16 and 1/256 a tile
-    near, ragged = grid(6, 6), grid(6, 6, seed=1)
+    near, other = grid(6, 6), grid(6, 6, seed=1)
     assert near.places is not None
+    (places,) = near.places
+    both = [torch.cat([near.values[0], other.values[0]])]
 
     def beside(tiles: float) -> Tensor:
-        far = near.places[0] + torch.tensor([tiles * SIDE, 0, 0, 0])  # type: ignore[index]
-        both = replace(
-            near, values=[torch.cat([near.values[0], ragged.values[0]])], places=[torch.cat([near.places[0], far])]
-        )  # type: ignore[index]
-        return (encoder(both).values[:36] - encoder(near).values).abs().mean()
+        far = torch.cat([places, places + torch.tensor([tiles * SIDE, 0, 0, 0])])
+        return (encoder(replace(near, values=both, places=[far])).values[:36] - encoder(near).values).abs().mean()
 
     apart = [float(beside(tiles)) for tiles in (6, 120, 3000)]
     assert apart[0] > apart[1] > apart[2]

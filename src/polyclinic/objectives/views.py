@@ -106,7 +106,8 @@ def _boxes(
 ) -> list[Tensor]:
     """Of one record (n 5), for each share the tokens nearest to a random one, by their largest difference along an axis."""
     if region is not None and region < len(place):
-        (inside,) = _boxes(place, [(region / len(place),) * 2], generator)
+        share = region / len(place)
+        (inside,) = _boxes(place, [(share, share)], generator)
         return [inside[box] for box in _boxes(place[inside], shares, generator)]
     n, v = len(place), len(shares)
     rand = lambda *shape: torch.rand(shape, generator=generator, device="cpu", dtype=torch.float64)

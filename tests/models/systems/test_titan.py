@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from polyclinic.adaptation import embed
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.fusion import Late
+from polyclinic.harmonise import SlideFeaturesStandard
 from polyclinic.models import TwoTower, build_model
 from polyclinic.models.systems import titan
 from polyclinic.objectives import Ibot
@@ -57,6 +60,12 @@ def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return pretrain(Recipe.load("titan", SMALL), cohort, into=tmp_path_factory.mktemp("runs"))
 
 
+def standard_of(run: Run) -> SlideFeaturesStandard:
+    spec = run.recipe.encoders[Modality.SLIDE]
+    assert isinstance(spec, Titan)
+    return spec.standard()
+
+
 def test_the_recipe_s_views_are_the_paper_s() -> None:
     recipe = Recipe.load("titan")
     grid = recipe.stages[0].objective
@@ -65,7 +74,8 @@ def test_the_recipe_s_views_are_the_paper_s() -> None:
     assert [share * 16**2 for share in (*grid.large, *grid.small)] == [14**2] * 2 + [6**2] * 2
     slide = recipe.encoders[Modality.SLIDE]
     assert (slide.width, slide.depth, slide.heads) == (768, 6, 12)
-    assert round(slide.standard().side_mm * 32) == 8  # 8,192 px at 0.5 µm are 4.1 mm, 16 tiles
+    assert isinstance(slide, Titan)
+    assert 16 * slide.side_mm == pytest.approx(8192 * 0.5 / 1000)
 
 
 def test_files_become_slides_that_are_compared_with_notes(run: Run, cohort: Cohort) -> None:
@@ -81,13 +91,13 @@ def test_files_become_slides_that_are_compared_with_notes(run: Run, cohort: Coho
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
     # The same features at hand give the same vectors: at 40-fold and at the recipe's side alike.
     slides = [titan.Slide(*tiles(int(name[-2:])), side=SIDE, mpp=mpp) for name in names for mpp in (0.25, None)]
-    again = titan.embed(run.model(), slides, run.recipe.encoders[Modality.SLIDE].standard())
+    again = titan.embed(run.model(), slides, standard_of(run))
     for copy in (again[::2], again[1::2]):
         torch.testing.assert_close(copy, torch.from_numpy(found), atol=1e-5, rtol=1e-4)
 
 
 def test_a_grid_longer_than_any_of_training_is_read(run: Run) -> None:
-    standard = run.recipe.encoders[Modality.SLIDE].standard()
+    standard = standard_of(run)
     features, corners = tiles(1, 60, 40)
     slides = [titan.Slide(features, corners + shift, SIDE) for shift in (0, 333_333)]
     here, there = titan.embed(run.model(), slides, standard)
@@ -141,3 +151,25 @@ def test_tissue_teaches_itself() -> None:
         terms.append([float(losses.terms[name].detach()) for name in ("dino/slide", "ibot/slide")])
     settled, last = (np.mean(part, axis=0) for part in (terms[40:60], terms[-20:]))
     assert (last < 0.9 * settled).all()
+
+
+def test_a_hidden_tile_does_not_tell_where_on_the_slide_it_lies() -> None:
+    """Its place is added as every token's is: for this encoder, not at all."""
+    spec = Titan(features=16, width=16, depth=0, heads=2)  # without a trunk nothing is left of the places
+    model = build_model(
+        TwoTower(width=16, embedding=8, fusion=Late(style="mean")), {Modality.SLIDE: spec}, phantom.fingerprint(), 0
+    )
+    objective = Ibot(large=(1, 1), smalls=0, prototypes=16, width=16, ratio=0.5).build(model, {})
+    batch = titan.batch_of([tissue(0)], spec.standard())
+    near = batch.payloads[Modality.SLIDE]
+    assert near.places is not None
+    far = replace(
+        near, places=[4 * places for places in near.places]
+    )  # a power of two, so that no tie is broken otherwise
+    one, other = (
+        objective(model, replace(batch, payloads={Modality.SLIDE: slides}), torch.Generator().manual_seed(0)).terms
+        for slides in (near, far)
+    )
+    assert set(one) == {"dino/slide", "ibot/slide"}
+    for name, term in one.items():
+        torch.testing.assert_close(term, other[name])
