@@ -78,6 +78,13 @@ def test_the_recipe_s_views_are_the_paper_s() -> None:
     assert 16 * slide.side_mm == pytest.approx(8192 * 0.5 / 1000)
 
 
+def test_captions_and_reports_have_a_stage_each(cohort: Cohort) -> None:
+    _, captions, reports = Recipe.load("titan").stages
+    for stage, kind in ((captions, "note caption"), (reports, "report")):
+        ((where, _),) = stage.told().values()
+        assert {record.kind for record in cohort.records(where)} == {"SLIDE features", kind}
+
+
 def test_files_become_slides_that_are_compared_with_notes(run: Run, cohort: Cohort) -> None:
     asked = {(row["stage"], row["name"]) for row in run.metrics().to_pylist()}
     notes = {"contrastive/slide-text", "caption/text"}
