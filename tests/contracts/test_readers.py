@@ -16,6 +16,7 @@ from types import ModuleType
 
 import anndata
 import av
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -29,7 +30,7 @@ from rosbags.rosbag1 import Writer
 from rosbags.typesys import Stores, get_typestore
 
 from polyclinic import records
-from polyclinic.records import READERS, RecordError
+from polyclinic.records import READERS, RecordError, slide_features
 from polyclinic.schema import Events, Modality, Payload, Record, Rejected
 
 WRITTEN = tempfile.TemporaryDirectory()
@@ -112,6 +113,8 @@ def written() -> Path:
     (folder / "a.gct").write_text("#1.2\n2\t1\nName\tDescription\tP1\nTP53\tx\t5\nKRAS\ty\t2.5\n")
     counts, obs = np.eye(2, 5, dtype=np.float32), pd.DataFrame({"patient": ["P1", "P2"]}, index=pd.Index(["a", "b"]))
     anndata.AnnData(counts, obs).write_h5ad(folder / "bulk.h5ad")
+    with h5py.File(folder / "S1.h5", "w") as file:
+        file["features"], file["coords"] = np.eye(3, 4, dtype=np.float32), np.array([[0, 0], [512, 0], [0, 512]])
     return folder
 
 
@@ -216,7 +219,7 @@ def check_payload(payload: Payload, record: Record) -> None:
     if record.attributes.get("annotation") == "boxes":  # (n 4), not an image
         assert payload.array.shape == (len(payload.names), 4)
         return
-    assert payload.array.ndim == AXES[record.modality]
+    assert payload.array.ndim == (2 if record.kind == slide_features.KIND else AXES[record.modality])
     if record.modality is Modality.TEXT:
         assert payload.text
     elif record.modality in (Modality.TABLE, Modality.OMICS, Modality.SIGNAL):

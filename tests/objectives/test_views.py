@@ -60,6 +60,33 @@ def test_a_view_of_an_image_is_a_square_of_it() -> None:
     assert squares > 5  # those about a middle token, of pixels as high as wide or nearly so; at the border a box is cut
 
 
+def test_of_a_larger_record_all_views_are_of_one_region() -> None:
+    """The tiles of a slide of 12 × 10, in a region of 4 × 4: as TITAN's crops of 14 × 14 and 6 × 6 are of 16 × 16."""
+    at = torch.cartesian_prod(torch.arange(10.0), torch.arange(12.0)).flip(1)
+    n, none = len(at), torch.zeros(len(at), dtype=torch.int64)
+    position = torch.cat([at * 0.256, torch.zeros(n, 2)], 1)
+    slide = Tokens(
+        torch.zeros(n, 4), none, none + Modality.SLIDE.number, none, position, torch.zeros(n), torch.tensor([n])
+    )
+    shares, scale, apart = (
+        [(9 / 16, 9 / 16), (1.0, 1.0), (1 / 16, 4 / 16)],
+        torch.tensor([0.256, 0.256, 0.256, 1]),
+        set(),
+    )
+    for seed in range(30):
+        views = draw(slide, ["s"], shares, seed, scale, region=16)
+        region = set(views.token[views.view == 1].tolist())
+        assert len(region) == 16
+        assert set(views.token.tolist()) == region
+        assert int((views.view == 0).sum()) == 9
+        inside = at[sorted(region)]
+        assert (inside.amax(0) - inside.amin(0)).max() <= 15  # at an edge it is longer
+        apart.add(min(region))
+        whole = draw(slide, ["s"], shares, seed, scale, region=n)
+        assert torch.equal(whole.token, draw(slide, ["s"], shares, seed, scale).token)
+    assert len(apart) > 10
+
+
 @pytest.mark.parametrize("modality", [Modality.TEXT, Modality.SIGNAL])
 def test_a_view_in_time_is_one_stretch(modality: Modality) -> None:
     tokens, views = drawn(modality, {"a": 1, "b": 1}, [(0.3, 0.6)] * 8)

@@ -5,12 +5,8 @@ Imports `cohort`, `records` and `schema`. Each modality's file has its standard 
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from pydantic import Field
-
 from ..schema import Payload, Record
-from . import image, kinematics, omics, signal, slide, table, text, video, volume
+from . import image, kinematics, omics, signal, slide, slide_features, table, text, video, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 from .fitting import fit
@@ -20,12 +16,13 @@ from .kinematics import KinematicsStandard
 from .omics import OmicsStandard
 from .signal import LEADS, SignalStandard
 from .slide import SlideStandard
+from .slide_features import SlideFeaturesStandard
 from .table import TableStandard
 from .text import TextStandard
 from .video import VideoStandard
 from .volume import VolumeStandard
 
-Standard = Annotated[
+Standard = (
     ImageStandard
     | VolumeStandard
     | TextStandard
@@ -33,14 +30,15 @@ Standard = Annotated[
     | SignalStandard
     | OmicsStandard
     | SlideStandard
+    | SlideFeaturesStandard
     | VideoStandard
-    | KinematicsStandard,
-    Field(discriminator="kind"),
-]
+    | KinematicsStandard
+)
 
 __all__ = [
     "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "KinematicsStandard", "OmicsStandard",
-    "SignalStandard", "SlideStandard", "Standard", "TableStandard", "TextStandard", "VideoStandard", "VolumeStandard",
+    "SignalStandard", "SlideFeaturesStandard", "SlideStandard", "Standard", "TableStandard", "TextStandard",
+    "VideoStandard", "VolumeStandard",
     "fit", "harmonise", "points_back", "points_forth", "way_back",
 ]  # fmt: skip
 
@@ -62,6 +60,8 @@ def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint:
             return omics.harmonise(payload, record, standard, fingerprint)
         case SlideStandard():
             return slide.harmonise(payload, record, standard, fingerprint)
+        case SlideFeaturesStandard():
+            return slide_features.harmonise(payload, record, standard, fingerprint)
         case VideoStandard():
             return video.harmonise(payload, record, standard, fingerprint)
         case KinematicsStandard():

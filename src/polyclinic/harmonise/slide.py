@@ -122,6 +122,11 @@ def harmonise(payload: Payload, record: Record, standard: SlideStandard, fingerp
         RecordError: the source is gone, or a tile does not decode.
     """
     if not payload.history or "source" not in payload.history[0].parameters:
+        if payload.array.ndim == 2:
+            raise GridError(
+                "features of a slide's tiles, where the encoder reads pixels", "an encoder of features (`kind: titan`)",
+                "use it, or choose slides of pixels: `cohort.where: kind <> 'SLIDE features'`",
+            )  # fmt: skip
         raise GridError("a slide without its source", "a payload as `records.load` gives it", "load the record")
     whole = payload.history[0]
     nominal = whole.to_world is None
@@ -175,8 +180,7 @@ def _chosen(
         enough = np.arange(share.size).reshape(share.shape) == share.argmax()
     rows, columns = np.nonzero(enough)
     if len(rows) > standard.most:
-        order = np.argsort(_z_order(columns, rows), kind="stable")
-        taken = np.sort(order[((np.arange(standard.most) + 0.5) * len(rows) / standard.most).astype(int)])
+        taken = spread(columns, rows, standard.most)
         rows, columns = rows[taken], columns[taken]
     return columns, rows, across, down
 
@@ -192,6 +196,12 @@ def _shares(mask: np.ndarray, wide: float, tall: float, across: int, down: int) 
         at = np.take(running, below, axis) * (1 - part) + np.take(running, below + 1, axis) * part
         total = np.diff(at, axis=axis)
     return total / (wide * tall)
+
+
+def spread(columns: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
+    """(most,) which of more tiles are taken, ascending: each n / most-th in Z-order."""
+    order = np.argsort(_z_order(columns, rows), kind="stable")
+    return np.sort(order[((np.arange(most) + 0.5) * len(rows) / most).astype(int)])
 
 
 def _z_order(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:

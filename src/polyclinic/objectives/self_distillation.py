@@ -51,6 +51,8 @@ class SelfDistillation(ObjectiveFields, ABC):
         large: least and most of a record's tokens in each of the two views that the teacher sees too.
         small: of those that only the student sees.
         smalls: how many of these.
+        region: tokens of the part of a larger record that all its views of a step are of, and have their shares of; None for the whole.
+            Of a slide of thousands of tiles two views would seldom meet.
         jitter: how much brightness and contrast differ from view to view (0: not at all), in standard deviations of the record.
             The papers change colours much; on harmonised records it brought nothing in our small trials, and is off.
         prototypes: k, of the answers' distribution.
@@ -65,6 +67,7 @@ class SelfDistillation(ObjectiveFields, ABC):
     large: Share = (0.4, 1.0)
     small: Share = (0.05, 0.4)
     smalls: int = Field(default=6, ge=0)
+    region: int | None = Field(default=None, ge=2)
     jitter: float = Field(default=0.0, ge=0)
     prototypes: int = Field(default=1024, ge=2)
     width: int = Field(default=256, ge=8)
@@ -147,7 +150,7 @@ class SelfDistillationObjective(Objective):
         shares = [spec.large] * GLOBAL_VIEWS + [spec.small] * spec.smalls
         looks = jittered(ragged, m, len(shares), spec.jitter, seed)
         embedded, values = _embedded(encoder, looks)
-        views = draw(embedded, ragged.ids, shares, seed, encoder.position.scale)
+        views = draw(embedded, ragged.ids, shares, seed, encoder.position.scale, region=spec.region)
         large = views.first(len(views.record) * GLOBAL_VIEWS // len(shares))
         if not len(large.record):
             return {}
@@ -160,7 +163,7 @@ class SelfDistillationObjective(Objective):
             records = len(large.record) // GLOBAL_VIEWS
             names = [f"{ragged.ids[r]}/{n // records}" for n, r in enumerate(large.record.tolist())]
             hide = draw(large.of(embedded), names, [(spec.masked, spec.masked)], seed, encoder.position.scale)
-            place = encoder.position(seen.position[hide.token], seen.time_h[hide.token])
+            place = encoder.position(encoder.placed(seen.position[hide.token]), seen.time_h[hide.token])
             blank = (self.hidden[m.value] + place).to(seen.values.dtype)
             seen = with_values(seen, seen.values.index_copy(0, hide.token, blank))
         seen = _after(model, m, seen)

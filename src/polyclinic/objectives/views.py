@@ -64,8 +64,9 @@ class Views:
 
 
 def draw(
-    tokens: Tokens, ids: Sequence[str], shares: Sequence[tuple[float, float]], seed: int, scale: Tensor, fewest: int = 2
-) -> Views:
+    tokens: Tokens, ids: Sequence[str], shares: Sequence[tuple[float, float]], seed: int, scale: Tensor, fewest: int = 2,
+    region: int | None = None,
+) -> Views:  # fmt: skip
     """Views of each record, the first share's of all records first.
 
     A record's views depend on the seed and its id, and on no other record.
@@ -77,6 +78,7 @@ def draw(
         seed: of the draws.
         scale: (4,) what one unit of x, y, z and s is divided by: a box is as long in each.
         fewest: tokens of a record that has views.
+        region: tokens of the box of a larger record in which all its views lie, and of which their shares are; None for all.
     """
     device, number = tokens.record.device, tokens.modality[:1].tolist()
     place = torch.cat([tokens.position / scale, tokens.time_h[:, None]], 1).to("cpu", torch.float32)
@@ -87,7 +89,7 @@ def draw(
     start = 0
     for record, n in zip(unique.tolist(), counted.tolist(), strict=True):
         if n >= fewest:
-            own = _boxes(place[start : start + n], shares, _generator(seed, ids[int(record)]))
+            own = _boxes(place[start : start + n], shares, _generator(seed, ids[int(record)]), region)
             for views, box in zip(found, own, strict=True):
                 views.append((record, box + start))
         start += n
@@ -99,8 +101,14 @@ def draw(
     return Views(token.to(device), view.to(device), whose.to(device))
 
 
-def _boxes(place: Tensor, shares: Sequence[tuple[float, float]], generator: torch.Generator) -> list[Tensor]:
+def _boxes(
+    place: Tensor, shares: Sequence[tuple[float, float]], generator: torch.Generator, region: int | None = None
+) -> list[Tensor]:
     """Of one record (n 5), for each share the tokens nearest to a random one, by their largest difference along an axis."""
+    if region is not None and region < len(place):
+        share = region / len(place)
+        (inside,) = _boxes(place, [(share, share)], generator)
+        return [inside[box] for box in _boxes(place[inside], shares, generator)]
     n, v = len(place), len(shares)
     rand = lambda *shape: torch.rand(shape, generator=generator, device="cpu", dtype=torch.float64)
     low, high = torch.tensor(shares, device="cpu", dtype=torch.float64).unbind(1)

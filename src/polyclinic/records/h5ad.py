@@ -43,7 +43,7 @@ def recognises(path: Path, head: bytes) -> bool:
     return head.startswith(MAGIC) and path.suffix.lower() in {".h5ad", ".h5", ".hdf5"}
 
 
-def _checked(path: Path) -> str:
+def checked(path: Path) -> str:
     """The path, for another process; a file that was cut short needs none.
 
     Raises:
@@ -63,7 +63,7 @@ def _checked(path: Path) -> str:
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """The records of a file, `#sample=3`; rows of nobody are set aside together."""
     place, source = place_of(path, root), content_id(path)
-    with apart.decoded("hdf5", "described", _checked(path), DONOR_COLUMNS) as items:
+    with apart.decoded("hdf5", "described", checked(path), DONOR_COLUMNS) as items:
         about = next(items)
         if about["nobody"]:
             yield Rejected(
@@ -155,7 +155,7 @@ def _spots(path: Path) -> np.ndarray | None:
 @lru_cache(maxsize=2)
 def _profiles(path: Path, changed: int, window: int, size: int) -> tuple[tuple[str, ...], np.ndarray]:
     """The names of the genes and (w g) float32 profiles of the groups in a window of `size`."""
-    with apart.decoded("hdf5", "profiles", _checked(path), DONOR_COLUMNS, window * size, (window + 1) * size) as items:
+    with apart.decoded("hdf5", "profiles", checked(path), DONOR_COLUMNS, window * size, (window + 1) * size) as items:
         names, counts = next(items), next(items)
         with np.errstate(
             over="ignore", invalid="ignore"

@@ -1,7 +1,8 @@
-"""The decoder of expression matrices in HDF5 (`h5py`), which `apart.py` runs: AnnData (.h5ad) and 10x (.h5).
+"""The decoder of HDF5 (`h5py`), which `apart.py` runs: AnnData (.h5ad), 10x (.h5), and features of a slide's tiles (.h5).
 
 Formats: AnnData's on-disk format 0.1.0 and 0.2.0 (encoding-type of `csr_matrix`, `csc_matrix`, `array`, `dataframe`, `categorical`,
-nullable columns); 10x Genomics' feature-barcode matrix version 3 (`/matrix`, columns are barcodes).
+nullable columns); 10x Genomics' feature-barcode matrix version 3 (`/matrix`, columns are barcodes); CLAM's and TRIDENT's `/features`
+and `/coords`.
 
 Observations (cells, spots, samples) are put in groups: cells of one patient, or a sample alone. No matrix is ever dense but for
 the groups asked for, and nothing is read whole that is larger than 256 MiB. No link is followed.
@@ -26,7 +27,7 @@ CELLS_EACH = 10
 MOST_COLUMNS = 200
 COUNTS = ("layers/counts", "layers/raw_counts", "raw/X", "X")
 _BARCODE = re.compile(r"(^|[^A-Z])[ACGT]{12,}([^A-Z]|$)")
-_WHOLE = ("a whole .h5ad or 10x .h5 file", "write it again")
+_WHOLE = ("a whole HDF5 file", "write it again")
 
 
 def found(place: str, why: str) -> ValueError:
@@ -356,3 +357,76 @@ def profiles(path: str, patients: list[str], first: int, last: int) -> Iterator[
         sizes = np.bincount(rows.group[wanted] - first, minlength=last - first) if wanted.any() else []
         for profile, n in zip(total.reshape(-1, of.genes), sizes, strict=True):
             yield (profile if counts else profile / n)[genes]
+
+
+def holds_tiles(path: str) -> Iterator[bool]:
+    """Whether the file says where a slide's tiles lie, or what they look like."""
+    with h5py.File(path, "r") as file:
+        yield any(file.get(name, getclass=True) is h5py.Dataset for name in ("coords", "features"))
+
+
+def tiles(path: str) -> Iterator[Any]:
+    """What the file says of a slide's n tiles, then (n 2) their upper left corners, then blocks of their (n d) float32 features.
+
+    Yields:
+        first {n, d, side: pixels of level 0, told: whether the file says so, mpp and magnification of level 0, or None}.
+    """
+    with h5py.File(path, "r") as file:
+        features, coords = (_rows(file, name) for name in ("features", "coords"))
+        (n, d), at = features.shape[-2:], np.asarray(coords[()], np.float64).reshape(coords.shape[-2:])
+        if at.shape != (n, 2) or not np.isfinite(at).all():
+            raise ValueError(f"{n} tiles' features and coordinates of shape {at.shape}", "x and y of each", _WHOLE[1])
+        number = lambda *names: next(
+            (v for name in names for item in (coords, features, file) if (v := _told(item, name))), None
+        )
+        size, by = number("patch_size"), number("downsample")
+        side = number("patch_size_level0", "patch_size_lv0") or (size * by if size and by else None)
+        if not (any_side := side or _gap(at) or size):
+            raise ValueError("one tile without its size", "the attribute `patch_size_level0` of `coords`", "write it")
+        yield {
+            "n": n, "d": d, "side": any_side, "told": side is not None, "mpp": number("level0_mpp", "mpp_level0", "mpp"),
+            "magnification": number("level0_magnification"),
+        }  # fmt: skip
+        yield at
+        step = max(1, BLOCK // d)
+        for start in range(0, n, step):
+            block = features[(0,) * (features.ndim - 2) + (slice(start, start + step),)].astype(np.float32)
+            if bad := int((~np.isfinite(block)).any(1).sum()):
+                raise ValueError(f"{bad} tiles with features that are no numbers", "numbers", "compute them again")
+            yield block
+
+
+def _rows(file: Any, name: str) -> Any:
+    """A dataset (n d), or (1 n d) as some write it; of coordinates no more than are read whole."""
+    data = member(file, name)
+    shape = getattr(data, "shape", ())
+    if len(shape) - (shape[:1] == (1,) and len(shape) == 3) != 2 or data.dtype.kind not in "iuf" or 0 in shape:
+        is_what = f"of shape {tuple(shape)}" if data is not None else "not there"
+        raise ValueError(
+            f"{name!r} of a slide's tiles, which is {is_what}",
+            "a row of numbers a tile",
+            "write both `features` and `coords`",
+        )
+    if name == "coords" and data.size * data.dtype.itemsize > AT_ONCE:
+        raise found(name, "beyond bound")
+    return data
+
+
+def _told(item: Any, name: str) -> float | None:
+    """A positive number of an object's attributes, the first where it has one an axis."""
+    try:
+        value = np.asarray(item.attrs[name], np.float64).ravel()[0]
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    return float(value) if np.isfinite(value) and value > 0 else None
+
+
+def _gap(at: np.ndarray) -> float | None:
+    """The commonest distance between neighbours in a row or a column; None where no two share one."""
+    gaps = []
+    for along in (0, 1):
+        rows = at[np.lexsort((at[:, along], at[:, 1 - along]))]
+        apart = np.diff(rows, axis=0)
+        gaps.append(apart[(apart[:, 1 - along] == 0) & (apart[:, along] > 0), along])
+    values, often = np.unique(np.concatenate(gaps), return_counts=True)
+    return float(values[often.argmax()]) if len(values) else None

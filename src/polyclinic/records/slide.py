@@ -210,6 +210,14 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     yield _read(path, root)
 
 
+def whose(place: str, stem: str) -> str:
+    """The patient of a slide, by its barcode, its folders or its name."""
+    if barcode := _BARCODE.match(stem):
+        return barcode[1]
+    first = stem.split("_")[0]
+    return patient_of(place, stem) or (first if re.search(r"\d", first) else stem)
+
+
 @silent
 def _read(path: Path, root: Path) -> Record:
     place = place_of(path, root)
@@ -223,12 +231,10 @@ def _read(path: Path, root: Path) -> Record:
         slide.overview()
         attributes = attributes_of(slide) | said
     ids = [content_id(p) for p in (path, *companions(path))]
-    barcode, first = _BARCODE.match(stem), stem.split("_")[0]
-    whose = patient_of(place, stem) or (first if re.search(r"\d", first) else stem)
     stain = said.get("stain")
     return Record(
         id=ids[0] if len(ids) == 1 else place_id("+".join(ids), "slide"),
-        patient=visium.patient(place, stem) if section else barcode[1] if barcode else whose,
+        patient=visium.patient(place, stem) if section else whose(place, stem),
         time=None,
         modality=Modality.SLIDE,
         kind="MASK slide" if mask else " ".join(filter(None, ("SM slide", str(stain or "")))),

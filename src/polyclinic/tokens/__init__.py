@@ -20,6 +20,7 @@ from .pretrained import PretrainedImage, PretrainedText
 from .pretrained_slices import PretrainedSlices
 from .signal import SignalEncoder, SignalVit
 from .slide import SlideEncoder, SlideVit
+from .slide_features import Titan, TitanEncoder
 from .table import EventEncoder, Events
 from .text import Bert, Gpt, Llama, TextEncoder
 from .transformer import Style, Transformer
@@ -36,6 +37,7 @@ EncoderSpec = Annotated[
     | Programmes
     | SignalVit
     | SlideVit
+    | Titan
     | Vivit
     | MotionVit
     | PretrainedImage
@@ -48,5 +50,6 @@ __all__ = [
     "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "KinematicsEncoder",
     "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
-    "SlideVit", "Style", "TextEncoder", "Transformer", "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "join", "select",
+    "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",
+    "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "join", "select",
 ]  # fmt: skip

@@ -21,6 +21,7 @@ from ..harmonise import (
     KinematicsStandard,
     OmicsStandard,
     SignalStandard,
+    SlideFeaturesStandard,
     SlideStandard,
     Standard,
     TableStandard,
@@ -133,6 +134,11 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor,
             places[:, :2] = torch.randint(0, 40, (tiles, 2), generator=draw) * standard.size * mm
             shape = (tiles, 3, standard.size, standard.size)
             return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8), torch.full((2,), mm), places
+        case SlideFeaturesStandard():
+            tiles = between(1, min(standard.most, 6))
+            places = torch.zeros(tiles, 4)
+            places[:, :2] = torch.randint(0, 40, (tiles, 2), generator=draw) * standard.side_mm
+            return normal(tiles, standard.features), torch.full((2,), 0.0005), places
         case VideoStandard():
             frames = between(1, standard.most)
             places = torch.zeros(frames, 4)
