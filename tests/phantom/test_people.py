@@ -24,7 +24,8 @@ def many() -> Values:
 def test_a_patient_is_the_same_alone_and_among_others(many: Values) -> None:
     for index in (0, 1, 4321, N - 1):
         alone = person(7, index)
-        assert all(many[name][index] == value for name, value in alone.items())
+        # A processor may round the last digit of one number otherwise than of many side by side.
+        assert all(many[name][index] == pytest.approx(value, rel=1e-12) for name, value in alone.items())
     assert person(8, 0) != person(7, 0)
     assert name_of(42) == "P000042"
 
