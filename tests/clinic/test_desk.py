@@ -89,7 +89,7 @@ def test_a_table_of_unknown_columns_is_not_said_to_be_read(
     assert [n.file for n in reply.not_used] == ["lab.csv"]
     # The modality is used, and still that file is not.
     reply = finding_desk.answer([row_of("CXR-0329"), unknown])
-    assert {u.file for u in reply.read} == {"studies.csv"}
+    assert [u.file for u in reply.read] == ["studies.csv"]
     assert [n.file for n in reply.not_used] == ["lab.csv"]
     with pytest.raises(RecordError, match="knows nothing"):
         finding_desk.answer([unknown])

@@ -196,6 +196,7 @@ def test_a_table_without_patients_is_encounters_where_it_has_words(tmp_path: Pat
     [
         (["Tumour suppressor", "Protein kinase"], "too few words"),
         ([SENTENCES[0]] * 4, "always the same"),
+        (["Great Hospital of the Valley, Room 7, Old Town, Valley"], "a long address, alone"),
         (["", " "], "nothing"),
     ],
 )

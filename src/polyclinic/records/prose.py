@@ -26,6 +26,8 @@ LOOKED = 200
 """Rows by which it is told what a column holds."""
 FEWEST_WORDS = 8
 """On average, a cell: a diagnosis or an address has fewer, the shortest of notes more."""
+FEW = 10
+"""Of fewer cells than these one address may be long: they have to end as sentences do, too."""
 _BLOCK = 256
 
 
@@ -58,7 +60,9 @@ def columns(names: Sequence[str], rows: Rows) -> tuple[tuple[int, ...], Rows]:
 def _of_words(cells: Sequence[str]) -> bool:
     filled = [cell for cell in map(str.strip, cells) if cell]
     words = sum(cell.count(" ") + 1 for cell in filled)
-    return bool(filled) and words >= FEWEST_WORDS * len(filled) and 2 * len(set(filled)) > len(filled)
+    if not filled or words < FEWEST_WORDS * len(filled) or 2 * len(set(filled)) <= len(filled):
+        return False
+    return len(filled) >= FEW or 2 * sum(cell.endswith((".", "!", "?")) for cell in filled) > len(filled)
 
 
 def place(column: str, number: int, sheet: str = "") -> str:
