@@ -5,6 +5,7 @@ What makes a column one of words is what stands in it, not what it is called: se
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
@@ -27,7 +28,9 @@ LOOKED = 200
 FEWEST_WORDS = 8
 """On average, a cell: a diagnosis or an address has fewer, the shortest of notes more."""
 FEW = 10
-"""Of fewer cells than these one address may be long: they have to end as sentences do, too."""
+"""Of fewer cells than these one address may be long: a sentence has to end in them, too."""
+_ENDS = re.compile(r"\w{4,}[.!?](\s|$)")
+"""The end of a sentence, and not "St. Mary" or "5th Ave."."""
 _BLOCK = 256
 
 
@@ -62,7 +65,7 @@ def _of_words(cells: Sequence[str]) -> bool:
     words = sum(cell.count(" ") + 1 for cell in filled)
     if not filled or words < FEWEST_WORDS * len(filled) or 2 * len(set(filled)) <= len(filled):
         return False
-    return len(filled) >= FEW or 2 * sum(cell.endswith((".", "!", "?")) for cell in filled) > len(filled)
+    return len(filled) >= FEW or 2 * sum(bool(_ENDS.search(cell)) for cell in filled) > len(filled)
 
 
 def place(column: str, number: int, sheet: str = "") -> str:
