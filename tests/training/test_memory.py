@@ -41,7 +41,7 @@ def test_what_autograd_keeps_is_counted_once() -> None:
 
 
 PEAK = """
-import gc, resource, sys, torch
+import gc, pathlib, re, sys, torch
 torch.set_num_threads(1)
 from polyclinic.training import memory
 from polyclinic.training.ranks import Ranks, fabric_for
@@ -70,9 +70,11 @@ found = memory.estimate(fabric, trainee, Loader, stage, 1)
 whole = batch(size)
 stepper = Stepper(Ranks(fabric), trainee, stage)
 gc.collect()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+# Not ru_maxrss, in which the peak of the process that started this one lives on.
+peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
+before = peak()
 stepper.take([whole], size, (0, 0, 0))
-print(found.total, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(found.total, (peak() - before) * 1024)
 """
 
 
