@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..schema import Batch, Modality, Ragged, Tokens
 from ..tokens import join, select
-from .objective import Backbone, ObjectiveError, ObjectiveFields
+from .objective import Backbone, DecoderFields, ObjectiveError
 
 
-class Between(ObjectiveFields, ABC):
+class Between(DecoderFields, ABC):
     """What every objective has that asks for a whole record and shows the patient's others.
 
     A record that is asked for is never shown. Records of one modality are told apart by a word of their kind: MR and CT are both volumes.

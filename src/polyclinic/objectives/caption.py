@@ -20,11 +20,11 @@ from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Layout, Style, TextEncoder, Transformer, join
 from ..tokens.attention import CrossAttention
 from .language import END, next_words, words_of
-from .objective import Backbone, Objective, ObjectiveFields, Structure
+from .objective import Backbone, DecoderFields, Objective, Structure
 from .words import GREEDY, UNTOLD, Sampling, Seen, WordDecoder, Writing
 
 
-class Caption(ObjectiveFields):
+class Caption(DecoderFields):
     """Which modalities a note is written from, and by what.
 
     Args:
@@ -38,17 +38,12 @@ class Caption(ObjectiveFields):
     kind: Literal["caption"] = "caption"
     modalities: tuple[Modality, ...] | None = None
     queries: int = Field(default=0, ge=0)
-    width: int = Field(default=128, ge=8)
-    depth: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
     weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _other(self) -> Caption:
         if self.modalities is not None and Modality.TEXT in self.modalities:
             raise ValueError("a note is written from other records than notes: leave text out of `modalities`")
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
         return self
 
     def named(self) -> set[Modality]:
@@ -85,10 +80,10 @@ class OnTop(nn.Module):
         self.blocks = Transformer(spec.width, spec.depth, spec.heads, style=style, context=context)
         self.leave = nn.Linear(spec.width, encoder.answer_size, bias=False)
 
-    def forward(self, tokens: Tokens, seen: Seen) -> Tensor:
-        """The causal encoder's tokens (n c) → logits (n v)."""
+    def forward(self, tokens: Tokens, seen: Seen, asked: Tensor) -> Tensor:
+        """The causal encoder's tokens (n c) → logits (k v) of those that are asked for, (n,) bool."""
         context = Context.of(tokens.patient, seen.values, seen.group)
-        return self.leave(self.blocks(self.enter(tokens.values), Layout.of(tokens.record), context=context))
+        return self.leave(self.blocks(self.enter(tokens.values), Layout.of(tokens.record), context=context)[asked])
 
     def write(
         self, encoder: TextEncoder, seen: Seen, who: Tensor, writing: Writing, draw: Callable[[Tensor], Tensor]
@@ -124,20 +119,28 @@ class CaptionObjective(Objective):
     def __init__(self, spec: Caption, model: Backbone) -> None:
         super().__init__()
         encoder = words_of(model, "a caption")
-        self.spec, self.on_top = spec, encoder.causal and model.own_trunks
+        self.spec = spec
         self.pool = AttentionalPool(model.width, spec.queries, spec.heads) if spec.queries else None
         self.decoder: nn.Module
-        if self.on_top:
+        if encoder.causal and model.own_trunks:
             self.decoder = OnTop(encoder, spec, model.width)
         else:
             self.decoder = WordDecoder(
                 encoder.answer_size, spec.width, spec.depth, spec.heads, places=encoder.longest, context=model.width
             )
 
-    def shown(self, tokens: Mapping[Modality, Tokens]) -> Tokens | None:
-        """The tokens that a note is written from; None where nobody has any."""
-        wanted = [m for m in tokens if m is not Modality.TEXT and m in (self.spec.modalities or tokens)]
-        return join([tokens[m] for m in sorted(wanted, key=list(Modality).index)]) if wanted else None
+    def shown(self, model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None = None) -> Tokens | None:
+        """The tokens that a note is written from, which are made where nobody made them already; None where nobody has any."""
+        if tokens is None:
+            tokens = model.encode(
+                Batch({m: r for m, r in batch.payloads.items() if self._shows(m)}, {}, batch.patients)
+            )
+        wanted = [m for m in Modality if m in tokens and self._shows(m)]
+        return join([tokens[m] for m in wanted]) if wanted else None
+
+    def _shows(self, modality: Modality) -> bool:
+        """Whether notes are written from it."""
+        return modality is not Modality.TEXT and (self.spec.modalities is None or modality in self.spec.modalities)
 
     def seen(self, tokens: Tokens) -> Seen:
         """What of them the decoder sees."""
@@ -150,7 +153,7 @@ class CaptionObjective(Objective):
         ragged = batch.payloads.get(Modality.TEXT)
         if ragged is None:
             return Losses({}, {})
-        shown = self.shown(model.encode(batch) if tokens is None else tokens)
+        shown = self.shown(model, batch, tokens)
         encoder = words_of(model, "a caption")
         wanted = next_words(ragged.values, encoder.longest)
         if shown is not None:
@@ -159,10 +162,9 @@ class CaptionObjective(Objective):
         if shown is None or not bool((wanted != UNTOLD).any()):
             return Losses({}, {})
         seen = self.seen(shown)
-        if self.on_top:
-            logits = self.decoder(encoder(ragged), seen)
+        if isinstance(self.decoder, OnTop):
             asked = wanted != UNTOLD
-            term = F.cross_entropy(logits[asked].float(), wanted[asked])
+            term = F.cross_entropy(self.decoder(encoder(ragged), seen, asked).float(), wanted[asked])
         else:
             assert isinstance(self.decoder, WordDecoder)
             texts = list(ragged.values)
@@ -183,8 +185,7 @@ class CaptionObjective(Objective):
         Returns:
             of each of the batch's patients, by number, (w,) word numbers without the first and the end.
         """
-        others = {m: ragged for m, ragged in batch.payloads.items() if m is not Modality.TEXT}
-        shown = self.shown(model.encode(Batch(others, {}, batch.patients)))
+        shown = self.shown(model, batch)
         if shown is None:
             return {}
         encoder, seen = words_of(model, "a caption"), self.seen(shown)

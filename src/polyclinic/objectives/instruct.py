@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..harmonise.text import MASK
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from .language import END, words_of
+from .language import END, next_word_loss, words_of
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import GREEDY, UNTOLD, Sampling, Writing
 
@@ -112,10 +112,7 @@ class InstructObjective(Objective):
             [text for text, _ in made], ragged.patient[rows], ragged.time_h[rows], None, ragged.patients,
             [ragged.ids[answer] for _, _, answer in found],
         )  # fmt: skip
-        wanted = torch.cat([answer for _, answer in made])
-        told = wanted != UNTOLD
-        logits = F.linear(encoder(asked).values[told], encoder.words.weight)
-        term = F.cross_entropy(logits.float(), wanted[told])
+        term = next_word_loss(encoder, asked, torch.cat([answer for _, answer in made]))
         return Losses({"instruct/text": term}, {"instruct/text": self.spec.weight})
 
     def found(self, ragged: Ragged) -> list[tuple[int, int, int]]:

@@ -97,6 +97,13 @@ def next_words(texts: Tensor | list[Tensor], longest: int) -> Tensor:
     return torch.cat([F.pad(text[1:], (0, 1), value=last(text)) for text in texts])
 
 
+def next_word_loss(encoder: TextEncoder, ragged: Ragged, wanted: Tensor) -> Tensor:
+    """Cross-entropy in nats a word of what comes after each of all texts' words, (n,) int64, where it is told of any."""
+    asked = wanted != UNTOLD
+    logits = F.linear(encoder(ragged).values[asked], encoder.words.weight)
+    return F.cross_entropy(logits.float(), wanted[asked])
+
+
 class MaskedLanguageObjective(Objective):
     """BERT's head on the text encoder's tokens."""
 
@@ -164,9 +171,7 @@ class CausalLanguageObjective(Objective):
             return Losses({}, {})
         encoder = words_of(model, "causal language")
         wanted = next_words(ragged.values, encoder.longest)
-        asked = wanted != UNTOLD
-        if not bool(asked.any()):
+        if not bool((wanted != UNTOLD).any()):
             return Losses({}, {})
-        logits = F.linear(encoder(ragged).values[asked], encoder.words.weight)
-        term = F.cross_entropy(logits.float(), wanted[asked])
+        term = next_word_loss(encoder, ragged, wanted)
         return Losses({"causal_language/text": term}, {"causal_language/text": self.spec.weight})

@@ -57,9 +57,7 @@ class LatentDiffusion(Between):
     latent: int = Field(default=4, ge=1)
     kl: float = Field(default=1e-4, ge=0)
     patch: int = Field(default=1, ge=1)
-    width: int = Field(default=128, ge=8)
     depth: int = Field(default=4, ge=1)
-    heads: int = Field(default=4, ge=1)
     drop: float = Field(default=0.1, ge=0, le=1)
     weight: float = Field(default=1.0, ge=0)
 
@@ -67,8 +65,6 @@ class LatentDiffusion(Between):
     def _fits(self) -> LatentDiffusion:
         if self.target not in (Modality.IMAGE, Modality.VOLUME):
             raise ValueError(f"{self.target} has no grid to be generated on: image or volume")
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
         return self
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> LatentDiffusionObjective:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from ..fusion import Tower
@@ -113,6 +113,24 @@ class ObjectiveFields(BaseModel, ABC):
             model: that will be trained.
             structures: what each segmentation task of the recipe has masks of.
         """
+
+
+class DecoderFields(ObjectiveFields):
+    """What the specification of an objective with a Transformer of its own has.
+
+    Args:
+        width, depth, heads: of it.
+    """
+
+    width: int = Field(default=128, ge=8)
+    depth: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+        return self
 
 
 class Objective(nn.Module, ABC):

@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Layout, TextEncoder, Transformer, select
 from ..tokens.packing import with_values
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .objective import Backbone, DecoderFields, Objective, ObjectiveError, Structure
 from .segmentation import dice_cross_entropy, mask_decoder
 
 Way = Literal["point", "box", "text"]
@@ -36,7 +36,7 @@ SHAKEN = 0.1
 """How far a box's corners are off at most while training, of its sides (Kirillov et al. 2023, appendix A)."""
 
 
-class Promptable(ObjectiveFields):
+class Promptable(DecoderFields):
     """Which structures are asked for, and how they are shown.
 
     Args:
@@ -53,16 +53,8 @@ class Promptable(ObjectiveFields):
     prompts: tuple[Way, ...] = Field(default=("point", "box"), min_length=1)
     clicks: int = Field(default=3, ge=1)
     width: int = Field(default=64, ge=8)
-    depth: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
     channels: int = Field(default=8, ge=2)
     weight: float = Field(default=1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _divides(self) -> Promptable:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
-        return self
 
     def named(self) -> set[Modality]:
         """Text, where words show what is meant."""

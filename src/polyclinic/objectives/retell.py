@@ -11,22 +11,22 @@ for. The noise makes a ball of each note's point, for a record's vector lies nea
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..harmonise.text import FIRST
 from ..schema import Batch, Losses, Modality, Tokens
 from .embeddings import by_record
 from .language import END, next_words, words_of
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .objective import Backbone, DecoderFields, Objective, ObjectiveError, Structure
 from .words import GREEDY, Sampling, Seen, WordDecoder
 
 
-class Retell(ObjectiveFields):
+class Retell(DecoderFields):
     """How a note is written from its vector.
 
     Args:
@@ -42,17 +42,8 @@ class Retell(ObjectiveFields):
     kind: Literal["retell"] = "retell"
     noise: float = Field(default=1.0, ge=0)
     tokens: int = Field(default=4, ge=1)
-    width: int = Field(default=128, ge=8)
-    depth: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
     teach: bool = False
     weight: float = Field(default=1.0, ge=0)
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
-        return self
 
     def named(self) -> set[Modality]:
         """Text."""

@@ -36,17 +36,12 @@ class Translation(Between):
 
     kind: Literal["translation"] = "translation"
     source: tuple[Modality, ...] | None = Field(default=None, min_length=1)
-    width: int = Field(default=128, ge=8)
-    depth: int = Field(default=2, ge=1)
-    heads: int = Field(default=4, ge=1)
     weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Translation:
         if self.target is Modality.TEXT:
             raise ValueError("a note is written, not translated sample by sample: use `caption`")
-        if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
         return self
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> TranslationObjective:

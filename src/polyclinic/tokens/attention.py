@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layout import Layout, Seats
+from .layout import Layout, Seats, bias_of
 
 FUSED_FROM = 384
 """Tokens a sequence from which the fused attention kernel is used on a CPU. Measured: in bf16 its backward is several times
@@ -208,9 +208,7 @@ class Memory:
         if bool((self.lengths == longest).all()):
             return None
         steps = torch.arange(longest, device=self.lengths.device)
-        return torch.zeros(len(self.lengths), longest, device=steps.device).masked_fill(
-            steps >= self.lengths[:, None], -torch.inf
-        )[None, :, None]
+        return bias_of(steps < self.lengths[:, None])
 
     def keep(self, order: Tensor) -> None:
         """Go on with these sequences only: (k,) their rows."""

@@ -7,7 +7,7 @@ similar length share a bucket, so that a patient with three tokens is not padded
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,11 +37,7 @@ class Bucket:
     @property
     def bias(self) -> Tensor | None:
         """(1 s 1 l) float32 to be added to the scores of these keys: 0 for a token, -inf for padding."""
-        if self.inside is None:
-            return None
-        return torch.zeros(self.inside.shape, device=self.token.device).masked_fill(~self.inside, -torch.inf)[
-            None, :, None
-        ]
+        return None if self.inside is None else bias_of(self.inside)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +48,13 @@ class Layout:
         tokens: n.
         buckets: the sequences, those of similar length together.
         whole: every token has its seat in the one bucket, in the packed order: nothing has to be moved by number.
+        seated: the seats that were asked for, by rows: all blocks of a Transformer ask for the same ones.
     """
 
     tokens: int
     buckets: tuple[Bucket, ...]
     whole: bool = False
+    seated: dict[int, Seats] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, group: Tensor, together: bool = False) -> Layout:
@@ -112,6 +110,12 @@ class Layout:
 
     def seats(self, rows: int) -> Seats:
         """How arrays of `rows` heads a token get their sequences side by side, and are packed again."""
+        if rows not in self.seated:
+            with torch.inference_mode(False):  # they are kept, and a later call may want gradients
+                self.seated[rows] = self._seats(rows)
+        return self.seated[rows]
+
+    def _seats(self, rows: int) -> Seats:
         shapes = tuple((rows, b.token.shape[0], b.token.shape[1]) for b in self.buckets)
         if self.whole or not self.buckets:
             return Seats(self.tokens, shapes, None, None)
@@ -168,6 +172,11 @@ class Seats:
         if self.standing is not None:
             rows.append(rows[0].new_zeros(1, e))
         return torch.cat(rows).index_select(0, self.leave).view(self.tokens, r * e)
+
+
+def bias_of(inside: Tensor) -> Tensor:
+    """(s l) bool → (1 s 1 l) float32 to be added to the scores of these keys: 0 for a token, -inf for padding."""
+    return torch.zeros(inside.shape, device=inside.device).masked_fill(~inside, -torch.inf)[None, :, None]
 
 
 def _size(length: int) -> int:

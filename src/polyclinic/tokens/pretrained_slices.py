@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ..harmonise import Fingerprint, VolumeStandard
+from ..harmonise import Fingerprint
 from ..schema import Modality, Ragged, Tokens
 from . import snapshot
 from .encoder import grid_positions, rows, spacing_or
 from .pretrained import SightEncoder, SightFields, shown
+from .volume import VolumeFields
 
 CHANNELS = 3
 """Slices a picture (Roth et al. 2014)."""
 
 
-class PretrainedSlices(SightFields):
+class PretrainedSlices(VolumeFields, SightFields):
     """A network of images on a volume's axial slices, three at a time; the tokens of a volume see each other only after it.
 
     Args:
         size: (z y x) voxels, z in threes.
-        spacing_mm: (z y x); None: the data's median.
-        window_hu, intensity, bias_field: the standard's: how a CT or an MR is made comparable.
     """
 
     kind: Literal["pretrained_slices"] = "pretrained_slices"
     read = ("width", "patch")
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (48, 224, 224)
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (5.0, 1.0, 1.0)
-    window_hu: tuple[float, float] | None = None
-    intensity: Literal["own", "fingerprint"] = "own"
-    bias_field: bool = False
     depth: int = Field(default=1, ge=0)
 
     @classmethod
@@ -46,19 +42,6 @@ class PretrainedSlices(SightFields):
     def boxes(self) -> tuple[int, int, int]:
         """(z y x) voxels a token."""
         return CHANNELS, self.patch, self.patch
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if any(n % p for n, p in zip(self.size, self.boxes, strict=True)):
-            raise ValueError(f"boxes of {self.boxes} do not fill a volume of {self.size}")
-        return self
-
-    def standard(self, exclude: tuple[str, ...] = ()) -> VolumeStandard:
-        """What it wants from the harmoniser."""
-        return VolumeStandard(
-            size=self.size, spacing_mm=self.spacing_mm, window_hu=self.window_hu, intensity=self.intensity,
-            bias_field=self.bias_field,
-        )  # fmt: skip
 
     def build(self, fingerprint: Fingerprint) -> PretrainedSlicesEncoder:
         """The module, with the snapshot's weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
@@ -13,24 +14,30 @@ from ..schema import Modality, Ragged, Tokens
 from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows, spacing_or
 
 
-class Vit3d(EncoderFields):
-    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`; spacing None: the data's median.
+class VolumeFields(EncoderFields, ABC):
+    """What every encoder of volumes has: boxes of voxels that fill what the harmoniser gives.
 
-    `window_hu`, `intensity` and `bias_field` are the standard's: how a CT or an MR is made comparable.
+    Args:
+        size: (z y x) voxels.
+        spacing_mm: (z y x); None: the data's median.
+        window_hu, intensity, bias_field: the standard's: how a CT or an MR is made comparable.
     """
 
-    kind: Literal["vit3d"] = "vit3d"
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (40, 56, 40)
-    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (1.0, 1.0, 1.0)
     window_hu: tuple[float, float] | None = None
     intensity: Literal["own", "fingerprint"] = "own"
     bias_field: bool = False
 
+    @property
+    @abstractmethod
+    def boxes(self) -> tuple[int, int, int]:
+        """(z y x) voxels a token."""
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if any(n % p for n, p in zip(self.size, self.patch, strict=True)):
-            raise ValueError(f"boxes of {self.patch} do not fill a volume of {self.size}")
+        if any(n % p for n, p in zip(self.size, self.boxes, strict=True)):
+            raise ValueError(f"boxes of {self.boxes} do not fill a volume of {self.size}")
         return self
 
     def standard(self, exclude: tuple[str, ...] = ()) -> VolumeStandard:
@@ -39,6 +46,18 @@ class Vit3d(EncoderFields):
             size=self.size, spacing_mm=self.spacing_mm, window_hu=self.window_hu, intensity=self.intensity,
             bias_field=self.bias_field,
         )  # fmt: skip
+
+
+class Vit3d(VolumeFields):
+    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`."""
+
+    kind: Literal["vit3d"] = "vit3d"
+    patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
+
+    @property
+    def boxes(self) -> tuple[int, int, int]:
+        """(z y x) voxels a token."""
+        return self.patch
 
     def build(self, fingerprint: Fingerprint) -> VolumeEncoder:
         """The module, freshly initialised."""
