@@ -56,7 +56,7 @@ def by_hand(encoder: TitanEncoder, ragged: Ragged, columns: int) -> Tensor:
 @torch.no_grad()
 def test_a_block_is_the_papers(columns: int, rows: int) -> None:
     encoder, ragged = built(), grid(columns, rows)
-    torch.testing.assert_close(encoder(ragged).values.double(), by_hand(encoder, ragged, columns), atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(encoder(ragged).values.double(), by_hand(encoder, ragged, columns), atol=5e-5, rtol=1e-4)
 
 
 def moved(ragged: Ragged, to: Tensor) -> Ragged:
