@@ -39,4 +39,6 @@ class PhysicalPosition(nn.Module):
         """position (n 4), time_h (n,) → (n d)."""
         angles = (position / self.scale)[:, :, None] * self.frequencies
         hour = torch.sign(time_h) * torch.log1p(time_h.abs())
-        return self.project(torch.cat([angles.sin().flatten(1), angles.cos().flatten(1) - 1, hour[:, None] / 10], dim=1))
+        return self.project(
+            torch.cat([angles.sin().flatten(1), angles.cos().flatten(1) - 1, hour[:, None] / 10], dim=1)
+        )
