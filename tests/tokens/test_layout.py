@@ -36,7 +36,7 @@ def transformer(width: int = 12, heads: int = 3) -> Transformer:
 def test_side_by_side_and_back(lengths: list[int], rows: int, together: bool) -> None:
     packed, layout = values(lengths, 2 * rows), Layout.of(groups(lengths), together)
     seats = layout.seats(rows)
-    sides = seats.split(packed)
+    sides = [side for (side,) in seats.split(packed, [rows])]
     assert torch.equal(seats.merge(sides), packed)
     # Every sequence stands whole in one row of one bucket, in its own order, its heads apart.
     wanted = [part.view(-1, rows, 2).transpose(0, 1) for part in packed.split(lengths)]
@@ -73,7 +73,7 @@ def test_pairs_stand_in_the_same_rows(sizes: list[tuple[int, int]], together: bo
     if queries.buckets:
         alone = torch.tensor([sizes[int(g)][1] == 0 for g in own], dtype=torch.bool)
         seats = queries.seats(2)
-        back = seats.merge(seats.split(own[:, None].repeat(1, 4).float() + 1))
+        back = seats.merge([side for (side,) in seats.split(own[:, None].repeat(1, 4).float() + 1, [2])])
         assert torch.equal(back[:, 0], torch.where(alone, 0, own + 1).float())
         assert (seats.standing is not None) == bool(alone.any())
     context = Context.of(own, torch.ones(len(other), 3), other, together)
@@ -88,12 +88,12 @@ def test_gradients_are_those_of_finite_differences(lengths: list[int]) -> None:
 
     def mixed(x: Tensor) -> Tensor:
         answers = []
-        for side, bucket in zip(enter.split(x), layout.buckets, strict=True):
-            q, k, v = side.split(2)
+        for (q, k, v), bucket in zip(enter.split(x, [2, 2, 2]), layout.buckets, strict=True):
             answers.append(attend(q, k, v, bucket.bias))
         return leave.merge(answers)
 
     assert torch.autograd.gradcheck(mixed, (qkv,), fast_mode=True)
+    assert torch.autograd.gradgradcheck(mixed, (qkv,), fast_mode=True)
 
 
 @few

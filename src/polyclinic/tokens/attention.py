@@ -69,13 +69,12 @@ def _grouped(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
 def _products(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
     """Two batched products and a softmax, with as many heads of keys as of queries."""
     h, s, length, e = q.shape
-    q, k, v = (x.flatten(0, 1) for x in (q / math.sqrt(e), k.transpose(2, 3), v))
-    if bias is None:
-        scores = torch.bmm(q, k)
-    else:
-        bias = bias.to(q.dtype)
+    q, k, v = (x.flatten(0, 1) for x in (q, k.transpose(2, 3), v))
+    added, there = q.new_empty(1, 1, 1), 0
+    if bias is not None:
+        bias, there = bias.to(q.dtype), 1
         added = bias[0] if bias.shape[:2] == (1, 1) else bias.expand(h, s, *bias.shape[2:]).flatten(0, 1)
-        scores = torch.baddbmm(added, q, k)
+    scores = torch.baddbmm(added, q, k, beta=there, alpha=1 / math.sqrt(e))
     return torch.bmm(torch.softmax(scores, dim=-1, dtype=scores.dtype), v).view(h, s, length, e)
 
 
@@ -293,8 +292,7 @@ class Attention(nn.Module):
             rows = qkv.view(len(x), h + 2 * g, self.head)
             qkv = torch.cat([turned(rows[:, : h + g], sight.angles), rows[:, h + g :]], 1).flatten(1)
         answers = []
-        for side, bias in zip(sight.enter.split(qkv), sight.biases, strict=True):
-            q, k, v = side.split([h, g, g])
+        for (q, k, v), bias in zip(sight.enter.split(qkv, [h, g, g]), sight.biases, strict=True):
             if remembered is not None:
                 k, v = remembered.extend(k, v, sight.lengths)
             answers.append(attend(q, k, v, bias, sight.causal))
@@ -331,8 +329,8 @@ class CrossAttention(nn.Module):
                 remembered.context = kv
         h, answers = self.heads, []
         queries, keys = context.queries.seats(h), context.keys.seats(2 * h)
-        for q, side, bucket in zip(queries.split(self.query(x)), keys.split(kv), context.keys.buckets, strict=True):
-            k, v = side.split(h)
+        sides = zip(queries.split(self.query(x), [h]), keys.split(kv, [h, h]), context.keys.buckets, strict=True)
+        for (q,), (k, v), bucket in sides:
             answers.append(attend(q, k, v, bucket.bias))
         heard = self.out(queries.merge(answers))
         return heard if queries.standing is None else heard.masked_fill(queries.standing[:, None], 0)
