@@ -115,14 +115,83 @@ def test_file_names_and_instance_numbers_do_not_matter(tmp_path: Path, write_sli
     assert np.array_equal(load(second, tmp_path / "s").array[0], volume - 1024.0)
 
 
-def test_a_gap_refuses_the_series(tmp_path: Path, write_slice: Any) -> None:
-    write_series(tmp_path / "s", write_slice, np.eye(3))
-    middle = next(p for p in (tmp_path / "s").glob("*.dcm") if place(p)[2] == 34)
-    middle.unlink()
-    found, (reason,) = taken(tmp_path / "s")
-    assert not found
-    assert reason.found == "a series with missing slices"
+def test_where_slices_are_missing_each_unbroken_run_is_a_volume(tmp_path: Path, write_slice: Any) -> None:
+    volume = write_series(tmp_path / "s", write_slice, np.eye(3), slices=8) - 1024.0
+    by_place = {place(p)[2]: p for p in (tmp_path / "s").glob("*.dcm")}
+    by_place[34].unlink()  # the third
+    (low, high), (reason,) = sorted_by_run(taken(tmp_path / "s"))
     assert reason.uri.endswith("#series=1.2.3")
+    assert reason.found == f"a series with missing slices: 1 between {by_place[32].name} and {by_place[36].name}"
+    assert [r.uri.rpartition("#")[2] for r in (low, high)] == ["series=1.2.3&run=1", "series=1.2.3&run=2"]
+    assert low.id != high.id
+    for record, expected, z in ((low, volume[:2], 30.0), (high, volume[3:], 36.0)):
+        payload = load(record, tmp_path / "s")
+        assert np.array_equal(payload.array[0], expected)
+        assert payload.to_world is not None
+        assert payload.to_world[2, 3] == pytest.approx(z)
+        assert payload.to_world[2, 2] == pytest.approx(2.0)
+        assert record.attributes["slices"] == len(expected)
+        assert record.attributes["runs"] == 2
+
+
+def sorted_by_run(items: tuple[list[Record], list[Rejected]]) -> tuple[list[Record], list[Rejected]]:
+    return sorted(items[0], key=lambda r: str(r.attributes["run"])), items[1]
+
+
+def test_a_slice_alone_between_missing_ones_is_set_aside_by_name(tmp_path: Path, write_slice: Any) -> None:
+    volume = write_series(tmp_path / "s", write_slice, np.eye(3), slices=8) - 1024.0
+    by_place = {place(p)[2]: p for p in (tmp_path / "s").glob("*.dcm")}
+    by_place[32].unlink()
+    (record,), aside = taken(tmp_path / "s")
+    assert [(r.uri, r.found) for r in aside] == [
+        (by_place[30].name, "a slice alone between missing ones"),
+        (record.uri, f"a series with missing slices: 1 between {by_place[30].name} and {by_place[34].name}"),
+    ]
+    assert "run" not in record.attributes
+    assert np.array_equal(load(record, tmp_path / "s").array[0], volume[2:])
+
+
+def test_a_series_that_is_more_gaps_than_slices_is_refused(tmp_path: Path, write_slice: Any) -> None:
+    for z in (0, 2, 10, 12, 20, 22, 30, 32, 40, 42):
+        write_slice(tmp_path / f"{z}.dcm", np.zeros((4, 4)), ImagePositionPatient=[0, 0, z])
+    found, (reason,) = taken(tmp_path)
+    assert not found
+    told = "3 between 2.dcm and 10.dcm, 3 between 12.dcm and 20.dcm, 3 between 22.dcm and 30.dcm and 1 more gaps"
+    assert reason.found == f"a series with missing slices: {told}"
+
+
+def packed_series(folder: Path, write_slice: Any, broken: set[int]) -> tuple[np.ndarray, list[Path]]:
+    """Eight slices (z y x) in JPEG 2000, lossless, and their files from below; of the broken ones no more than the header is one."""
+    from pydicom.uid import JPEG2000Lossless
+
+    volume = np.random.default_rng(0).integers(0, 4000, (8, 64, 64)).astype(np.uint16)
+    paths = [folder / f"{name}.dcm" for name in "dbfacehg"]
+    for number, (path, pixels) in enumerate(zip(paths, volume, strict=True)):
+        dataset = write_slice(path, pixels, ImagePositionPatient=[0, 0, 2 * number])
+        dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
+        dataset.save_as(path)
+        data = path.read_bytes()
+        at = data.index(b"\xff\x93")  # start of data, ISO 15444-1 A.4.3
+        if number in broken:
+            path.write_bytes(data[: at + 2] + b"\xff" * (len(data) - at - 12) + data[-10:])
+    return volume - 1024.0, paths
+
+
+@pytest.mark.parametrize("which", [0, 4, 7])  # the first, the middle and the last speak for a series
+def test_a_slice_that_does_not_decode_is_set_aside_by_name(tmp_path: Path, write_slice: Any, which: int) -> None:
+    volume, paths = packed_series(tmp_path, write_slice, {which})
+    found, aside = taken(tmp_path)
+    assert "pixels that do not decode" in next(r.found for r in aside if r.uri == paths[which].name)
+    assert sum(int(str(r.attributes["slices"])) for r in found) == 7
+    arrays = [load(r, tmp_path).array[0] for r in sorted(found, key=lambda r: str(r.attributes.get("run")))]
+    assert np.array_equal(np.concatenate(arrays), np.delete(volume, which, axis=0))
+
+
+def test_a_series_of_which_no_slice_decodes_is_one_reason(tmp_path: Path, write_slice: Any) -> None:
+    packed_series(tmp_path, write_slice, set(range(8)))
+    found, (reason,) = taken(tmp_path)
+    assert not found
+    assert reason.found.startswith("a series of which no slice decodes: pixels that do not decode")
 
 
 def place(path: Path) -> list[float]:

@@ -7,7 +7,7 @@ Source: DICOM PS3.3 C.7.6.2 (image plane).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -142,18 +142,37 @@ def _whole(dataset: Any, path: Path) -> stack.Slice:
     return _placed(dataset, path)
 
 
-def _decoded(paths: Iterable[Path]) -> None:
-    """Whether the pixels of slices decode; of those that are not packed and are described alike, whether the first's do.
+def _undecoded(runs: Iterable[Sequence[stack.Slice]]) -> dict[Path, RecordError]:
+    """Slices whose pixels do not decode; the first, middle and last of each run speak for it, and if one is broken all are tried.
+
+    Of slices that are not packed and are described alike, the first speaks for all.
 
     Raises:
-        RecordError: they do not.
+        RecordError: none decodes.
     """
     known: set[Any] = set()
-    for path in dict.fromkeys(paths):
+    every = [s.path for run in runs for s in run]
+    for path in dict.fromkeys(run[number].path for run in runs for number in (0, len(run) // 2, -1)):
         how = _described(elements(_bytes(path)))
-        if how is None or how not in known:
-            _decode(path)
+        if (how is None or how not in known) and _fault(path):
+            break
         known.add(how)
+    else:
+        return {}
+    faults = {path: fault for path in every if (fault := _fault(path))}
+    if len(faults) == len(every):
+        first = faults[every[0]]
+        raise RecordError(f"a series of which no slice decodes: {first.found}", first.expected, first.remedy)
+    return faults
+
+
+def _fault(path: Path) -> RecordError | None:
+    """Why the pixels of a slice do not decode; None where they do."""
+    try:
+        _decode(path)
+    except RecordError as error:
+        return error
+    return None
 
 
 @silent
@@ -194,8 +213,10 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected]:
     """The slices of one series in one folder as one volume, ordered along the normal (PS3.3 C.7.6.2.1.1), not by file name.
 
-    Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. A gap, slices
-    askew or several images at each place refuse the series; of a tilted gantry `tilt_deg` tells, and `to_world` is sheared.
+    Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. Where slices are
+    missing, each unbroken run of two or more is a volume of its own (`#series=UID&run=2`; no slice is made up) and it is told
+    where the gap is. Slices askew or several images at each place refuse the series; of a tilted gantry `tilt_deg` tells, and
+    `to_world` is sheared.
     """
     if dicom_slide.mine(paths[0]):
         yield from dicom_slide.read(paths, root)
@@ -208,20 +229,35 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
             slices.append(one)
         except RecordError as error:
             yield Rejected(place_of(path, root), error.found, error.expected, error.remedy)
+    found = stack.runs(slices) if len(slices) > 1 else None
+    if found and (faults := _undecoded(found[0])):
+        yield from (Rejected(place_of(p, root), e.found, e.expected, e.remedy) for p, e in faults.items())
+        slices = [s for s in slices if s.path not in faults]
+        found = stack.runs(slices) if len(slices) > 1 else None
     if len(slices) == 1:
         yield from read(slices[0].path, root)
-    if len(slices) < 2:
+    if found is None:
         return
-    ordered, aside = stack.ordered(slices)
+    runs, aside, gap = found
     yield from (Rejected(place_of(s.path, root), e.found, e.expected, e.remedy) for s, e in aside)
-    _decoded(ordered[number].path for number in (0, len(ordered) // 2, -1))  # they speak for their series
-    series = _series_record(ordered[0].path, root)
-    step, tilt = float(np.linalg.norm(stack.step(ordered))), stack.tilt_deg(ordered)
-    yield replace(
+    for number, run in enumerate(runs, start=1):
+        record = _volume(run, ids, root)
+        more = {"run": number, "runs": len(runs)} if len(runs) > 1 else {}
+        uri = record.uri + (f"&run={number}" if more else "")
+        if gap and number == 1:
+            yield Rejected(record.uri, gap.found, gap.expected, f"{gap.remedy}; its unbroken runs are taken")
+        yield replace(record, uri=uri, attributes=record.attributes | more)
+
+
+def _volume(slices: Sequence[stack.Slice], ids: Mapping[Path, str], root: Path) -> Record:
+    """The record of slices that lie side by side."""
+    series = _series_record(slices[0].path, root)
+    step, tilt = float(np.linalg.norm(stack.step(slices))), stack.tilt_deg(slices)
+    return replace(
         series,
-        id=place_id("+".join(ids[s.path] for s in ordered), "series"),
+        id=place_id("+".join(ids[s.path] for s in slices), "series"),
         modality=Modality.VOLUME,
-        attributes={**series.attributes, "slices": len(ordered), "spacing_z_mm": step, "grid": stack.grid(ordered)}
+        attributes={**series.attributes, "slices": len(slices), "spacing_z_mm": step, "grid": stack.grid(slices)}
         | ({"tilt_deg": tilt} if tilt else {}),
     )
 
@@ -275,13 +311,14 @@ def load(record: Record) -> Payload:
             return reader.load(dataset, record)
         _check(dataset)
         return Payload(dicom_pixels.image(dataset), to_world=_plane(dataset))
+    uid, _, number = fragment.removeprefix("series=").partition("&run=")
     slices: list[stack.Slice] = []
     pixels: dict[Path, np.ndarray] = {}
     for path in sorted(Path(place).iterdir()):
         try:
             with path.open("rb") as file:
                 head = file.read(HEAD)
-            if recognises(path, head) and series_of(path, head) == fragment.removeprefix("series="):
+            if recognises(path, head) and series_of(path, head) == uid:
                 dataset = opened(path, pixels=True)
                 _check(dataset)
                 pixels[path] = luminance(dicom_pixels.image(dataset))
@@ -289,7 +326,8 @@ def load(record: Record) -> Payload:
                 slices.append(_placed(dataset, path))
         except (OSError, RecordError):
             continue  # what was set aside then is set aside now
-    ordered = stack.ordered(slices)[0] if len(slices) > 1 else []
+    runs = stack.runs(slices)[0] if len(slices) > 1 else []
+    ordered = dict(enumerate(runs, start=1)).get(int(number or 1), [])
     if len(ordered) != record.attributes["slices"]:
         raise RecordError(
             f"a series of {len(ordered)} slices that had {record.attributes['slices']}", "the folder as ingested", "ingest it again"

@@ -112,7 +112,7 @@ def place_of(path: Path, root: Path) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`); of a workbook's, `sheet=Labs&row=17`."""
     found = re.fullmatch(
-        r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+|(?:sheet|topic|column)=[^#]+)",
+        r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+(?:&run=\d+)?|(?:sheet|topic|column)=[^#]+)",
         uri,
         re.DOTALL,
     )

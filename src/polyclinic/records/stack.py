@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ MOST = 8192
 """Slices of one volume: their geometry is compared each with each."""
 MOST_TILT_DEG = 31
 """Gantries of CT tilt by up to 30°."""
+LEAST_RUN = 3
+"""Slices that the unbroken runs of a series with gaps have on average: of less, nobody knows what was meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +48,78 @@ class Slice:
         return (b * f - c * e) * x + (c * d - a * f) * y + (a * e - b * d) * z
 
 
-def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, RecordError]]]:
+Aside = list[tuple[Slice, RecordError]]
+"""Slices that are left out of a volume, each with the reason."""
+
+
+def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], Aside]:
     """The slices that make up the volume in the order of the normal, and those that do not, with the reason.
 
     Raises:
         RecordError: they make up none: several images at each place, a gap, uneven distances, slices askew.
     """
+    single, aside = _placed(slices)
+    if wide := _gaps(single):
+        raise missing(single, wide)
+    _check_line(single)
+    return single, aside
+
+
+def runs(slices: Sequence[Slice]) -> tuple[list[list[Slice]], Aside, RecordError | None]:
+    """The volumes of a series, in the order of the normal: one, or, where slices are missing, each unbroken run of two or more.
+
+    Returns:
+        the runs, the slices of none, with the reason, and where slices are missing.
+    Raises:
+        RecordError: as `ordered`, but for a gap, where there are three slices or more to a run.
+    """
+    single, aside = _placed(slices)
+    wide = _gaps(single)
+    ends = [0, *(number + 1 for number in wide), len(single)]
+    parts = [single[a:b] for a, b in pairwise(ends)]
+    found = [part for part in parts if len(part) > 1]
+    if wide and len(single) < LEAST_RUN * len(parts):
+        raise missing(single, wide)
+    for part in found:
+        _check_line(part)
+    lone = RecordError("a slice alone between missing ones", "two or more side by side", "send the whole series again")
+    aside += [(part[0], lone) for part in parts if len(part) == 1]
+    return found, aside, missing(single, wide) if wide else None
+
+
+def _gaps(slices: Sequence[Slice]) -> list[int]:
+    """After which slices others are missing: twice as far to the next as usual, and not just uneven."""
+    distances = np.diff([s.along for s in slices])
+    return np.flatnonzero(distances > 1.5 * np.median(distances)).tolist()
+
+
+def missing(slices: Sequence[Slice], wide: Sequence[int]) -> RecordError:
+    """How many slices are missing, and between which.
+
+    Args:
+        slices: in the order of the normal.
+        wide: after which of them there is a gap.
+    """
+    usual = float(np.median(np.diff([s.along for s in slices])))
+    said = []
+    for number in wide[:3]:
+        before, after = slices[number], slices[number + 1]
+        name = lambda s, one=before.path == after.path: f"frame {s.frame + 1}" if one else s.path.name
+        count = max(1, round((after.along - before.along) / usual) - 1)
+        said.append(f"{count} between {name(before)} and {name(after)}")
+    more = f" and {len(wide) - 3} more gaps" if len(wide) > 3 else ""
+    return RecordError(
+        f"a series with missing slices: {', '.join(said)}{more}",
+        "slices at even distances",
+        "send the whole series again",
+    )
+
+
+def _placed(slices: Sequence[Slice]) -> tuple[list[Slice], Aside]:
+    """Slices of one geometry, one a place, in the order of the normal, and the rest."""
     if len(slices) > MOST:
         raise RecordError(f"a series of {len(slices)} slices", f"at most {MOST}", "export it in parts")
-    aside: list[tuple[Slice, RecordError]] = []
+    aside: Aside = []
     kept: list[Slice] = []
     for one, usual in zip(slices, _usual(slices), strict=True):
         if usual:
@@ -79,7 +145,6 @@ def ordered(slices: Sequence[Slice]) -> tuple[list[Slice], list[tuple[Slice, Rec
             f"a series with {len(kept) / len(single):.2g} images at each place: phases, echoes or b-values",
             "one image a place", "export each as a series of its own",
         )  # fmt: skip
-    _check_line(single)
     return single, aside
 
 
@@ -95,9 +160,6 @@ def _usual(slices: Sequence[Slice]) -> np.ndarray:
 
 
 def _check_line(slices: Sequence[Slice]) -> None:
-    distances = np.diff([s.along for s in slices])
-    if distances.max() > 1.5 * np.median(distances):
-        raise RecordError("a series with missing slices", "slices at even distances", "send the whole series again")
     step_mm = step(slices)
     if (lean := tilt_deg(slices)) > MOST_TILT_DEG:
         raise RecordError(
