@@ -16,6 +16,7 @@ import pyarrow as pa
 from .. import records
 from ..records import events
 from ..schema import Modality, Payload, Record, Rejected
+from . import masks
 from .parts import RECORDS, REJECTED, CohortError, Rows, commit, no_room, place_name
 from .parts import write_whole as write_whole
 from .population import described
@@ -245,6 +246,8 @@ class Cohort:
             RecordError: the source is gone or cannot be read any more.
             CohortError: it is not of this catalogue.
         """
+        if masks.UNION in record.attributes:
+            return masks.united(record, self._several)
         if record.id not in self._roots:  # it may have come since
             self._records = None
             self.records()
@@ -255,6 +258,12 @@ class Cohort:
         if record.kind == events.KIND:
             return events.payload(self.events(record.patient))
         return records.load(record, self._roots[record.id])
+
+    def _several(self, ids: Sequence[str]) -> list[Payload]:
+        """The payloads of records by their ids, in that order."""
+        listed = ", ".join(f"'{i}'" for i in ids)
+        found = {r.id: r for r in self.records(f"id in ({listed})")}
+        return [self.load(found[i]) for i in ids]
 
     def events(self, patient: str | None = None) -> pa.Table:
         """The events of health records, in the MEDS schema and in the order of patient and time.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..schema import Modality, PolyclinicError, Record
+from . import masks
 
 _TOLD = (Modality.TABLE, Modality.OMICS, Modality.TEXT)
 """Whose attributes are cells of a table: those of a text are what stood beside it, a section's name or a question's answer."""
@@ -32,6 +33,7 @@ class Label:
         event_value: its cell where it was.
         modality: of a mask, IMAGE or VOLUME.
         kind_like: of a mask, a word in its record's kind.
+        classes: of a mask, what its numbers 1, 2 … mean.
     """
 
     task: str
@@ -43,6 +45,7 @@ class Label:
     event_value: str | float | None = None
     modality: Modality | None = None
     kind_like: str | None = None
+    classes: tuple[str, ...] = ()
 
 
 def _same(cell: object, wanted: object) -> bool:
@@ -77,19 +80,13 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
 
     Returns:
         class: patient → 0 or 1 (any positive row makes the patient positive); survival: patient → (time, event);
-        mask: image record id → the mask's Record.
+        mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
+        together as `masks` says.
     Raises:
         LabelError: no table has the column, or no cell of it is one of the wanted words.
     """
     if label.kind == "mask":
-        return {
-            str(r.attributes["mask_of"]): r
-            for r in found
-            if r.attributes.get("mask_of")
-            and r.attributes.get("annotation") in (None, "mask")  # boxes and keypoints are no mask
-            and r.modality is (label.modality or r.modality)
-            and (label.kind_like or "") in r.kind
-        }
+        return _masks(found, label)
     assert label.column is not None
     check_column(found, label.column, f"task {label.task!r}")
     if label.kind == "survival":
@@ -120,6 +117,18 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
             "correct `positive` in the recipe",
         )
     return answers
+
+
+def _masks(found: Sequence[Record], label: Label) -> dict[str, Record]:
+    """Image record id → its mask, made of several where there are several."""
+    several: dict[str, list[Record]] = {}
+    for r in found:
+        image = r.attributes.get("mask_of")
+        drawn = r.attributes.get("annotation") in (None, "mask")  # boxes and keypoints are no mask
+        if image and drawn and r.modality is (label.modality or r.modality) and (label.kind_like or "") in r.kind:
+            several.setdefault(str(image), []).append(r)
+    images = {r.id: r for r in found if r.id in several}
+    return {image: masks.one_of(mine, images.get(image), label.classes) for image, mine in several.items()}
 
 
 def _place(seed: int, name: str) -> bytes:

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from ..records import events
 from ..records.grid import parted
-from ..records.naming import case_words, telling
+from ..records.naming import MASK_FOLDERS, case_words, telling
 from ..records.source import split_uri
 from ..records.tables import FILE_COLUMNS, plain
 from ..schema import Events, Modality, PolyclinicError, Record, Rejected
@@ -177,12 +177,14 @@ def _row(record: Record) -> dict[str, Any]:
 def _places(uri: str) -> list[dict[str, Any]]:
     """The folders in which a volume's mask may lie, and what in its name tells there whose it is.
 
-    A series of slices is its folder, for what lies beside that; for what lies in it, it has no name.
+    A series of slices is its folder, for what lies beside that; for what lies in it, it has no name. A folder of masks lies in its image's.
     """
     place, fragment = split_uri(uri)
     folder, _, name = place.rpartition("/")
     inside = [{"folder": place, "words": []}] if fragment.startswith("series=") else []
-    return [{"folder": folder, "words": case_words(name)}, *inside]
+    above, _, last = folder.rpartition("/")
+    beside = [{"folder": above, "words": case_words(name)}] if last.lower() in MASK_FOLDERS else []
+    return [{"folder": folder, "words": case_words(name)}, *beside, *inside]
 
 
 def commit(folder: Path, rows: Rows) -> None:

@@ -246,7 +246,7 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         uri = record.uri + (f"&run={number}" if more else "")
         if gap and number == 1:
             yield Rejected(record.uri, gap.found, gap.expected, f"{gap.remedy}; its unbroken runs are taken")
-        yield replace(record, uri=uri, attributes=record.attributes | more)
+        yield replace(record, uri=uri, attributes={**record.attributes, **more})
 
 
 def _volume(slices: Sequence[stack.Slice], ids: Mapping[Path, str], root: Path) -> Record:

@@ -45,7 +45,7 @@ class Segmentation(TaskFields):
 
     def label(self, name: str) -> Label:
         """Where the masks are."""
-        return Label(name, "mask", modality=Modality(self.modality), kind_like=self.structure)
+        return Label(name, "mask", modality=Modality(self.modality), kind_like=self.structure, classes=self.classes)
 
     def columns(self) -> tuple[str, ...]:
         """No column is a label."""
