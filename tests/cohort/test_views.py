@@ -274,3 +274,68 @@ def test_a_file_that_says_whose_it_is_is_not_overruled_by_a_table(tmp_path: Path
     (tmp_path / "in/t.csv").write_text("patient_id,filename\nP1,named.dcm\nP2,nameless.dcm\n")
     found = ingest(tmp_path / "in", tmp_path / "c").records("modality <> 'table'")
     assert {r.uri.split("#")[0]: r.patient for r in found} == {"named.dcm": "P7", "nameless.dcm": "P2"}
+
+
+def slide(path: Path, salt: int = 0) -> None:
+    """A small SVS, as a scanner writes it."""
+    import tifffile
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(salt).integers(0, 256, (300, 260, 3), dtype=np.uint8)
+    about = f"Aperio Image Library v11.2.1 \r\n260x300 [0,0 260x300] (256x256) JPEG/RGB Q=70|AppMag = 20|MPP = 0.5|Filename = {salt}"
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels, tile=(256, 256), compression="jpeg", photometric="rgb", metadata=None, description=about)
+
+
+def features(path: Path, salt: int = 0) -> None:
+    """Features of four tiles, as TRIDENT writes them."""
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["features"] = np.random.default_rng(salt).normal(size=(4, 3)).astype(np.float32)
+        file["coords"] = np.array([[0, 0], [256, 0], [0, 256], [256, 256]])
+        file["coords"].attrs["patch_size_level0"] = 256
+
+
+@pytest.mark.parametrize("late", ["slide", "features"])
+def test_features_are_their_slides_and_its_patients(tmp_path: Path, late: str) -> None:
+    source, name = tmp_path / "in", "S3.0A1B"
+    write = {
+        "slide": lambda: slide(source / f"person7/{name}.svs"),
+        "features": lambda: features(source / f"f/{name}.h5"),
+    }
+    last = write.pop(late)
+    for first in write.values():
+        first()
+    ingest(source, tmp_path / "c")
+    last()
+    features(source / "f/elsewhere.h5", 1)
+    cohort = ingest(source, tmp_path / "c")
+    found = {r.uri: r for r in cohort.records()}
+    assert len(found) == 3
+    of_slide, image = found[f"f/{name}.h5"], found[f"person7/{name}.svs"]
+    assert of_slide.attributes["about_record"] == image.id
+    assert of_slide.patient == image.patient == "person7"
+    assert "about_record" not in image.attributes
+    assert "about_record" not in found["f/elsewhere.h5"].attributes
+    assert found["f/elsewhere.h5"].patient == "elsewhere"
+
+
+def test_features_of_a_name_that_two_patients_slides_have_stay_by_themselves(tmp_path: Path) -> None:
+    for salt, person in enumerate(("person1", "person2")):
+        slide(tmp_path / f"in/{person}/S3.svs", salt)
+    features(tmp_path / "in/f/S3.h5")
+    found = {r.uri: r for r in ingest(tmp_path / "in", tmp_path / "c").records()}
+    assert "about_record" not in found["f/S3.h5"].attributes
+    assert found["f/S3.h5"].patient == "S3"
+    features(tmp_path / "in/person2/h5_files/S3.h5", 1)  # in the folder of one of them
+    found = {r.uri: r for r in ingest(tmp_path / "in", tmp_path / "c").records()}
+    assert found["person2/h5_files/S3.h5"].attributes["about_record"] == found["person2/S3.svs"].id
+
+
+def test_a_table_that_names_slides_says_whose_their_features_are(tmp_path: Path) -> None:
+    features(tmp_path / "in/f/S3.h5")
+    (tmp_path / "in/t.csv").write_text("patient_id,filename\nP1,S3.svs\nP2,S4.svs\n")
+    found = {r.uri: r for r in ingest(tmp_path / "in", tmp_path / "c").records()}
+    assert found["f/S3.h5"].patient == "P1"

@@ -28,6 +28,7 @@ def test_the_id_is_blake2b_of_the_bytes_and_the_place(tmp_path: Path) -> None:
     [
         ("a/b.csv#row=17", ("a/b.csv", "row=17")),
         ("a#series=1.2.3", ("a", "series=1.2.3")),
+        ("a#series=1.2.3&run=2", ("a", "series=1.2.3&run=2")),
         ("a/b.txt", ("a/b.txt", "")),
         ("note #2 dose=5.txt", ("note #2 dose=5.txt", "")),
         ("a#b=c.csv#row=1", ("a#b=c.csv", "row=1")),
@@ -72,6 +73,30 @@ def test_a_uri_parts_into_file_and_fragment(uri: str, parts: tuple[str, str]) ->
     ],
 )
 def test_a_time_is_known_or_it_is_not(text: str, expected: datetime | None) -> None:
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("11/27/19", datetime(2019, 11, 27)),  # neither a day 11 of a month 27, nor a year 11
+        ("11/27/19 14:05", datetime(2019, 11, 27, 14, 5)),
+        ("11/27/69", datetime(1969, 11, 27)),
+        ("11/27/68", datetime(2068, 11, 27)),
+        ("27/11/99", datetime(1999, 11, 27)),  # no month has a day 99
+        ("5/5/99", datetime(1999, 5, 5)),  # whichever is the month
+        ("99/12/31", datetime(1999, 12, 31)),
+        ("27.11.19", datetime(2019, 11, 27)),
+        ("3.4.19", datetime(2019, 4, 3)),
+        ("27-NOV-19", datetime(2019, 11, 27)),  # as Oracle writes by default
+        ("3/4/19", None),
+        ("27/11/19", None),  # 2027-11-19 where the year comes first
+        ("11/27/19 25:00", None),
+        ("31/31/99", None),
+        ("11.27.19", None),
+    ],
+)
+def test_a_year_of_two_digits_is_read_where_it_means_one_day(text: str, expected: datetime | None) -> None:
     assert parse_time(text) == expected
 
 

@@ -18,15 +18,27 @@ create temp table said as
     select stored_records.* from stored_records join latest using (root, unit, version)
     qualify row_number() over (partition by id order by stored_records.turn desc, root, uri) = 1;
 
+create temp macro unended(name) as
+    regexp_replace(name, '(?i)\.(nii|nii\.gz|dcm|dicom|png|jpe?g|tiff?|bmp|gif|svs|ndpi|scn|bif|mrxs|czi|mp4|avi|hea|edf|txt)$', '');
+
+-- A slide's name in that of the features of its tiles, `slide7.h5`; null of anything else.
+create temp macro slide_of(kind, uri) as
+    case when kind = 'SLIDE features' then regexp_replace(parse_filename(uri), '(?i)\.(h5|hdf5)$', '') end;
+
 -- A table's row that names an image's file says whose it is, where the file does not: a file name alone is a guess.
 create temp table owners as
     select root, file, min(patient) as patient from said where file is not null
     group by root, file having count(distinct patient) = 1;
 
+create temp table bare as
+    select root, unended(file) as stem, min(patient) as patient from said where file is not null
+    group by root, unended(file) having count(distinct patient) = 1;
+
 create temp view owned as
-    select said.* replace (coalesce(owners.patient, said.patient) as patient) from said left join owners
+    select said.* replace (coalesce(owners.patient, bare.patient, said.patient) as patient) from said left join owners
     on said.stem is not null and coalesce(said.attributes->>'anonymous', 'true') = 'true'
-    and owners.root = said.root and owners.file = parse_filename(said.uri);
+    and owners.root = said.root and owners.file = parse_filename(said.uri)
+    left join bare on bare.root = said.root and bare.stem = slide_of(said.kind, said.uri);
 
 -- The image of a mask has its name (or its accession number, or its series); of several, the one that shares most folders with it.
 create temp view named as
@@ -55,14 +67,11 @@ create temp table links as
     from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
 
 -- A table's row that names a file is about it, and, where it names no patient, its patient's; one that was converted has another
--- ending.
-create temp macro unended(name) as
-    regexp_replace(name, '(?i)\.(nii|nii\.gz|dcm|dicom|png|jpe?g|tiff?|bmp|gif|svs|ndpi|mp4|avi|hea|edf|txt)$', '');
-
+-- ending. Features of a slide's tiles are about the slide that they are called as.
 create temp view files as
     select *, unended(name) as stem from (
-        select id, patient, root, telling, parse_filename(regexp_replace(uri, '#(stack|item|group)=\d+$', '')) as name from owned
-        where not mask and modality not in ('table', 'omics')
+        select id, patient, root, modality, telling, parse_filename(regexp_replace(uri, '#(stack|item|group)=\d+$', '')) as name from owned
+        where not mask and modality not in ('table', 'omics') and kind <> 'SLIDE features'
     );
 
 create temp table subjects as
@@ -71,8 +80,8 @@ create temp table subjects as
     from (select *, max(fit) over (partition by about) as most from (
         select about.id as about, files.id as file, files.patient,
             10000 * (about.named = files.name)::int + len(list_intersect(about.telling, files.telling)) as fit
-        from (select *, coalesce(about_file, file) as named from owned) as about join files
-            on about.root = files.root and unended(about.named) = files.stem
+        from (select *, slide_of(kind, uri) as slide, coalesce(about_file, file, slide) as named from owned) as about join files
+            on about.root = files.root and unended(about.named) = files.stem and (about.slide is null or files.modality = 'slide')
     )) where fit = most group by about;
 
 -- Whose events the files tell.
@@ -83,10 +92,13 @@ create temp table known as
 
 create temp view linked as
     select owned.* replace (
-            coalesce(links.patient, case when owned.about_file is not null then subjects.patient end, owned.patient) as patient
+            coalesce(
+                links.patient, case when owned.about_file is not null or (features and subjects.fitting = 1) then subjects.patient end,
+                owned.patient
+            ) as patient
         ), links.image,
-        case when subjects.files = 1 and (owned.about_file is not null or subjects.patient = owned.patient) then subjects.file end
-            as about, case
+        case when subjects.files = 1 and (owned.about_file is not null or features or subjects.patient = owned.patient)
+            then subjects.file end as about, case
         when owned.mask and links.image is null and not coalesce(owned.alone, false) then 'a mask with no image'
         when owned.mask and links.fitting > 1 then 'a mask that fits several images'
         when owned.about_file is not null and subjects.file is null then 'a row about a file that is not here'
@@ -94,7 +106,8 @@ create temp view linked as
         when owned.modality = 'text' and owned.about_file is null and not coalesce(owned.alone, false)
             and exists (from known) and owned.patient not in (from known) then 'a note for an unknown patient'
     end as wrong
-    from owned left join links on links.mask = owned.id left join subjects on subjects.about = owned.id;
+    from (select *, kind = 'SLIDE features' as features from owned) as owned
+    left join links on links.mask = owned.id left join subjects on subjects.about = owned.id;
 
 -- A person's events, of however many files, are one record, which the event table is the source of.
 create temp view histories as

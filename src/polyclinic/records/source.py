@@ -236,14 +236,16 @@ class Lines:
 
 
 _COMPACT = re.compile(r"(\d{8})(?:[ T]?(\d{4}|\d{6})(?:\.\d+)?)?")
-_NUMBERS = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4})(?:[ T](.+))?")
+_NUMBERS = re.compile(r"(\d{1,2})([/.])(\d{1,2})\2(\d{4}|\d{2})(?:[ T](.+))?")
 
 
 def parse_time(value: str) -> datetime | None:
     """A point in time from the spellings that exports use; naive, None where it is not one.
 
     A year alone, or a month, is not a time, nor is 3/4/2020, which is March in one country and April in another: nothing
-    pretends to know the day. A time with a zone keeps its own clock's hour.
+    pretends to know the day. A year of two digits is read where only one order of day, month and year makes a date (11/27/19), and
+    where its order is told by how it is written: 27.11.19, 27-NOV-19; 69 to 99 are of 19.., as in POSIX's `strptime`. A time
+    with a zone keeps its own clock's hour.
     """
     text = value.strip()
     if found := _COMPACT.fullmatch(text):
@@ -251,6 +253,8 @@ def parse_time(value: str) -> datetime | None:
         return _strptime(day + hour, "%Y%m%d%H%M%S")
     if found := _NUMBERS.fullmatch(text):
         first, second = int(found[1]), int(found[3])
+        if len(found[4]) == 2:
+            return _short_year(found[0], found[2])
         if found[2] == "/" and first <= 12 and second <= 12 and first != second:
             return None
         day, month = (first, second) if found[2] == "." or first > 12 else (second, first)
@@ -262,8 +266,18 @@ def parse_time(value: str) -> datetime | None:
             return datetime.fromisoformat(text).replace(tzinfo=None) if len(text) >= 10 else None
         except ValueError:
             return None
-    spellings = ("%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%d %b %Y", "%d-%b-%Y")
+    spellings = ("%B %d, %Y", "%b %d, %Y", "%d %B %Y", "%d %b %Y", "%d-%b-%Y", "%d-%b-%y")
     return next((moment for spelling in spellings if (moment := _strptime(text, spelling))), None)
+
+
+def _short_year(text: str, between: str) -> datetime | None:
+    """The one day that numbers with a year of two digits can mean; None where they can mean several."""
+    day, _, hour = text.replace("T", " ").partition(" ")
+    orders = ("%d.%m.%y",) if between == "." else ("%m/%d/%y", "%d/%m/%y", "%y/%m/%d")
+    days = {moment for order in orders if (moment := _strptime(day, order))}
+    if len(days) != 1:
+        return None
+    return parse_time(f"{days.pop():%Y-%m-%d} {hour}".strip())
 
 
 def _strptime(text: str, spelling: str) -> datetime | None:
