@@ -19,6 +19,8 @@ FIELD_MM = 400.0
 """The side of the cube that is imaged."""
 MASK = {"lung": 1, "heart": 2, "nodule": 3, "consolidation": 4, "effusion": 5}
 """The numbers in a mask; a later one lies over an earlier one."""
+Box = tuple[slice, slice, slice]
+"""Voxels, (z y x)."""
 _INF = float("inf")
 _AIR, NODULE_HU, _CONSOLIDATION_HU, _FLUID_HU = -1000.0, 30.0, 10.0, 8.0
 
@@ -40,7 +42,7 @@ class Grid:
         n = self.shape[number]
         return ((np.arange(n) - (n - 1) / 2) * self.spacing_mm[number]).astype(np.float32)
 
-    def box(self, centre: tuple[float, ...], half: tuple[float, ...]) -> tuple[slice, slice, slice]:
+    def box(self, centre: tuple[float, ...], half: tuple[float, ...]) -> Box:
         """The voxels that a box of half-widths (z y x) mm may touch."""
         found = []
         for n, step, middle, reach in zip(self.shape, self.spacing_mm, centre, half, strict=True):
@@ -77,7 +79,7 @@ def grid_of(size: int) -> Grid:
     return Grid((2 * size, size, 2 * size), (step / 2, step, step / 2))
 
 
-def coverage(grid: Grid, solid: Solid, samples: int = 1) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+def coverage(grid: Grid, solid: Solid, samples: int = 1) -> tuple[Box, np.ndarray]:
     """How much of each voxel a solid fills, to first order at its surface.
 
     With ρ² = Σ((r - c)/a)², the surface is at ρ = 1, and a voxel lies (ρ - 1)/Σ|∂ρ/∂r| s of its own extent s outside it.
@@ -101,13 +103,16 @@ def coverage(grid: Grid, solid: Solid, samples: int = 1) -> tuple[tuple[slice, s
         square = square + (off * off).reshape(shape)
         slope = slope + np.abs(off * np.float32(grid.spacing_mm[number] / solid.half[number])).reshape(shape)
     rho = np.sqrt(square)
-    filled = np.where(
-        rho < 0.3, np.float32(1), np.float32(0.5) - rho * (rho - 1) / slope
-    )  # at the centre nothing has a slope
-    return where, np.clip(np.broadcast_to(filled, tuple(w.stop - w.start for w in where)), 0, 1, dtype=np.float32)
+    filled = rho - 1  # in place from here: the pages of new arrays cost more than the sums
+    filled *= rho
+    filled /= slope
+    np.subtract(np.float32(0.5), filled, out=filled)
+    np.copyto(filled, 1, where=rho < 0.3)  # at the centre nothing has a slope
+    np.clip(filled, 0, 1, out=filled)  # of a cylinder one plane, which is every plane
+    return where, np.broadcast_to(filled, tuple(w.stop - w.start for w in where))
 
 
-def _counted(grid: Grid, solid: Solid, where: tuple[slice, slice, slice], samples: int) -> np.ndarray:
+def _counted(grid: Grid, solid: Solid, where: Box, samples: int) -> np.ndarray:
     inner = (np.arange(samples) + 0.5) / samples - 0.5
     square: Any = 0.0
     for number in range(3):
@@ -147,7 +152,7 @@ class Lesions:
     """
 
     solid: Solid
-    nodule: tuple[tuple[slice, slice, slice], np.ndarray]
+    nodule: tuple[Box, np.ndarray]
     consolidation: np.ndarray | None
     effusion: np.ndarray | None
 
@@ -202,10 +207,19 @@ def body(person: Mapping[str, Any], grid: Grid, rng: np.random.Generator) -> Bod
     """
     hu, lung = np.full(grid.shape, _AIR, np.float32), np.zeros(grid.shape, np.float32)
     named = {}
+    breathing: Box | None = None  # outside it there is no lung, and nothing to do for it
     for solid in solids(person, rng):
         where, filled = coverage(grid, solid)
-        hu[where] += filled * (np.float32(solid.hu) - hu[where])
-        lung[where] *= 1 - filled
+        there = hu[where]
+        change = np.float32(solid.hu) - there
+        change *= filled
+        there += change
+        if "lung" in solid.name:
+            breathing = _around(breathing, where) if breathing else where
+        if breathing and (both := _common(where, breathing)):
+            lung[both] *= (
+                1 - filled[tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(both, where, strict=True))]
+            )
         if "lung" in solid.name:
             lung[where] += filled
         named[solid.name] = solid
@@ -214,15 +228,16 @@ def body(person: Mapping[str, Any], grid: Grid, rng: np.random.Generator) -> Bod
     discs = np.clip(np.abs(grid.axis(0) % 30 - 15) - 10, 0, 1)[:, None, None]  # 30 mm from disc to disc
     where, filled = coverage(grid, named["spine"])
     hu[where] -= filled * discs[where[0]] * 260
-    texture = _texture(grid, rng)
-    centre = np.abs(grid.axis(2))[None, None, :]
-    hu += lung * (
+    assert breathing is not None
+    texture = _texture(grid, _moved(grid, rng), breathing)
+    centre = np.abs(grid.axis(2))[None, None, breathing[2]]
+    hu[breathing] += lung[breathing] * (
         18 * texture + 260 * np.exp(-np.maximum(centre - 30, 0) / 32) * np.maximum(texture - 0.9, 0)
     )  # vessels, thick at the hilum
     return Body(hu, lung, named["heart"], (named["right lung"], named["left lung"]))
 
 
-def _ribs(grid: Grid, tall: float) -> tuple[tuple[slice, slice, slice], np.ndarray]:
+def _ribs(grid: Grid, tall: float) -> tuple[Box, np.ndarray]:
     """Bands of an ellipsoidal shell around the lungs, which slope down to the front."""
     half = (155 * tall, 101.0, 143.0)
     where = grid.box((18 * tall, 2, 0), tuple(h + 10 for h in half))
@@ -232,10 +247,29 @@ def _ribs(grid: Grid, tall: float) -> tuple[tuple[slice, slice, slice], np.ndarr
     return where, np.clip(0.5 + (5 - np.abs(from_shell)) / 4, 0, 1) * np.clip(0.5 + (5 - along) / 3, 0, 1)
 
 
-def _texture(grid: Grid, rng: np.random.Generator) -> np.ndarray:
-    """A smooth standard normal field, moved at random; the field itself is the same for everybody and made once a process."""
+def _around(one: Box, other: Box) -> Box:
+    """The box around two."""
+    z, y, x = (slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return z, y, x
+
+
+def _common(one: Box, other: Box) -> Box | None:
+    """Where two boxes meet; None where they do not."""
+    z, y, x = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return None if any(s.start >= s.stop for s in (z, y, x)) else (z, y, x)
+
+
+def _moved(grid: Grid, rng: np.random.Generator) -> tuple[int, ...]:
+    """How far the field of textures is moved along each axis."""
+    return tuple(int(rng.integers(0, n)) for n in grid.shape)
+
+
+def _texture(grid: Grid, moved: tuple[int, ...], where: Box) -> np.ndarray:
+    """A box of a smooth standard normal field, moved; the field itself is the same for everybody and made once a process."""
     field = _field(grid.shape)
-    return np.roll(field, tuple(rng.integers(0, n) for n in grid.shape), axis=(0, 1, 2))
+    for axis, (n, by, part) in enumerate(zip(grid.shape, moved, where, strict=True)):
+        field = field.take((np.arange(part.start, part.stop) - by) % n, axis=axis)
+    return field
 
 
 @lru_cache(maxsize=2)
@@ -262,14 +296,16 @@ def lesions(person: Mapping[str, Any], chest: Body, grid: Grid, rng: np.random.G
     """What disease adds to a chest; a nodule's place and size are drawn whether it is there or not."""
     nodule = Solid("nodule", place(chest, person["nodule_lobe"], rng), (person["nodule_mm"] / 2,) * 3, NODULE_HU)
     centre, consolidation, effusion = place(chest, person["lobe"], rng), None, None
-    ragged = _texture(grid, rng)
+    moved = _moved(grid, rng)
     if person["pneumonia"]:
         solid = Solid("consolidation", centre, (person["extent_mm"],) * 3, _CONSOLIDATION_HU)
         where = grid.box(centre, tuple(1.4 * h for h in solid.half))
         axes = [(grid.axis(i)[where[i]] - centre[i]).reshape([-1 if j == i else 1 for j in range(3)]) for i in range(3)]
         far = np.sqrt(axes[0] ** 2 + axes[1] ** 2 + axes[2] ** 2) / person["extent_mm"]
         consolidation = np.zeros(grid.shape, np.float32)
-        consolidation[where] = np.clip(2.2 * (1.05 - far) + 0.35 * ragged[where], 0, 0.95) * chest.lung[where]
+        consolidation[where] = (
+            np.clip(2.2 * (1.05 - far) + 0.35 * _texture(grid, moved, where), 0, 0.95) * chest.lung[where]
+        )
     if person["effusion"]:
         side = LOBES[person["lobe"]].startswith("left") if person["pneumonia"] else False
         lung = chest.lungs[side]
