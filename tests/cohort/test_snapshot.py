@@ -12,7 +12,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from polyclinic.cohort import Cohort, CohortError
+from polyclinic.cohort import Cohort, CohortError, ingest
 from polyclinic.cohort import snapshot as derived
 from polyclinic.cohort.catalogue import inputs, signatures
 from polyclinic.schema import Modality, Record, Rejected
@@ -154,3 +154,39 @@ def test_records_come_in_batches(tmp_path: Path) -> None:
     assert sorted((r for batch in batches for r in batch), key=lambda r: r.id) == cohort.records()
     some = [r.id for batch in cohort.batches("patient = 'P3'") for r in batch]
     assert sorted(some) == [r.id for r in put if r.patient == "P3"]
+
+
+def test_a_forked_process_and_a_copy_ask_for_themselves(tmp_path: Path) -> None:
+    """The database that stays open has threads, which a forked process has not."""
+    import multiprocessing
+    import pickle
+
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("patient_id,age\nP1,50\nP2,60\n")
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    count = "select count(*) as n from records"
+    assert cohort.query(count)["n"][0].as_py() == 2
+    child = multiprocessing.get_context("fork").Process(target=lambda: sys.exit(cohort.query(count)["n"][0].as_py()))
+    child.start()
+    child.join(60)
+    alive = child.is_alive()
+    child.kill()
+    assert not alive
+    assert child.exitcode == 2
+    assert pickle.loads(pickle.dumps(cohort)).query(count)["n"][0].as_py() == 2
+
+
+def test_the_database_that_stays_open_reads_no_other_file_and_sees_what_comes(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.csv").write_text("patient_id,age\nP1,50\n")
+    cohort = ingest(tmp_path / "in", tmp_path / "c")
+    for _ in range(2):
+        for stranger in (tmp_path / "in/a.csv", *(tmp_path / "c/parts").rglob("records.parquet")):
+            with pytest.raises(CohortError):
+                cohort.query(f"select * from records, '{stranger}'")
+        with pytest.raises(CohortError, match="does more than ask"):
+            cohort.query("create or replace view records as select 1")
+        assert cohort.patients() == ["P1"]
+    (tmp_path / "in/b.csv").write_text("patient_id,age\nP2,60\n")
+    ingest(tmp_path / "in", tmp_path / "c")
+    assert cohort.patients() == ["P1", "P2"]

@@ -111,6 +111,10 @@ class Snapshot:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held: tuple[str, Mapping[str, pa.Table]] = ("", {})
+        self._opened: dict[int, tuple[str, Any]] = {}
+
+    def __reduce__(self) -> Any:
+        return Snapshot, (self.folder,)  # a connection does not travel
 
     def tables(self) -> Mapping[str, Path | pa.Table]:
         """The tables' files or, where none can be written, the tables.
@@ -144,7 +148,8 @@ class Snapshot:
     def asked(self, sql: str) -> Iterator[Any]:
         """A connection in which a query can be asked: it reads the catalogue and nothing else, and writes nothing.
 
-        Where the query names only what is derived, that is read; else the views over the parts are made anew.
+        Where the query names only what is derived, that is read, in a database that stays open; else the views over the parts
+        are made anew.
 
         Raises:
             CohortError: the query is none, or would do more than read.
@@ -152,10 +157,16 @@ class Snapshot:
         """
         import duckdb
 
+        words, frozen = _names(sql), set(_FROZEN.findall(sql))
+        if not (words & _PARTIAL or frozen) and (database := self._database()):
+            with database.cursor() as connection:
+                _only_reads(connection, sql)
+                _closed(connection)
+                yield connection
+            return
         with duckdb.connect() as connection:
             _only_reads(connection, sql)
             connection.execute(f"set temp_directory = {_quoted(self.folder / FOLDER / f'.{os.getpid()}-spill')}")
-            words = _names(sql)
             read: list[Path] = []
             if whole := words & _PARTIAL:
                 stored = files(key(self.folder)[1])
@@ -170,16 +181,44 @@ class Snapshot:
                     read.append(table)
                 elif name in wanted:
                     connection.register(name, table)
-            for name, number in set(_FROZEN.findall(sql)):
+            for name, number in frozen:
                 file = self.folder / COHORTS / name / f"{number}.json"
                 if file.exists():
                     read.append(file.with_name(json.loads(file.read_text(encoding="utf-8"))["hash"] + ".parquet"))
                     connection.execute(f'create temp view "{name}/{number}" as from read_parquet({_quoted(read[-1])})')
             connection.execute(f"set allowed_paths = [{', '.join(map(_quoted, read))}]")
-            # A recipe's condition may come from anywhere: it reads no file but these, writes none, fetches nothing.
-            for setting in ("enable_external_access", "autoinstall_known_extensions", "python_enable_replacements"):
-                connection.execute(f"set {setting} = false")
+            _closed(connection)
             yield connection
+
+    def _database(self) -> Any:
+        """A database of the derived tables that reads no other file; None where they are no files.
+
+        To open one takes ten times as long as to count the records. A forked process has none of its parent's threads, and
+        opens its own.
+        """
+        import duckdb
+
+        tables = self.tables()
+        made = {name: table for name, table in tables.items() if isinstance(table, Path)}
+        if len(made) < len(DERIVED):
+            return None
+        of = str(made["records"].parent)
+        name, database = self._opened.get(os.getpid(), ("", None))
+        if name != of:
+            database = duckdb.connect()
+            database.execute(f"set temp_directory = {_quoted(self.folder / FOLDER / f'.{os.getpid()}-spill')}")
+            for table, file in made.items():
+                database.execute(f"create view {table} as from read_parquet({_quoted(file)})")
+            database.execute(f"set allowed_paths = [{', '.join(map(_quoted, made.values()))}]")
+            _closed(database)
+            self._opened[os.getpid()] = of, database
+        return database
+
+
+def _closed(connection: Any) -> None:
+    """A recipe's condition may come from anywhere: it reads no file but those allowed, writes none, fetches nothing."""
+    for setting in ("enable_external_access", "autoinstall_known_extensions", "python_enable_replacements"):
+        connection.execute(f"set {setting} = false")
 
 
 def _only_reads(connection: Any, sql: str) -> None:
