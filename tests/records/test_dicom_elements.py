@@ -223,18 +223,21 @@ def test_a_slice_that_is_described_unlike_the_first_is_decoded_too(tmp_path: Pat
     odd: Any = pydicom.dcmread(folder / f"{number}.dcm")
     del odd.PixelRepresentation
     odd.save_as(folder / f"{number}.dcm")
-    (reason,) = items(folder)
-    assert isinstance(reason, Rejected)
-    assert "pixels that do not decode" in reason.found
+    reasons = {item.uri: item.found for item in items(folder) if isinstance(item, Rejected)}
+    assert "pixels that do not decode" in reasons[f"{number}.dcm"]
+    kept = [item.attributes["slices"] for item in items(folder) if isinstance(item, Record)]
+    assert kept == ([] if number == 2 else [4])  # two and two beside a gap are no volume
 
 
 def test_packed_pixels_are_decoded_each_by_itself(tmp_path: Path) -> None:
     last = bytearray(PLAIN["packed"][4])
     at = last.rfind(b"\xfe\xff\x00\xe0") + 8
     last[at : at + 12] = b"\x02\0\0\0\xff\xff\0\0\xff\xff\0\0"  # of its RLE header: two segments that begin nowhere
-    (reason,) = items(laid_out(tmp_path / "a", [*PLAIN["packed"][:4], bytes(last)]))
+    reason, record = items(laid_out(tmp_path / "a", [*PLAIN["packed"][:4], bytes(last)]))
     assert isinstance(reason, Rejected)
+    assert isinstance(record, Record)
     assert "pixels that do not decode" in reason.found
+    assert (reason.uri, record.attributes["slices"]) == ("4.dcm", 4)
 
 
 def test_what_is_asked_of_elements() -> None:

@@ -55,6 +55,9 @@ _ENHANCED = {
 }
 """Enhanced CT, MR and PET, their legacy conversions, and multi-frame captures (PS3.4 B.5): several frames, even where it is one."""
 T = TypeVar("T")
+_DECODED: set[Any] = set()
+_MOST_DECODED = 1024
+"""How pixels were described that did decode, for so many descriptions."""
 
 _OBJECTS = (
     dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_multiframe,
@@ -145,18 +148,22 @@ def _whole(dataset: Any, path: Path) -> stack.Slice:
 def _undecoded(runs: Iterable[Sequence[stack.Slice]]) -> dict[Path, RecordError]:
     """Slices whose pixels do not decode; the first, middle and last of each run speak for it, and if one is broken all are tried.
 
-    Of slices that are not packed and are described alike, the first speaks for all.
+    Of slices that are not packed and are described alike, one speaks for all, whatever their series.
 
     Raises:
         RecordError: none decodes.
     """
-    known: set[Any] = set()
     every = [s.path for run in runs for s in run]
     for path in dict.fromkeys(run[number].path for run in runs for number in (0, len(run) // 2, -1)):
         how = _described(elements(_bytes(path)))
-        if (how is None or how not in known) and _fault(path):
+        if how is not None and how in _DECODED:
+            continue
+        if _fault(path):
             break
-        known.add(how)
+        if how is not None:
+            if len(_DECODED) >= _MOST_DECODED:
+                _DECODED.clear()
+            _DECODED.add(how)
     else:
         return {}
     faults = {path: fault for path in every if (fault := _fault(path))}

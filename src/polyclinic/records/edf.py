@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +47,7 @@ class _Header:
         records: data records.
         seconds: of one data record.
         undated: whether the date is unknown.
+        patient: what its patient is called by where letters of that are outside ASCII, else empty.
     """
 
     labels: tuple[str, ...]
@@ -51,11 +55,17 @@ class _Header:
     records: int
     seconds: float
     undated: bool
+    patient: str = ""
 
     @property
     def counts(self) -> list[int]:
         """Samples a data record of each signal that is none of annotations: as pyedflib counts them."""
         return [n for n, label in zip(self.samples, self.labels, strict=True) if label not in _NOT_SIGNALS]
+
+    @property
+    def names(self) -> list[str]:
+        """The labels of those signals, as they were written."""
+        return [label for label in self.labels if label not in _NOT_SIGNALS]
 
     def groups(self) -> list[list[int]]:
         """Signals of one rate, in the order of the first of each."""
@@ -79,8 +89,7 @@ def _header(path: Path) -> _Header:
                 raise _contradicts()
             more = file.read(256 * count)
             field = lambda start, width: [
-                more[start * count + i * width : start * count + (i + 1) * width].decode("latin-1").strip()
-                for i in range(count)
+                _words(more[start * count + i * width : start * count + (i + 1) * width]).strip() for i in range(count)
             ]
             labels, samples = field(0, 16), [int(v) for v in field(216, 8)]
             records, seconds = int(head[236:244]), float(head[244:252])
@@ -107,7 +116,9 @@ def _header(path: Path) -> _Header:
             "copy it again",
         )
     undated = head[88:168].startswith(b"Startdate X ") or head[168:176] == b"01.01.85"  # as EDF+ 2.1.3.4 has it
-    return _Header(tuple(labels), tuple(samples), records, seconds, undated)
+    code = head[8:88].split(b" ")[0]  # EDF+ 2.1.3.3: the first of the subfields
+    named = "" if code.isascii() or head[192:196] not in (b"EDF+", b"BDF+") else _words(code)
+    return _Header(tuple(labels), tuple(samples), records, seconds, undated, named)
 
 
 def _contradicts() -> RecordError:
@@ -118,15 +129,61 @@ def _contradicts() -> RecordError:
     )
 
 
+_WIDTHS = (8, 80, 80, 8, 8, 8, 44, 8, 8, 4)
+_OF_SIGNALS = (16, 80, 8, 8, 8, 8, 8, 80, 8, 32)
+
+
+def _words(field: bytes) -> str:
+    """A field as it was meant: UTF-8, or else what older Windows programs wrote."""
+    try:
+        return field.decode()
+    except UnicodeDecodeError:
+        return field.decode("cp1252", "replace")
+
+
+def _plain(head: bytes) -> bytes:
+    """A header in the letters that the standard allows, each field of its own width: µ is u, é is e, others are `?`."""
+    count = (len(head) - 256) // 256
+    widths = [*_WIDTHS, *(width for width in _OF_SIGNALS for _ in range(count))]
+    out, at = [], 0
+    for width in widths:
+        field = head[at : at + width]
+        if not field.isascii() and not (at == 0 and field == _BDF):
+            kept = unicodedata.normalize("NFKD", _words(field)).replace("\u03bc", "u")
+            letters = "".join(c if c.isascii() else "?" for c in kept if not unicodedata.combining(c))
+            field = letters.encode()[:width].ljust(width)
+        out.append(field)
+        at += width
+    return b"".join(out)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The file, or a copy of it whose header keeps to ASCII: edflib opens no other."""
+    with path.open("rb") as file:
+        head = file.read(256)
+        head += file.read(256 * int(head[252:256]))
+    plain = _plain(head)
+    if plain == head:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"recording{path.suffix}"
+        shutil.copyfile(path, copy)
+        with copy.open("r+b") as file:
+            file.write(plain)
+        yield copy
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     try:
         import pyedflib
     except ImportError as error:
         raise MissingExtraError("pyedflib", "signals") from error
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, _readable(path) as plain:
         try:
-            reader = pyedflib.EdfReader(str(path))
+            reader = pyedflib.EdfReader(str(plain))
         except Exception as error:
             reason = re.search(r"compliant(?:, | \()([A-Za-z ]+)", str(error))
             raise RecordError(
@@ -164,7 +221,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
         about, signals = reader.getHeader(), reader.getSignalHeaders()
         onset, duration, words = reader.readAnnotations()
     taken = None if header.undated else about["startdate"]
-    code = about["patientcode"].strip()
+    code = header.patient or about["patientcode"].strip()
     named = bool(code) and code != "X"
     noted = [[float(o), float(d), str(w)] for o, d, w in zip(onset, duration, words, strict=True)]
     for number, group in enumerate(groups, start=1):
@@ -180,7 +237,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
             patient=code if named else patient_of(place, path.stem) or path.stem,
             time=taken,
             modality=Modality.SIGNAL,
-            kind=_kind([s["label"].strip() for s in mine]),
+            kind=_kind([header.names[i] for i in group]),
             uri=f"{place}#{fragment}" if fragment else place,
             device=about["equipment"].strip() or None,
             attributes={
@@ -200,5 +257,5 @@ def load(record: Record) -> Payload:
     rate = header.counts[group[0]] / header.seconds
     with _open(path) as reader:
         array = np.stack([reader.readSignal(i).astype(np.float32) for i in group])
-        names = tuple(reader.getLabel(i).strip() for i in group)
+        names = tuple(header.names[i] for i in group)
     return Payload(array, np.diag([1.0 / rate, 1.0, 1.0, 1.0]), names=names)
