@@ -194,11 +194,6 @@ def test_a_real_slide_is_what_highdicom_reads(shared_data: Path, name: str) -> N
     assert np.abs(ours[:, :2] - mapped(points)[:, :2]).max() < 1e-6
 
 
-def test_what_is_no_slide_of_a_series_is_set_aside(shared_data: Path) -> None:
-    (item,) = records.read(shared_data / "dicom-objects/sm_annotations.dcm")
-    assert isinstance(item, Rejected)
-
-
 @pytest.mark.parametrize("table", ["basic", "extended", "none"])
 @pytest.mark.parametrize("syntax", [PLAIN, JPEGLSLossless, JPEG2000Lossless, RLELossless, JPEGBaseline8Bit])
 def test_every_packing_gives_its_pixels(tmp_path: Path, syntax: str, table: str) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
 from . import (
+    dicom_annotations,
     dicom_contours,
     dicom_document,
     dicom_multiframe,
@@ -48,7 +49,7 @@ from .packed import MOST_ITEMS
 from .raster import MAGIC, luminance
 from .source import RecordError, content_id, place_id, place_of, split_uri
 
-_NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D", "ANN"}
+_NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
 _ENHANCED = {
     f"1.2.840.10008.5.1.4.1.1.{number}"
     for number in ("2.1", "2.2", "4.1", "4.3", "4.4", "128.1", "130", "7.1", "7.2", "7.3", "7.4")
@@ -60,7 +61,7 @@ _MOST_DECODED = 1024
 """How pixels were described that did decode, for so many descriptions."""
 
 _OBJECTS = (
-    dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_multiframe,
+    dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_annotations, dicom_multiframe,
 )  # fmt: skip
 """Readers of what is no single frame; each knows its own by the header."""
 
