@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import annotation, excel, raster, rosbag, slide, waveform
+from .. import annotation, excel, raster, rosbag, slide, slide_features, waveform
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
 from .. import gct as gct_reader
@@ -25,7 +25,9 @@ from . import (
     fhir,
     gct,
     h5ad,
+    hdf5,
     hl7v2,
+    kinematics,
     maf,
     parquet,
     pictures,
@@ -133,11 +135,14 @@ KINDS = (
         annotation.recognises,
         _set_aside("annotations, which name the pictures' files", "export masks, or leave it out"),
     ),
+    Kind("kinematics", kinematics.recognises, kinematics.deidentify, kinematics.survey),
     Kind("signal header", waveform.recognises, signals.deidentify_header, signals.survey),
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),
     Kind("cda", cda_reader.recognises, cda.deidentify, cda.survey),
     Kind("gct", gct_reader.recognises, gct.deidentify, gct.survey),
+    Kind("features of tiles", slide_features.recognises, hdf5.deidentify_tiles, hdf5.survey_tiles),
+    Kind("10x", hdf5.is_tenx, hdf5.deidentify_tenx, hdf5.survey_tenx),
     Kind("h5ad", h5ad_reader.recognises, h5ad.deidentify, h5ad.survey),
     Kind("vcf", vcf_reader.recognises, vcf.deidentify, vcf.survey),
     Kind("maf", maf_reader.recognises, maf.deidentify, maf.survey),

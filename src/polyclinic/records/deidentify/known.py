@@ -43,6 +43,8 @@ class Known:
     parts: set[str] = field(default_factory=set)
     lower: Counter[str] = field(default_factory=Counter)
     patients: set[str] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
+    trials: set[str] = field(default_factory=set)
     same: dict[str, str] = field(default_factory=dict)
     ordinary: frozenset[str] = frozenset()
     told: dict[str, Identity] = field(default_factory=dict)
