@@ -16,12 +16,7 @@ from polyclinic.records.deidentify import Report
         ("a.bag", b"#ROSBAG V2.0\nZebedee", "a ROS recording"),
         ("a.mcap", b"\x89MCAP0\r\nZebedee", "a ROS recording"),
         ("metadata.yaml", b"rosbag2_bagfile_information:\n  note: Zebedee\n", "a ROS recording"),
-        (
-            "a.json",
-            b'{"images": [{"id": 1, "file_name": "Zebedee.png"}], "annotations": [], "categories": []}',
-            "annotations",
-        ),
-        ("a.xml", b"<annotation><filename>Zebedee.png</filename></annotation>", "annotations"),
+        ("a.xml", b"<annotation><filename>Zebedee.png</filename></annotation>", "a coordinate that is no number"),
         ("a.pdf", b"%PDF-1.4 Zebedee", "a file of a kind that is not known"),
     ],
 )

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import annotation, excel, raster, rosbag, slide, slide_features, waveform
+from .. import annotation as annotation_reader
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
+from .. import excel, raster, rosbag, slide, slide_features, waveform
 from .. import gct as gct_reader
 from .. import h5ad as h5ad_reader
 from .. import hl7v2 as hl7v2_reader
@@ -20,6 +21,7 @@ from .. import vcf as vcf_reader
 from .. import video as video_reader
 from ..source import RecordError
 from . import (
+    annotation,
     cda,
     dicom,
     fhir,
@@ -42,7 +44,7 @@ from . import (
 )
 from .cleaning import Cleaning
 from .known import Known
-from .naming import person_by_name
+from .naming import pictured
 
 Recognises = Callable[[Path, bytes], bool]
 Survey = Callable[[Path, str, Known], str | None]
@@ -88,9 +90,8 @@ def _picture(path: Path, to: Path, cleaning: Cleaning) -> None:
     cleaning.ask("pixels", "a picture says nothing of itself: text may be burned in")
 
 
-def _pictured(path: Path, place: str, known: Known) -> str | None:
-    first = person_by_name(place).split("_")[0]
-    return first if re.search(r"\d", first) else None
+def _pictured(path: Path, place: str, known: Known) -> str:
+    return pictured(place)
 
 
 def _scanned(path: Path, place: str, known: Known) -> str | None:
@@ -130,11 +131,7 @@ KINDS = (
             "a ROS recording, whose topics may hold any words and pictures", "export the topics of motion as CSV"
         ),
     ),
-    Kind(
-        "annotations of pictures",
-        annotation.recognises,
-        _set_aside("annotations, which name the pictures' files", "export masks, or leave it out"),
-    ),
+    Kind("annotations of pictures", annotation_reader.recognises, annotation.deidentify, annotation.survey),
     Kind("kinematics", kinematics.recognises, kinematics.deidentify, kinematics.survey),
     Kind("signal header", waveform.recognises, signals.deidentify_header, signals.survey),
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),

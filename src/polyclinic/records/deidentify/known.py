@@ -62,6 +62,11 @@ class Known:
         if text := str(value if value is not None else "").strip().casefold():
             self.patients.add(text)
 
+    def file(self, name: str, who: str) -> None:
+        """Note whose a file of that name is; nobody's that can be said where there are two."""
+        if self.files.setdefault(name.casefold(), who) != who:
+            self.files[name.casefold()] = ""
+
     def person(self, value: str) -> str:
         """One name for a person known by several numbers: dates move together."""
         while (other := self.same.get(value.strip().casefold())) is not None:

@@ -105,3 +105,10 @@ def person_by_name(place: str) -> str:
     """Whose a file is that does not say so itself, as the readers have it."""
     stem = without_mask(split_ending(PurePosixPath(place).name)[0])
     return patient_of(place, stem) or stem
+
+
+def pictured(place: str) -> str:
+    """Whose a picture is: the first part of its name, where that has a digit."""
+    who = person_by_name(place)
+    first = who.split("_")[0]
+    return first if re.search(r"\d", first) else who
