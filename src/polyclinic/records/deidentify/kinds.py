@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import annotation as annotation_reader
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
+from .. import edf as edf_reader
 from .. import excel, raster, rosbag, slide, slide_features, waveform
 from .. import gct as gct_reader
 from .. import h5ad as h5ad_reader
@@ -24,6 +25,7 @@ from . import (
     annotation,
     cda,
     dicom,
+    edf,
     fhir,
     gct,
     h5ad,
@@ -133,6 +135,7 @@ KINDS = (
     ),
     Kind("annotations of pictures", annotation_reader.recognises, annotation.deidentify, annotation.survey),
     Kind("kinematics", kinematics.recognises, kinematics.deidentify, kinematics.survey),
+    Kind("edf", edf_reader.recognises, edf.deidentify, edf.survey),
     Kind("signal header", waveform.recognises, signals.deidentify_header, signals.survey),
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),

@@ -17,7 +17,7 @@ from .words import words
 
 _ENDING = re.compile(
     r"(?:\.(?:nii|csv|tsv|txt|tar|gct|vcf|maf|maf\.txt))?\.(?:b?gz|zip)$"
-    r"|(?:\.maf)?\.(?:nii|csv|tsv|txt|text|json|ndjson|dcm|dicom|ima|png|jpe?g|tiff?|hea|dat|mat|atr|edf|pdf|xml|parquet|feather|arrow|h5ad"
+    r"|(?:\.maf)?\.(?:nii|csv|tsv|txt|text|json|ndjson|dcm|dicom|ima|png|jpe?g|tiff?|hea|dat|mat|atr|edf|bdf|pdf|xml|parquet|feather|arrow|h5ad"
     r"|h5|hl7|xlsx|xlsm|xls|xlsb|ods|svs|ndpi|scn|bif|mrxs|czi|mp4|m4v|mov|mkv|webm|avi|mpe?g|ts|wmv|bag|db3|mcap|gct|vcf|maf)$",
     re.IGNORECASE,
 )
