@@ -11,12 +11,13 @@ from .. import annotation as annotation_reader
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
 from .. import edf as edf_reader
-from .. import excel, raster, rosbag, slide, slide_features, waveform
+from .. import excel, raster, slide, slide_features, waveform
 from .. import gct as gct_reader
 from .. import h5ad as h5ad_reader
 from .. import hl7v2 as hl7v2_reader
 from .. import maf as maf_reader
 from .. import parquet as parquet_reader
+from .. import rosbag as rosbag_reader
 from .. import tables as tables_reader
 from .. import vcf as vcf_reader
 from .. import video as video_reader
@@ -35,6 +36,7 @@ from . import (
     maf,
     parquet,
     pictures,
+    rosbag,
     signals,
     slides,
     tables,
@@ -127,12 +129,11 @@ KINDS = (
     Kind("picture", raster.recognises, _picture, _pictured),
     Kind("video", video_reader.recognises, video.deidentify, video.survey),
     Kind(
-        "rosbag",
-        rosbag.recognises,
-        _set_aside(
-            "a ROS recording, whose topics may hold any words and pictures", "export the topics of motion as CSV"
-        ),
+        "description of a rosbag",
+        lambda path, head: path.name == "metadata.yaml" and rosbag_reader.recognises(path, head),
+        _set_aside("the description of a ROS recording", "write it again from the recording (ros2 bag reindex)"),
     ),
+    Kind("rosbag", rosbag_reader.recognises, rosbag.deidentify, rosbag.survey),
     Kind("annotations of pictures", annotation_reader.recognises, annotation.deidentify, annotation.survey),
     Kind("kinematics", kinematics.recognises, kinematics.deidentify, kinematics.survey),
     Kind("edf", edf_reader.recognises, edf.deidentify, edf.survey),
