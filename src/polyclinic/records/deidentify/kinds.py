@@ -123,6 +123,7 @@ def _set_aside(what: str, remedy: str) -> Clean:
 
 
 KINDS = (
+    Kind("data of an MRXS slide", lambda path, head: slide.header_of(path) is not None, slides.refuse_data),
     Kind("slide", slide.recognises, slides.deidentify, slides.survey),
     Kind("dicom", dicom_reader.recognises, dicom.deidentify, dicom.survey),
     Kind("nifti", volumes.recognises, _noted(volumes.deidentify), _scanned),
