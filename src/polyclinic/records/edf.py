@@ -26,7 +26,7 @@ from .source import RecordError, check_size, content_id, part_number, place_of, 
 
 MOST_ANNOTATIONS = 1000
 _BDF = b"\xffBIOSEMI"
-_NOT_SIGNALS = ("EDF Annotations", "BDF Annotations")
+NOT_SIGNALS = ("EDF Annotations", "BDF Annotations")
 _ONE_AT_A_TIME = Lock()  # edflib refuses a file that is open
 
 
@@ -60,7 +60,7 @@ class _Header:
     @property
     def counts(self) -> list[int]:
         """Samples a data record of each signal that is none of annotations: as pyedflib counts them."""
-        return [n for n, label in zip(self.samples, self.labels, strict=True) if label not in _NOT_SIGNALS]
+        return [n for n, label in zip(self.samples, self.labels, strict=True) if label not in NOT_SIGNALS]
 
     @property
     def names(self) -> list[str]:
@@ -105,7 +105,7 @@ def _header(path: Path) -> _Header:
         raise RecordError("an EDF recording that was not finished", "a number of data records", "finish or repair it")
     if records < 1 or min(samples) < 1:
         raise _contradicts()
-    if all(label in _NOT_SIGNALS for label in labels) or not (np.isfinite(seconds) and seconds > 0):
+    if all(label in NOT_SIGNALS for label in labels) or not (np.isfinite(seconds) and seconds > 0):
         raise RecordError("an EDF file without a signal", "at least one signal", "give the recording that it is about")
     expected = size + records * sum(samples) * (3 if head.startswith(_BDF) else 2)
     if path.stat().st_size != expected:

@@ -38,8 +38,8 @@ _MOTION = re.compile(
     r"effort|torque|force|wrench|twist|linear|angular|angle|roll|pitch|yaw|tool|tip|psm|mtm|ecm|ee|[pqjrvwt]?_?[xyzw]|[qj]\d+)(?:$|[^a-z])"
 )  # fmt: skip
 _GESTURE = re.compile(r"\s*(\d+)\s+(\d+)\s+G(\d+)\s*")
-_TRIAL = re.compile(r"([A-Za-z]+(?:_[A-Za-z]+)*)_([A-Z])(\d{3})")
-"""Task, surgeon and trial: `Suturing_B001`."""
+TRIAL = re.compile(r"((?:[A-Za-z]+_|P\d{15}_)+)([A-Z]|P\d{15}-)(\d{3})(?!\d)")
+"""Task, surgeon and trial: `Suturing_B001`; of a de-identified one `Suturing_P123456789012345-001`."""
 
 JIGSAWS_CHANNELS = tuple(
     f"{arm} {channel}"
@@ -247,15 +247,16 @@ def _gestures(path: Path) -> list[tuple[int, int, int]]:
     return gestures
 
 
+def surgeon(trial: re.Match[str]) -> str:
+    """Who is operating, of a match of `TRIAL`: a letter, or a pseudonym."""
+    return f"surgeon {trial[2]}" if len(trial[2]) == 1 else trial[2].rstrip("-")
+
+
 def _who(place: str, stem: str) -> tuple[str, dict[str, Scalar]]:
     """Whose a recording is (of JIGSAWS, the surgeon), and what its name says."""
-    trial = _TRIAL.match(stem)
-    if trial:
-        return f"surgeon {trial[2]}", {
-            "task": trial[1].replace("_", " ").lower(),
-            "trial": int(trial[3]),
-            "stem": trial[0],
-        }
+    if trial := TRIAL.match(stem):
+        task = trial[1].replace("_", " ").strip().lower()
+        return surgeon(trial), {"task": task, "trial": int(trial[3]), "stem": trial[0]}
     first = stem.split("_")[0]
     return patient_of(place, stem) or (first if re.search(r"\d", first) else stem), {"stem": stem}
 

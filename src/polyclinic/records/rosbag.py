@@ -39,7 +39,7 @@ _MOVING = {
     }.items()
     for name in names.split()
 }
-_PICTURES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
+PICTURES = {"sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"}
 
 
 def recognises(path: Path, head: bytes) -> bool:
@@ -111,7 +111,7 @@ def _numbers(message: Any, prefix: str) -> Iterator[tuple[str, float]]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, Callable[[bytes, str], Any]]]:
+def opened(path: Path) -> Iterator[tuple[Any, Callable[[bytes, str], Any]]]:
     """The recording and what makes a message of its bytes.
 
     Raises:
@@ -211,7 +211,7 @@ def _small(size: int) -> None:
 def _topics(path: Path, only: str | None = None) -> tuple[dict[str, _Topic], dict[str, RecordError]]:
     """The topics of motion with their messages, and of the others and the broken ones the reason."""
     topics, wrong = dict[str, _Topic](), dict[str, RecordError]()
-    with _opened(path) as (reader, message_of):
+    with opened(path) as (reader, message_of):
         moving = []
         for connection in reader.connections:
             if only not in (None, connection.topic):
@@ -240,7 +240,7 @@ def _topics(path: Path, only: str | None = None) -> tuple[dict[str, _Topic], dic
 
 
 def _unread(kind: str) -> RecordError:
-    if kind in _PICTURES:
+    if kind in PICTURES:
         return RecordError("a topic of pictures", "joints, poses, velocities or forces", "export it as a video")
     return RecordError(f"a topic of {kind}", "joints, poses, velocities or forces", "leave it out")
 

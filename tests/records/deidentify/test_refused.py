@@ -13,15 +13,10 @@ from polyclinic.records.deidentify import Report
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("a.bag", b"#ROSBAG V2.0\nZebedee", "a ROS recording"),
-        ("a.mcap", b"\x89MCAP0\r\nZebedee", "a ROS recording"),
-        ("metadata.yaml", b"rosbag2_bagfile_information:\n  note: Zebedee\n", "a ROS recording"),
-        (
-            "a.json",
-            b'{"images": [{"id": 1, "file_name": "Zebedee.png"}], "annotations": [], "categories": []}',
-            "annotations",
-        ),
-        ("a.xml", b"<annotation><filename>Zebedee.png</filename></annotation>", "annotations"),
+        ("a.bag", b"#ROSBAG V2.0\nZebedee", "a ROS recording that does not open"),
+        ("a.mcap", b"\x89MCAP0\r\nZebedee", "a ROS recording that does not open"),
+        ("metadata.yaml", b"rosbag2_bagfile_information:\n  note: Zebedee\n", "the description of a ROS recording"),
+        ("a.xml", b"<annotation><filename>Zebedee.png</filename></annotation>", "a coordinate that is no number"),
         ("a.pdf", b"%PDF-1.4 Zebedee", "a file of a kind that is not known"),
     ],
 )

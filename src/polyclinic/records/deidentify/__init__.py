@@ -197,6 +197,7 @@ class _Job:
             return
         self.patients[path] = who = who or person_by_name(place)
         self.known.patient(who)
+        self.known.file(path.name, who)
 
     def _take(self, path: Path, place: str, kind: Kind) -> RecordError | None:
         """Write one file; why not, if not."""

@@ -1,6 +1,6 @@
 """AnnData: observations get new names, their columns are cleaned as a table's, matrices and genes stay; `uns` and the rest go.
 
-The file is written anew, so that nothing is left of what HDF5 keeps of deleted parts. A 10x `.h5` is set aside: write it as .h5ad.
+The file is written anew, so that nothing is left of what HDF5 keeps of deleted parts. 10x's matrices are `hdf5.py`'s.
 
 Source: AnnData's on-disk format.
 """
@@ -20,6 +20,7 @@ from .. import tables as tables_reader
 from ..source import LARGEST_BYTES, RecordError
 from . import samples, tables
 from .cleaning import Cleaning
+from .hdf5 import BARCODE, gene
 from .known import Known
 
 _GENES = frozenset(
@@ -30,7 +31,6 @@ _GENES = frozenset(
     }
 )  # fmt: skip
 """Columns of `var` that are genes' own."""
-_BARCODE = re.compile(r"[ACGT]{12,}(?:-\d+)?")
 
 
 def survey(path: Path, place: str, known: Known) -> str | None:
@@ -43,7 +43,7 @@ def survey(path: Path, place: str, known: Known) -> str | None:
     if column is not None:
         samples.note(map(str, table[column].unique()), known)
         return ""
-    if all(_BARCODE.search(str(name)) for name in table.index[:100]):
+    if all(BARCODE.search(str(name)) for name in table.index[:100]):
         return None
     samples.note(map(str, table.index), known)
     return ""
@@ -52,10 +52,8 @@ def survey(path: Path, place: str, known: Known) -> str | None:
 def _loaded(path: Path) -> Any:
     import anndata
 
-    if path.suffix.lower() != ".h5ad":
-        raise RecordError("a 10x matrix", "AnnData", "write it as .h5ad (scanpy.read_10x_h5, then write)")
     if path.stat().st_size > LARGEST_BYTES:
-        raise RecordError("an .h5ad of over 2 GiB", "less", "write a file a patient")
+        raise RecordError("AnnData of over 2 GiB", "less", "write a file a patient")
     return anndata.read_h5ad(path)
 
 
@@ -63,7 +61,7 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     """Write the matrix anew.
 
     Raises:
-        RecordError: it is larger than 2 GiB, or 10x's.
+        RecordError: it is larger than 2 GiB.
     """
     import anndata
     import pandas as pd
@@ -71,10 +69,10 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     data = _loaded(path)
     numeric = lambda matrix: getattr(matrix, "dtype", np.dtype(object)).kind in "biuf"
     var = data.var[[c for c in data.var.columns if str(c) in _GENES]].copy()
-    var.index = pd.Index([_gene(str(name), cleaning) for name in data.var_names])
+    var.index = pd.Index([gene(str(name), cleaning) for name in data.var_names])
     for column in var.columns:
         if var[column].dtype.kind not in "biuf":
-            var[column] = [_gene(str(cell), cleaning) for cell in var[column]]
+            var[column] = [gene(str(cell), cleaning) for cell in var[column]]
     obs = _observations(data.obs, cleaning)
     new = anndata.AnnData(data.X if data.X is None or numeric(data.X) else None, obs=obs, var=var)
     for name, layer in data.layers.items():
@@ -84,7 +82,7 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
         if numeric(places):
             new.obsm[_word(name, cleaning)] = np.asarray(places)
     if data.raw is not None and numeric(data.raw.X):
-        genes = pd.DataFrame(index=pd.Index([_gene(str(n), cleaning) for n in data.raw.var_names]))
+        genes = pd.DataFrame(index=pd.Index([gene(str(n), cleaning) for n in data.raw.var_names]))
         new.raw = anndata.AnnData(data.raw.X, obs=obs.iloc[:, :0], var=genes)
     for part in ("uns", "varm", "obsp", "varp"):
         if len(getattr(data, part)):
@@ -99,11 +97,6 @@ def _word(name: object, cleaning: Cleaning) -> str:
         r"counts|raw_counts|spliced|unspliced|ambiguous|log\w{0,8}|normali[sz]ed|scaled|X_\w{2,12}|spatial", text
     )
     return text if harmless and not cleaning.says_who(text.removeprefix("X_")) else cleaning.key.pseudonym(text)
-
-
-def _gene(name: str, cleaning: Cleaning) -> str:
-    whole = name.casefold()
-    return cleaning.key.pseudonym(name) if whole in cleaning.known.ids or whole in cleaning.known.patients else name
 
 
 def _observations(obs: Any, cleaning: Cleaning) -> Any:
@@ -142,4 +135,4 @@ def _observations(obs: Any, cleaning: Cleaning) -> Any:
 
 def _cell_name(name: str, cleaning: Cleaning) -> str:
     """A cell's barcode is no one's, but its whole name is."""
-    return name if re.fullmatch(_BARCODE, name) else f"{cleaning.key.pseudonym(name)}"
+    return name if BARCODE.fullmatch(name) else f"{cleaning.key.pseudonym(name)}"

@@ -7,28 +7,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import annotation, excel, raster, rosbag, slide, waveform
+from .. import annotation as annotation_reader
 from .. import cda as cda_reader
 from .. import dicom as dicom_reader
+from .. import edf as edf_reader
+from .. import excel, raster, slide, slide_features, waveform
 from .. import gct as gct_reader
 from .. import h5ad as h5ad_reader
 from .. import hl7v2 as hl7v2_reader
 from .. import maf as maf_reader
 from .. import parquet as parquet_reader
+from .. import rosbag as rosbag_reader
 from .. import tables as tables_reader
 from .. import vcf as vcf_reader
 from .. import video as video_reader
 from ..source import RecordError
 from . import (
+    annotation,
     cda,
     dicom,
+    edf,
     fhir,
     gct,
     h5ad,
+    hdf5,
     hl7v2,
+    kinematics,
     maf,
     parquet,
     pictures,
+    rosbag,
     signals,
     slides,
     tables,
@@ -40,7 +48,7 @@ from . import (
 )
 from .cleaning import Cleaning
 from .known import Known
-from .naming import person_by_name
+from .naming import pictured
 
 Recognises = Callable[[Path, bytes], bool]
 Survey = Callable[[Path, str, Known], str | None]
@@ -86,9 +94,8 @@ def _picture(path: Path, to: Path, cleaning: Cleaning) -> None:
     cleaning.ask("pixels", "a picture says nothing of itself: text may be burned in")
 
 
-def _pictured(path: Path, place: str, known: Known) -> str | None:
-    first = person_by_name(place).split("_")[0]
-    return first if re.search(r"\d", first) else None
+def _pictured(path: Path, place: str, known: Known) -> str:
+    return pictured(place)
 
 
 def _scanned(path: Path, place: str, known: Known) -> str | None:
@@ -116,28 +123,28 @@ def _set_aside(what: str, remedy: str) -> Clean:
 
 
 KINDS = (
+    Kind("data of an MRXS slide", lambda path, head: slide.header_of(path) is not None, slides.refuse_data),
     Kind("slide", slide.recognises, slides.deidentify, slides.survey),
     Kind("dicom", dicom_reader.recognises, dicom.deidentify, dicom.survey),
     Kind("nifti", volumes.recognises, _noted(volumes.deidentify), _scanned),
     Kind("picture", raster.recognises, _picture, _pictured),
     Kind("video", video_reader.recognises, video.deidentify, video.survey),
     Kind(
-        "rosbag",
-        rosbag.recognises,
-        _set_aside(
-            "a ROS recording, whose topics may hold any words and pictures", "export the topics of motion as CSV"
-        ),
+        "description of a rosbag",
+        lambda path, head: path.name == "metadata.yaml" and rosbag_reader.recognises(path, head),
+        _set_aside("the description of a ROS recording", "write it again from the recording (ros2 bag reindex)"),
     ),
-    Kind(
-        "annotations of pictures",
-        annotation.recognises,
-        _set_aside("annotations, which name the pictures' files", "export masks, or leave it out"),
-    ),
+    Kind("rosbag", rosbag_reader.recognises, rosbag.deidentify, rosbag.survey),
+    Kind("annotations of pictures", annotation_reader.recognises, annotation.deidentify, annotation.survey),
+    Kind("kinematics", kinematics.recognises, kinematics.deidentify, kinematics.survey),
+    Kind("edf", edf_reader.recognises, edf.deidentify, edf.survey),
     Kind("signal header", waveform.recognises, signals.deidentify_header, signals.survey),
     Kind("fhir", fhir.recognises, fhir.deidentify, fhir.survey),
     Kind("hl7v2", hl7v2_reader.recognises, hl7v2.deidentify, hl7v2.survey),
     Kind("cda", cda_reader.recognises, cda.deidentify, cda.survey),
     Kind("gct", gct_reader.recognises, gct.deidentify, gct.survey),
+    Kind("features of tiles", slide_features.recognises, hdf5.deidentify_tiles, hdf5.survey_tiles),
+    Kind("10x", hdf5.is_tenx, hdf5.deidentify_tenx, hdf5.survey_tenx),
     Kind("h5ad", h5ad_reader.recognises, h5ad.deidentify, h5ad.survey),
     Kind("vcf", vcf_reader.recognises, vcf.deidentify, vcf.survey),
     Kind("maf", maf_reader.recognises, maf.deidentify, maf.survey),

@@ -43,6 +43,8 @@ class Known:
     parts: set[str] = field(default_factory=set)
     lower: Counter[str] = field(default_factory=Counter)
     patients: set[str] = field(default_factory=set)
+    files: dict[str, str] = field(default_factory=dict)
+    trials: set[str] = field(default_factory=set)
     same: dict[str, str] = field(default_factory=dict)
     ordinary: frozenset[str] = frozenset()
     told: dict[str, Identity] = field(default_factory=dict)
@@ -59,6 +61,11 @@ class Known:
         self.identify(value)
         if text := str(value if value is not None else "").strip().casefold():
             self.patients.add(text)
+
+    def file(self, name: str, who: str) -> None:
+        """Note whose a file of that name is; nobody's that can be said where there are two."""
+        if self.files.setdefault(name.casefold(), who) != who:
+            self.files[name.casefold()] = ""
 
     def person(self, value: str) -> str:
         """One name for a person known by several numbers: dates move together."""

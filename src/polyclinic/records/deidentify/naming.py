@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from ..kinematics import TRIAL, surgeon
 from ..naming import patient_of, without_mask
 from .keyed import UID, UUID, Key
 from .known import Known
@@ -16,7 +17,7 @@ from .words import words
 
 _ENDING = re.compile(
     r"(?:\.(?:nii|csv|tsv|txt|tar|gct|vcf|maf|maf\.txt))?\.(?:b?gz|zip)$"
-    r"|(?:\.maf)?\.(?:nii|csv|tsv|txt|text|json|ndjson|dcm|dicom|ima|png|jpe?g|tiff?|hea|dat|mat|atr|edf|pdf|xml|parquet|feather|arrow|h5ad"
+    r"|(?:\.maf)?\.(?:nii|csv|tsv|txt|text|json|ndjson|dcm|dicom|ima|png|jpe?g|tiff?|hea|dat|mat|atr|edf|bdf|pdf|xml|parquet|feather|arrow|h5ad"
     r"|h5|hl7|xlsx|xlsm|xls|xlsb|ods|svs|ndpi|scn|bif|mrxs|czi|mp4|m4v|mov|mkv|webm|avi|mpe?g|ts|wmv|bag|db3|mcap|gct|vcf|maf)$",
     re.IGNORECASE,
 )
@@ -51,7 +52,13 @@ class Namer:
         return self.word(stem) + ending
 
     def word(self, stem: str) -> str:
-        """The new name of a stem: known identifiers first, the longest of them, then each part that is no harmless word."""
+        """The new name of a stem: known identifiers first, the longest of them, then each part that is no harmless word.
+
+        A trial of JIGSAWS keeps its form, so that its motion, its gestures and its videos still have one name.
+        """
+        if (trial := TRIAL.match(stem)) and trial[0].casefold() in self.known.trials:
+            task, rest = self.word(trial[1].strip("_")), stem[trial.end() :]
+            return f"{task}_{self.key.pseudonym(surgeon(trial))}-{trial[3]}{self.word(rest) if rest else ''}"
         if (
             found := UUID.fullmatch(stem) or UID.fullmatch(stem)
         ) or stem.casefold() in self.known.ids | self.known.patients:
@@ -77,7 +84,7 @@ class Namer:
         plain = part.casefold()
         if known or plain in self.known.ids:
             return self.key.pseudonym(part)
-        numbered = re.fullmatch(r"([a-z]*)(\d{0,4})", plain)
+        numbered = re.fullmatch(r"([a-z]*)(\d{0,4})", plain) or re.fullmatch(r"()\d{1,4}(?:x|px)", plain)  # 20x_512px
         word = numbered is not None and (not numbered[1] or numbered[1] in words("plain") or numbered[1] in self.keep)
         if plain not in self.known.parts and (
             plain in words("plain") or plain in self.keep or (word and not _year(plain))
@@ -98,3 +105,10 @@ def person_by_name(place: str) -> str:
     """Whose a file is that does not say so itself, as the readers have it."""
     stem = without_mask(split_ending(PurePosixPath(place).name)[0])
     return patient_of(place, stem) or stem
+
+
+def pictured(place: str) -> str:
+    """Whose a picture is: the first part of its name, where that has a digit."""
+    who = person_by_name(place)
+    first = who.split("_")[0]
+    return first if re.search(r"\d", first) else who

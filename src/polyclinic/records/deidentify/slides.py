@@ -1,8 +1,8 @@
 """Whole slides in TIFF (Aperio SVS, plain and OME pyramids): the levels alone, tile by tile without decoding them.
 
 Label, macro and thumbnail pages, every text but the magnification and the pixel's size, dates, colour profiles and whatever lies
-between the tiles do not come along; comments within JPEG and JPEG 2000 tiles are cut out. Other scanners' formats (NDPI, SCN, BIF,
-MRXS, CZI) hold their labels in ways that are theirs, and are set aside.
+between the tiles do not come along; comments within JPEG and JPEG 2000 tiles are cut out. Of the other scanners' formats the tiles
+alone are no slide, and they are set aside with the reason (`_OTHERS`).
 
 Source: TIFF 6.0; Aperio's description of SVS; ITU-T T.81 B.2.4; ITU-T T.800 A.9.2.
 """
@@ -27,6 +27,16 @@ from .samples import person_of
 
 _BARCODE = re.compile(r"(TCGA-\w{2}-\w{4})-")
 _SEGMENTS = re.compile(rb"\xff[\xe1-\xed\xef\xfe]")
+_OTHERS = {
+    "ndpi": "an NDPI slide, whose levels are each one JPEG with words within, too wide for a TIFF's tiles",
+    "scn": "an SCN slide, whose label is in the same file, and of whose pages its words alone tell which is the slide",
+    "bif": "a BIF slide, whose tiles overlap as its words alone tell, beside its label",
+    "philips": "a Philips slide, whose label, barcode and levels its words alone tell apart",
+    "mrxs": "an MRXS slide, whose label lies among the tiles in the data files beside it",
+    "czi": "a CZI slide, whose label and metadata lie between the tiles",
+}
+_REMEDY = ("SVS or a pyramid in TIFF", "export the picture alone as a pyramid in TIFF, without label and metadata")
+"""Why a scanner's own format is set aside: BIF and CZI by their makers' descriptions, the others as OpenSlide describes them."""
 _COMMENT, _TILE, _DATA = 0xFF64, 0xFF90, b"\xff\x93"
 
 
@@ -48,14 +58,12 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
 
     with path.open("rb") as start:
         if start.read(4) not in slide_tiff.MAGIC:
-            raise RecordError(
-                "a slide in a scanner's own format", "SVS or a pyramid in TIFF", "convert it (vips tiffsave)"
-            )
+            raise _other(path.suffix.lower().lstrip("."))
     with slide_tiff.pages(path) as file:
-        if any(getattr(file, f"is_{name}", False) for name in ("ndpi", "scn", "bif", "philips", "ventana")):
-            raise RecordError(
-                "a slide in a scanner's own format", "SVS or a pyramid in TIFF", "convert it (vips tiffsave)"
-            )
+        if own := next(
+            (name for name in _OTHERS if getattr(file, f"is_{name}", False) or path.suffix.lower() == f".{name}"), None
+        ):
+            raise _other(own)
         if (count := slide_tiff.planes(file)) > 1:
             raise RecordError(f"a pyramid of {count} planes or channels", "one plane", "export the plane that you need")
         levels = slide_tiff.levels(file)
@@ -78,6 +86,19 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
             raise RecordError(
                 "a slide whose levels are not where they are expected", "a plain pyramid", "convert it (vips tiffsave)"
             )
+
+
+def _other(kind: str) -> RecordError:
+    return RecordError(_OTHERS.get(kind, "a slide in a scanner's own format"), *_REMEDY)
+
+
+def refuse_data(path: Path, to: Path, cleaning: Cleaning) -> None:
+    """What lies in the folder of an .mrxs goes where that goes.
+
+    Raises:
+        RecordError: always.
+    """
+    raise RecordError("a data file of an MRXS slide", *_REMEDY)
 
 
 def _described(file: Any) -> str | None:
