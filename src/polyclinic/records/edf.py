@@ -65,7 +65,7 @@ class _Header:
     @property
     def names(self) -> list[str]:
         """The labels of those signals, as they were written."""
-        return [label for label in self.labels if label not in _NOT_SIGNALS]
+        return [label for label in self.labels if label not in NOT_SIGNALS]
 
     def groups(self) -> list[list[int]]:
         """Signals of one rate, in the order of the first of each."""
