@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.phantom import simulate
@@ -97,12 +96,11 @@ def test_it_learns_and_comes_back_the_same(path: Path, phantom: Cohort, tiny_coh
     last_trained, stage = trained[-1].eval(), run.recipe.stages[-1]
     batch = run.loader(cohort, run.split.train, tuple(masked(stage.objective)), batch=BATCH).batch(0)
     model = run.model()
-    objective = stage.objective.build(model, run.recipe.structures(run.fingerprint))
-    objective.load_state_dict(load_file(run.weights.with_name("objective.safetensors")))
+    objective = run.objective(model)
     with torch.no_grad():
         assert torch.equal(last_trained.model(batch).pooled, model(batch).pooled)
         terms, _ = last_trained(batch, generator(0))
-        again = Trainee(model, objective.eval())(batch, generator(0))
+        again = Trainee(model, objective)(batch, generator(0))
         assert terms
         assert Losses(*again).total is not None
         for name, value in terms.items():

@@ -84,7 +84,7 @@ def _begin(run: Run, recipe: Recipe, cohort: Cohort, resume: bool) -> None:
 def _finish(run: Run, trained: dict[str, Tensor]) -> None:
     """Write the model, the objective beside it first: where the model's file stands, the run is finished."""
     objective = _of("objective.", trained)
-    save_weights(run.weights.with_name("objective.safetensors"), objective, {"recipe": run.recipe.name})
+    save_weights(run.objective_weights, objective, {"recipe": run.recipe.name})
     save_weights(run.weights, _of("model.", trained), weights_config(run.recipe))
     checkpoint.forget(run.path / "checkpoints")
 

@@ -23,7 +23,6 @@ from ..objectives import (
     Ibot,
     Instruct,
     Local,
-    Masked,
     MaskedLanguage,
     ObjectiveSpec,
     Promptable,
@@ -246,6 +245,10 @@ class Recipe(BaseModel):
     def _part_fits(self, place: str, part: Any) -> None:
         if not isinstance(part, SegmentationPart):  # the task says what that one reads
             self._encoded(place, part.named())
+        try:
+            part.fits(self.encoders)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
         if isinstance(part, Contrastive):
             same = [a for a, b in part.pairs if a == b] if isinstance(part.pairs, tuple) else []
             if len(self.encoders) < 2 and not same:
@@ -254,8 +257,6 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}: a pair of {same[0]} with itself, which only `loss: supcon` compares")
         if isinstance(part, MaskedLanguage | CausalLanguage | Instruct):
             self._language_fits(place, not isinstance(part, MaskedLanguage))
-        if isinstance(part, Masked) and part.width % part.heads:
-            raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
         if isinstance(part, Promptable):
             self._promptable_fits(place, part)
         if isinstance(part, SegmentationPart):
