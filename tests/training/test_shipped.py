@@ -14,10 +14,11 @@ from polyclinic.cohort import Cohort, ingest
 from polyclinic.phantom import simulate
 from polyclinic.schema import Losses
 from polyclinic.training import Recipe, Run, pretrain
-from polyclinic.training.loop import Trainee
+from polyclinic.training.curves import is_loss
 from polyclinic.training.reading import folder
 from polyclinic.training.recipe import masked
 from polyclinic.training.repeatable import generator
+from polyclinic.training.step import Trainee
 
 ELSEWHERE = {"titan", "me_llama"}
 """Of records that the phantom has not: they are trained by `tests/models/systems/`."""
@@ -66,7 +67,7 @@ def small(path: Path, at: Path) -> Recipe:
 def fell(run: Run, stage: str) -> tuple[float, float]:
     """The mean loss of a stage's first steps and of its last; of a balanced hybrid, of the terms themselves."""
     settled = SETTLES.get(run.recipe.name, 0)
-    rows = [r for r in run.metrics().to_pylist() if r["stage"] == stage and r["step"] >= settled]
+    rows = [r for r in run.metrics().to_pylist() if r["stage"] == stage and r["step"] >= settled and is_loss(r["name"])]
     balanced = getattr(next(s for s in run.recipe.stages if s.name == stage).objective, "balance", "fixed") != "fixed"
     terms = [r for r in rows if (r["name"] != "loss" and "/" in r["name"]) == balanced]
     firsts, lasts = [], []

@@ -67,7 +67,7 @@ class LatentDiffusion(Between):
             raise ValueError(f"{self.target} has no grid to be generated on: image or volume")
         return self
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields]) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
         """The autoencoder and the patches divide the target's samples, where all its records are of one size."""
         size = getattr(encoders[self.target].standard(), "size", None)
         if size is not None:

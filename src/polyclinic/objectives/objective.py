@@ -105,9 +105,12 @@ class ObjectiveFields(BaseModel, ABC):
         """The modalities that it names, of which there must be an encoder."""
         return set()
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields]) -> None:
-        """Refuse a recipe's encoders that it cannot be asked of; those that it names are among them.
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+        """Refuse a recipe's network that it cannot be asked of.
 
+        Args:
+            encoders: of the model; those that it names are among them.
+            width: d of the fusion.
         Raises:
             ValueError: in a person's words.
         """

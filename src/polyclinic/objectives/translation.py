@@ -44,12 +44,13 @@ class Translation(Between):
             raise ValueError("a note is written, not translated sample by sample: use `caption`")
         return self
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields]) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
         """The target's tokens hold all of its samples, and something is left to show."""
         spec = type(encoders[self.target])
         if not spec.pieced:
+            name = spec.model_fields["kind"].default
             raise ValueError(
-                f"translation into {self.target}, of whose encoder's ({spec.model_fields['kind'].default}'s) tokens no record can be put together: "
+                f"translation into {self.target}, of whose encoder's ({name}'s) tokens no record can be put together: "
                 "use one whose tokens hold all samples, such as vit, vit3d, signal_vit, vivit, programmes or motion_vit"
             )
         if self.source is None and self.target_kind is None and len(encoders) < 2:
