@@ -68,7 +68,7 @@ def ridge(known: np.ndarray, answers: np.ndarray, asked: np.ndarray) -> np.ndarr
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """(m c) and (m c) bool → the mean over conditions of the share of pairs in the right order; ties count half."""
+    """(m c) and (m c) bool → the mean over conditions of the share of pairs in the right order; no two who differ have one score."""
     out = []
     for s, t in zip(scores.T, truth.T, strict=True):
         order = np.argsort(np.argsort(s, kind="stable"), kind="stable")

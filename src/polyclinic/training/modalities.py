@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from ..models import Model
 from ..schema import Batch, Modality
@@ -38,7 +39,7 @@ def norms(groups: Mapping[Modality, Sequence[Tensor]], ranks: Ranks) -> dict[Mod
     parts = {m: [local(t) for t in tensors] for m, tensors in groups.items() if tensors}
     if not parts:
         return {}
-    squares = torch.stack([torch.stack(torch._foreach_norm(own)).double().square().sum() for own in parts.values()])
+    squares = torch.stack([get_total_norm(own).double().square() for own in parts.values()])
     if any(local(t) is not t for tensors in groups.values() for t in tensors):
         # Those without a dimension are whole on every rank: of them one rank speaks.
         alike = [[t for t in tensors if local(t) is t] for tensors in groups.values() if tensors]
@@ -114,7 +115,7 @@ def thinned(
     has = torch.zeros(len(batch.patients), len(every), dtype=torch.bool)
     for m, ragged in batch.payloads.items():
         has[ragged.patient.cpu(), every.index(m)] = True
-    chance = [0.0 if m in keep else shares if isinstance(shares, float) else shares.get(m, 0.0) for m in every]
+    chance = [0.0 if m in keep else shares.get(m, 0.0) if isinstance(shares, Mapping) else shares for m in every]
     drawn = torch.rand(2, *has.shape, generator=draws)
     stays = has & (drawn[0] >= torch.tensor(chance))
     bare = has.any(1) & ~stays.any(1)

@@ -143,7 +143,7 @@ def built(recipe: Recipe, number: int, fingerprint: Fingerprint) -> Trainee:
 def unfilled() -> Iterator[None]:
     """Weights that are made meanwhile have shapes and no memory, each from when its module has it."""
 
-    def empty(module: nn.Module, name: str, weight: nn.Parameter) -> nn.Parameter | None:
+    def empty(module: nn.Module, name: str, weight: nn.Parameter) -> Any:  # what it gives is registered instead
         return None if weight.is_meta else nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
 
     hook = register_module_parameter_registration_hook(empty)
