@@ -30,7 +30,6 @@ import torch
 import polyclinic as pc
 from polyclinic.cohort import Cohort
 from polyclinic.harmonise.loader import Loader
-from polyclinic.models import load_weights
 from polyclinic.models.systems.m3fm import M3fm
 from polyclinic.objectives import RetellObjective
 from polyclinic.phantom import simulate
@@ -102,9 +101,8 @@ def both(folder: Path, count: int, seed: int) -> None:
 def system(run: Run) -> M3fm:
     """The trained run, for use."""
     model = run.model()
-    retell = run.recipe.stages[-1].objective.build(model, {}).eval()
+    retell = run.objective(model)
     assert isinstance(retell, RetellObjective)
-    load_weights(run.path / "model/objective.safetensors", retell, {"recipe": run.recipe.name})
     return M3fm(model, retell, run.recipe.standards()[Modality.TEXT], run.fingerprint)
 
 

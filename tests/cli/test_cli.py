@@ -331,6 +331,13 @@ def test_recipes(tiny_recipe: Path) -> None:
     told = answer("recipe", "validate", tiny_recipe)
     assert told["valid"] is True
     assert told["encoders"] == ["image", "volume", "text", "table", "omics"]
+    assert "memory" not in answer("recipe", "validate", tiny_recipe, "--no-memory")
+    assert told["memory"]["fits"] is True
+    assert told["memory"]["stages"][0]["bytes"] > 4 * told["memory"]["stages"][0]["parameters"] > 0
+    assert "assumed 20000 genes" in told["memory"]["assumed"]
+    shown = run("recipe", "validate", "gpt", "--set", "stages.0.batch=10000000").stdout
+    assert "too much for this machine" in shown
+    assert "accumulate=2 halves" in " ".join(shown.split())
     assert answer("recipe", "show", tiny_recipe, "--set", "stages.0.steps=9")["stages"][0]["steps"] == 9
     assert "steps: 6" in run("recipe", "show", tiny_recipe).stdout
     assert "properties" in answer("recipe", "schema")

@@ -239,6 +239,7 @@ def test_bfloat16_comes_close(kind: type[EncoderFields]) -> None:
 
 @every_encoder
 def test_a_record_is_put_together_of_its_pieces(kind: type[EncoderFields]) -> None:
+    assert kind.pieced is (type(built(kind)[0]).pieces is not Encoder.pieces)
     encoder, standard = built(kind)
     if type(encoder).pieces is Encoder.pieces:
         with pytest.raises(NotImplementedError, match="no pieces"):

@@ -29,7 +29,9 @@ def counted(self, *arguments):
     left -= 1
     if left == 0 and self.ranks.rank == who:
         os.kill(os.getpid(), signal.SIGTERM)
-    return take(self, *arguments)
+    made = take(self, *arguments)
+    assert len(set(map(repr, self.ranks.tell(made.values)))) == 1, "ranks differ in gradients or paces"
+    return made
 step.Stepper.take = counted
 for job in jobs:
     into, strategy, left, who = job.split(":")
@@ -45,7 +47,15 @@ for job in jobs:
 @pytest.fixture(scope="module")
 def recipe(light: Recipe) -> Recipe:
     """One stage of both objectives whose batch 2 and 4 ranks divide."""
-    stage = {**light.stages[1].model_dump(), "batch": 8, "steps": STEPS, "accumulate": 2, "ema": 0.5, "most": None}
+    stage = {
+        **light.stages[1].model_dump(),
+        "batch": 8,
+        "steps": STEPS,
+        "accumulate": 2,
+        "ema": 0.5,
+        "most": None,
+        "modality_balance": 0.5,
+    }
     model = {**light.model.model_dump(), "centre": True}
     return Recipe.model_validate(light.model_dump() | {"stages": [stage], "precision": "fp32", "model": model})
 

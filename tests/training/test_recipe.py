@@ -273,6 +273,12 @@ def test_structures_are_what_the_segmentation_tasks_name(recipe: Path) -> None:
     ("{kind: symile, modalities: [image, text]}", "at least 3 items"),
     ("{kind: dino, large: [0.5, 0.4]}", "shares from 0.5 to 0.4"),
     ("{kind: ibot, ratio: 1}", "less than 1"),
+    ("{kind: masked, width: 20, heads: 3}", "3 heads do not divide a width of 20"),
+    ("{kind: caption, width: 96, heads: 3, queries: 4}", "3 heads do not divide the model's width of 128"),
+    ("{kind: translation, target: text}", "use `caption`"),
+    ("{kind: translation, target: table}", "translation into table, of whose encoder's (events's) tokens no record can be put together"),
+    ("{kind: latent_diffusion, target: image, patch: 64}", "samples, which places of 256 along each axis do not fill"),
+    ("{kind: hybrid, parts: [{kind: latent_diffusion, target: volume, factor: 8, patch: 3}]}", "places of 24 along each axis"),
 ])  # fmt: skip
 def test_an_objective_that_cannot_be_asked_is_refused(objective: str, found: str, recipe: Path) -> None:
     with pytest.raises(RecipeError) as caught:

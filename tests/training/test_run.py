@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, predict
 from polyclinic.cohort import Cohort, CohortError
@@ -116,6 +117,21 @@ def test_the_same_network_with_fresh_weights(tiny_run: Run) -> None:
     name = next(k for k, v in first.items() if v.is_floating_point() and v.ndim > 1)
     assert not torch.equal(first[name], other[name])
     assert not torch.equal(first[name], tiny_run.model().state_dict()[name])
+
+
+def test_the_objective_that_was_learned(tiny_run: Run, tmp_path: Path) -> None:
+    """Every weight of the file is in it, and building it draws nothing of the world's."""
+    model, state = tiny_run.model(), torch.random.get_rng_state()
+    objective = tiny_run.objective(model)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not objective.training
+    learned = load_file(tiny_run.path / "model/objective.safetensors")
+    assert learned.keys() == objective.state_dict().keys()
+    assert all(torch.equal(tensor, learned[name]) for name, tensor in objective.state_dict().items())
+    shutil.copytree(tiny_run.path, tmp_path / "other", ignore=shutil.ignore_patterns("adapted", "comparison", "cache"))
+    shutil.copy(tiny_run.weights, tmp_path / "other/model/objective.safetensors")
+    with pytest.raises(WeightsError):
+        Run.open(tmp_path / "other").objective(model)
 
 
 def test_the_hash_of_a_file(tmp_path: Path) -> None:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
 
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.phantom import simulate
 from polyclinic.schema import Losses
 from polyclinic.training import Recipe, Run, pretrain
-from polyclinic.training.loop import Trainee
+from polyclinic.training.curves import is_loss
 from polyclinic.training.reading import folder
 from polyclinic.training.recipe import masked
 from polyclinic.training.repeatable import generator
+from polyclinic.training.step import Trainee
 
 ELSEWHERE = {"titan", "me_llama"}
 """Of records that the phantom has not: they are trained by `tests/models/systems/`."""
@@ -67,7 +67,7 @@ def small(path: Path, at: Path) -> Recipe:
 def fell(run: Run, stage: str) -> tuple[float, float]:
     """The mean loss of a stage's first steps and of its last; of a balanced hybrid, of the terms themselves."""
     settled = SETTLES.get(run.recipe.name, 0)
-    rows = [r for r in run.metrics().to_pylist() if r["stage"] == stage and r["step"] >= settled]
+    rows = [r for r in run.metrics().to_pylist() if r["stage"] == stage and r["step"] >= settled and is_loss(r["name"])]
     balanced = getattr(next(s for s in run.recipe.stages if s.name == stage).objective, "balance", "fixed") != "fixed"
     terms = [r for r in rows if (r["name"] != "loss" and "/" in r["name"]) == balanced]
     firsts, lasts = [], []
@@ -97,12 +97,11 @@ def test_it_learns_and_comes_back_the_same(path: Path, phantom: Cohort, tiny_coh
     last_trained, stage = trained[-1].eval(), run.recipe.stages[-1]
     batch = run.loader(cohort, run.split.train, tuple(masked(stage.objective)), batch=BATCH).batch(0)
     model = run.model()
-    objective = stage.objective.build(model, run.recipe.structures(run.fingerprint))
-    objective.load_state_dict(load_file(run.weights.with_name("objective.safetensors")))
+    objective = run.objective(model)
     with torch.no_grad():
         assert torch.equal(last_trained.model(batch).pooled, model(batch).pooled)
         terms, _ = last_trained(batch, generator(0))
-        again = Trainee(model, objective.eval())(batch, generator(0))
+        again = Trainee(model, objective)(batch, generator(0))
         assert terms
         assert Losses(*again).total is not None
         for name, value in terms.items():

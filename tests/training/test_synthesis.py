@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 
 from polyclinic.cohort import Cohort
 from polyclinic.harmonise.loader import Loader
-from polyclinic.models import build_model
 from polyclinic.objectives import LatentDiffusion, LatentDiffusionObjective
 from polyclinic.schema import Modality
 from polyclinic.training import InterruptedRunError, Recipe, Run, pretrain
@@ -64,7 +63,7 @@ def test_a_run_that_was_stopped_while_the_autoencoder_learned_goes_on_to_the_sam
     with pytest.raises(InterruptedRunError):
         pretrain(recipe, tiny_cohort, into=tmp_path, progress=stop)
     again = pretrain(recipe, tiny_cohort, into=tmp_path)
-    one, other = (load_file(r.weights.with_name("objective.safetensors")) for r in (run, again))
+    one, other = (load_file(r.objective_weights) for r in (run, again))
     assert one.keys() == other.keys()
     assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
@@ -72,11 +71,9 @@ def test_a_run_that_was_stopped_while_the_autoencoder_learned_goes_on_to_the_sam
 def test_a_run_is_drawn_from(run: Run, tiny_cohort: Cohort) -> None:
     recipe, spec = run.recipe, run.recipe.stages[1].objective
     assert isinstance(spec, LatentDiffusion)
-    model = build_model(recipe.model, recipe.encoders, run.fingerprint, recipe.seed)
-    model.load_state_dict(load_file(run.weights))
-    objective = spec.build(model, {}).eval()
+    model = run.model()
+    objective = run.objective(model)
     assert isinstance(objective, LatentDiffusionObjective)
-    objective.load_state_dict(load_file(run.weights.with_name("objective.safetensors")))
     assert float(objective.done) == 1
     assert not torch.equal(objective.spread, torch.ones_like(objective.spread))
     standards = recipe.standards()

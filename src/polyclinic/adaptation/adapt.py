@@ -229,7 +229,7 @@ def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
     for number, part in enumerate(parts(objective)):
         if part.kind == "segmentation" and part.task == task:
             start = "decoder." if part is objective else f"parts.{number}_segmentation.decoder."
-            state = load_file(run.weights.with_name("objective.safetensors"))
+            state = load_file(run.objective_weights)
             head.decoder.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -26,8 +27,20 @@ def add_to(app: typer.Typer) -> None:
 
 
 @command
-def validate(recipe: RecipePath, overrides: Overrides = None) -> Reply:
-    """Check a recipe, all of it, without loading any data."""
+def validate(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    memory: Annotated[
+        bool, typer.Option(help="Estimate the memory that it takes, on made-up records of the largest size.")
+    ] = True,
+    fingerprint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Of the records: a run's model/fingerprint.json. Without it one is assumed.", show_default=False
+        ),
+    ] = None,
+) -> Reply:
+    """Check a recipe, all of it, and what memory it takes, without loading any data."""
     from ..training import Recipe
 
     checked = Recipe.load(recipe, overrides or ())
@@ -39,6 +52,15 @@ def validate(recipe: RecipePath, overrides: Overrides = None) -> Reply:
     shown = [
         f"{checked.name} is a recipe: reads {', '.join(data['encoders'])}; {steps} steps; tasks {', '.join(data['tasks']) or 'none'}"
     ]
+    if memory:
+        from ..training.needs import fingerprint_of, needs
+
+        found = needs(checked, None if fingerprint is None else fingerprint_of(fingerprint))
+        data["memory"] = {
+            "stages": [{"stage": n.stage, "parameters": n.parameters, "bytes": n.total} for n in found.stages],
+            "assumed": list(found.assumed), "machine": found.machine, "free": found.free, "fits": found.fits,
+        }  # fmt: skip
+        shown += found.as_words(checked)
     return Reply(data, shown)
 
 

@@ -49,6 +49,7 @@ def pretrain(
     """
     from ..training import Recipe
     from ..training import pretrain as train
+    from ..training.curves import is_loss
 
     checked = Recipe.load(recipe, overrides or ())
     with progress("pretrain") as report:
@@ -56,7 +57,7 @@ def pretrain(
     if int(os.environ.get("RANK", "0")):  # one of torchrun's processes answers for all
         return Reply({"run": str(run.path)})
     curves, session = run.metrics().to_pylist(), (run.training["sessions"] or [None])[-1]
-    last = {row["name"]: row["value"] for row in curves}
+    last = {row["name"]: row["value"] for row in curves if is_loss(row["name"])}
     data = {
         "run": str(run.path), "recipe": checked.name, "split": run.split.hash, "train": len(run.split.train), "test": len(run.split.test),
         "steps": 1 + max((row["step"] for row in curves), default=-1), "losses": last,

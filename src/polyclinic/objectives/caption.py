@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..harmonise.text import FIRST
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Context, Layout, Style, TextEncoder, Transformer, join
+from ..tokens import Context, EncoderFields, Layout, Style, TextEncoder, Transformer, join
 from ..tokens.attention import CrossAttention
 from .language import END, next_words, words_of
 from .objective import Backbone, DecoderFields, Objective, Structure
@@ -49,6 +49,13 @@ class Caption(DecoderFields):
     def named(self) -> set[Modality]:
         """Text, and those that are shown."""
         return {Modality.TEXT, *(self.modalities or ())}
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+        """The heads that look divide the fusion's width."""
+        if self.queries and width % self.heads:
+            raise ValueError(
+                f"caption: {self.heads} heads do not divide the model's width of {width}, in which its queries look"
+            )
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> CaptionObjective:
         """The module, with its decoder."""

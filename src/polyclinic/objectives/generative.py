@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from ..schema import Batch, Losses, Modality, Tokens
 from ..tokens import Encoder, select
 from .decoders import PatchDecoder
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .objective import Backbone, DecoderFields, Objective, ObjectiveError, Structure
 
 
-class Masked(ObjectiveFields):
+class Masked(DecoderFields):
     """Masked reconstruction.
 
     Args:

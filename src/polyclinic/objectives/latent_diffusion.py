@@ -20,14 +20,14 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import select
+from ..tokens import EncoderFields, select
 from ..tokens.encoder import spacing_or
 from ..tokens.image import NOMINAL_SIDE_MM
 from .autoencoder import Autoencoder, divergence, draw, halves
 from .between import Between, lying_at
 from .diffusion import cosine, ddim, noised, velocity
 from .dit import Denoiser
-from .objective import Backbone, Objective, Structure
+from .objective import Backbone, Objective, ObjectiveError, Structure
 
 TIMES = 1000
 FOLLOW = 0.1
@@ -66,6 +66,18 @@ class LatentDiffusion(Between):
         if self.target not in (Modality.IMAGE, Modality.VOLUME):
             raise ValueError(f"{self.target} has no grid to be generated on: image or volume")
         return self
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+        """The autoencoder and the patches divide the target's samples, where all its records are of one size."""
+        size = getattr(encoders[self.target].standard(), "size", None)
+        if size is not None:
+            sides = (size, size) if isinstance(size, int) else size
+            try:
+                halves(torch.Size((1, 1, *sides)), self.factor * self.patch)
+            except ObjectiveError as error:
+                raise ValueError(
+                    f"latent_diffusion of {error.found}; expected {error.expected}: {error.remedy}"
+                ) from error
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> LatentDiffusionObjective:
         """The module: an autoencoder and a denoiser."""

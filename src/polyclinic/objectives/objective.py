@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..fusion import Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
-from ..tokens import Encoder
+from ..tokens import Encoder, EncoderFields
 
 
 class ObjectiveError(PolyclinicError):
@@ -104,6 +104,16 @@ class ObjectiveFields(BaseModel, ABC):
     def named(self) -> set[Modality]:
         """The modalities that it names, of which there must be an encoder."""
         return set()
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+        """Refuse a recipe's network that it cannot be asked of.
+
+        Args:
+            encoders: of the model; those that it names are among them.
+            width: d of the fusion.
+        Raises:
+            ValueError: in a person's words.
+        """
 
     @abstractmethod
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> Objective:

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Context, Encoder, Layout, Transformer, select
+from ..tokens import Context, Encoder, EncoderFields, Layout, Transformer, select
 from ..tokens.position import PhysicalPosition
 from .between import Between, lying_at
 from .generative import answer_loss
@@ -43,6 +43,18 @@ class Translation(Between):
         if self.target is Modality.TEXT:
             raise ValueError("a note is written, not translated sample by sample: use `caption`")
         return self
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+        """The target's tokens hold all of its samples, and something is left to show."""
+        spec = type(encoders[self.target])
+        if not spec.pieced:
+            name = spec.model_fields["kind"].default
+            raise ValueError(
+                f"translation into {self.target}, of whose encoder's ({name}'s) tokens no record can be put together: "
+                "use one whose tokens hold all samples, such as vit, vit3d, signal_vit, vivit, programmes or motion_vit"
+            )
+        if self.source is None and self.target_kind is None and len(encoders) < 2:
+            raise ValueError(f"translation into {self.target}, and no other encoder reads anything to translate from")
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> TranslationObjective:
         """The module, with its decoder."""

@@ -34,6 +34,8 @@ class EncoderFields(BaseModel, ABC):
     model_config = ConfigDict(extra="forbid", frozen=True)
     causal: ClassVar[bool] = False
     """Whether a token sees no later one of its record."""
+    pieced: ClassVar[bool] = False
+    """Whether its tokens hold all of a record's samples, so that a record can be put together of them (`Encoder.pieces`)."""
     width: int = Field(default=128, ge=8)
     depth: int = Field(default=4, ge=0)
     heads: int = Field(default=4, ge=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ NOMINAL_SIDE_MM = 350.0
 class Vit(EncoderFields):
     """A vision transformer on images of `size` pixels in patches of `patch`: of luminance, or with 3 `channels` of colours."""
 
+    pieced: ClassVar[bool] = True
     kind: Literal["vit"] = "vit"
     size: int = Field(default=128, ge=8)
     patch: int = Field(default=16, ge=2)

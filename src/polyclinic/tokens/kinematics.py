@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -25,6 +25,7 @@ class MotionVit(EncoderFields):
         arms: how the names of one arm's channels begin; channels of none are together one more.
     """
 
+    pieced: ClassVar[bool] = True
     kind: Literal["motion_vit"] = "motion_vit"
     rate_hz: float = Field(default=30.0, gt=0)
     seconds: float = Field(default=10.0, gt=0)

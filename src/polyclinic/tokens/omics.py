@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -22,6 +22,7 @@ class Programmes(EncoderFields):
         standardise: whether each gene is then put by its training mean and spread.
     """
 
+    pieced: ClassVar[bool] = True
     kind: Literal["programmes"] = "programmes"
     genes: int = Field(default=128, ge=1)
     within: Literal["none", "log1p_cpm", "rank"] = "none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ WORDS, CODES, GENES = 50, 9, 40
 
 
 def fingerprint() -> Fingerprint:
-    """What training records of this kind would have had: words, codes, and genes of two assays."""
+    """What made-up training records would have had: words, codes, and genes of two assays."""
     vocabulary = json.dumps({"model": {"vocab": {f"word{n}": n for n in range(WORDS)}}})
     codes = {f"code{n}": Scale(n, 0.0, 1.0, 10) for n in range(CODES)}
     genes = {f"G{n:02}_{'rna' if n < 25 else 'cnv'}": Scale(n, 0.0, 1.0, 10) for n in range(GENES)}
@@ -76,17 +76,24 @@ def encoders() -> dict[Modality, EncoderFields]:
     }
 
 
-def ragged(standard: Standard, has: Mapping[str, int], seed: int = 0) -> Ragged:
+def ragged(
+    standard: Standard, has: Mapping[str, int], seed: int = 0, kinds: Sequence[str] = (), full: Fingerprint | None = None
+) -> Ragged:  # fmt: skip
     """Records of one modality.
 
     Args:
         standard: what an encoder wants of the harmoniser.
         has: how many records each patient of the batch has; 0 for none.
         seed: of the payloads.
+        kinds: of a patient's records in turn; none for one kind, `made-up image` say.
+        full: lets every record fill all that the standard has room for, with this fingerprint's genes and rate; None draws how much
+            of it there is, with those of `fingerprint()`.
     """
-    ids = [f"{standard.kind}-{patient}-{n}" for patient, count in has.items() for n in range(count)]
+    which = [(patient, n) for patient, count in has.items() for n in range(count)]
+    ids = [f"{standard.kind}-{patient}-{n}" for patient, n in which]
     draws = [_generator(seed, name) for name in ids]
-    made = [_payload(standard, draw) for draw in draws]
+    made = [_payload(standard, draw) if full is None else _full(standard, draw, full) for draw in draws]
+    called = kinds or (f"made-up {standard.kind}",)
     values = [v for v, _, _ in made]
     alike = len({v.shape for v in values}) == 1 and not isinstance(standard, TextStandard | TableStandard)
     return Ragged(
@@ -97,25 +104,65 @@ def ragged(standard: Standard, has: Mapping[str, int], seed: int = 0) -> Ragged:
         patients=len(has),
         ids=ids,
         places=[p for _, _, p in made] if made and made[0][2].numel() else None,
+        kinds=[called[n % len(called)] for _, n in which],
     )
 
 
-def batch(standards: Mapping[Modality, Standard], has: Mapping[str, Mapping[Modality, int]], seed: int = 0) -> Batch:
+def batch(
+    standards: Mapping[Modality, Standard], has: Mapping[str, Mapping[Modality, int]], seed: int = 0,
+    kinds: Mapping[Modality, Sequence[str]] | None = None, full: Fingerprint | None = None,
+) -> Batch:  # fmt: skip
     """Records of many modalities, without targets.
 
     Args:
         standards: what each modality's encoder wants.
         has: patient → how many records of each modality.
         seed: of the payloads.
+        kinds, full: see `ragged`.
     """
     counts = {m: {patient: own.get(m, 0) for patient, own in has.items()} for m in standards}
-    payloads = {m: ragged(standards[m], counts[m], seed) for m in standards if any(counts[m].values())}
+    there = [m for m in standards if any(counts[m].values())]
+    payloads = {m: ragged(standards[m], counts[m], seed, (kinds or {}).get(m, ()), full) for m in there}
     return Batch(payloads, {}, list(has))
 
 
 def _generator(seed: int, name: str) -> torch.Generator:
     digest = hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=7).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
+
+def _full(standard: Standard, draw: torch.Generator, full: Fingerprint) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_payload`, of the largest size."""
+    normal = lambda *shape: torch.randn(shape, generator=draw)
+    none = torch.zeros(0)
+    match standard:
+        case SlideStandard() | SlideFeaturesStandard() | VideoStandard():
+            places = torch.zeros(standard.most, 4)
+            places[:, 3 if isinstance(standard, VideoStandard) else 0] = torch.arange(standard.most)
+            if isinstance(standard, SlideFeaturesStandard):
+                return normal(standard.most, standard.features), torch.full((2,), 0.0005), places
+            video = isinstance(standard, VideoStandard)
+            shape = (standard.most, 3 if not video or standard.colour else 1, standard.size, standard.size)
+            spacing = torch.ones(2) if video else torch.full((2,), standard.mpp / 1000)
+            return (
+                normal(*shape) if video else torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8),
+                spacing,
+                places,
+            )
+        case TextStandard():
+            return torch.randint(4, full.words, (standard.words,), generator=draw), none, none
+        case TableStandard():
+            code = torch.randint(0, max(1, len(full.codes)), (standard.most, 1), generator=draw)
+            return torch.cat([code, normal(standard.most, 2)], 1), none, none
+        case SignalStandard():
+            rate = standard.rate_hz or full.rate_hz
+            return normal(len(LEADS), round(standard.seconds * rate)), torch.tensor([1 / rate]), none
+        case OmicsStandard():
+            return normal(len(full.genes)), none, none
+        case KinematicsStandard():
+            motion = normal(len(standard.channels), round(standard.seconds * standard.rate_hz))
+            return motion, torch.tensor([1 / standard.rate_hz]), none
+    return _payload(standard, draw)
 
 
 def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from .encoder import Encoder, EncoderFields, normalised, spacing_or
 class SignalVit(EncoderFields):
     """A transformer on windows of `window` samples of each lead, `seconds` at `rate_hz`."""
 
+    pieced: ClassVar[bool] = True
     kind: Literal["signal_vit"] = "signal_vit"
     rate_hz: float = Field(default=100.0, gt=0)
     seconds: float = Field(default=10.0, gt=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -28,6 +28,7 @@ class Vivit(EncoderFields):
         colour: red, green and blue, or luminance.
     """
 
+    pieced: ClassVar[bool] = True
     kind: Literal["vivit"] = "vivit"
     size: int = Field(default=112, ge=8)
     patch: int = Field(default=16, ge=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class VolumeFields(EncoderFields, ABC):
 class Vit3d(VolumeFields):
     """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`."""
 
+    pieced: ClassVar[bool] = True
     kind: Literal["vit3d"] = "vit3d"
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
 

@@ -10,6 +10,14 @@ from ..cohort import CohortError
 from ..cohort.catalogue import write_whole
 from .checkpoint import RunError
 
+BESIDE = ("gradient/", "pace/")
+"""How the names of a step's values begin that are no losses: see `step.Made`."""
+
+
+def is_loss(name: str) -> bool:
+    """Whether a curve is of a loss; the others are of how the modalities learn."""
+    return not name.startswith(BESIDE)
+
 
 def write_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """The training curves as Parquet.

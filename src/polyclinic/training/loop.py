@@ -18,16 +18,16 @@ from ..cohort.mixture import parts_of
 from ..harmonise import Cache
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights
-from ..models.lora import inject, merged
+from ..models.lora import merged
 from . import beginning, checkpoint, guard, memory, sharded
 from .checkpoint import InterruptedRunError, RunError
 from .curves import Board, write_metrics
 from .energy import Meter, together
 from .ranks import Ranks, fabric_for, stop_signals, whole
 from .recipe import Recipe, Stage, masked
-from .repeatable import generator, repeatable
+from .repeatable import repeatable
 from .run import Run, weights_config, write_json
-from .step import Stepper, Trainee
+from .step import Stepper, trainee_of
 
 Progress = Callable[[int, int, str], None]
 SAVE_EVERY_S = 60.0
@@ -84,7 +84,7 @@ def _begin(run: Run, recipe: Recipe, cohort: Cohort, resume: bool) -> None:
 def _finish(run: Run, trained: dict[str, Tensor]) -> None:
     """Write the model, the objective beside it first: where the model's file stands, the run is finished."""
     objective = _of("objective.", trained)
-    save_weights(run.weights.with_name("objective.safetensors"), objective, {"recipe": run.recipe.name})
+    save_weights(run.objective_weights, objective, {"recipe": run.recipe.name})
     save_weights(run.weights, _of("model.", trained), weights_config(run.recipe))
     checkpoint.forget(run.path / "checkpoints")
 
@@ -165,12 +165,12 @@ class _Training:
     def _stage(self, model: Model, number: int, before: int, state: dict[str, Any] | None) -> dict[str, Tensor]:
         """One stage, from its checkpoint's step or from its beginning; its weights and buffers, whole."""
         recipe, stage, ranks = self.run.recipe, self.run.recipe.stages[number], self.ranks
-        loader, trainee = self._loader(stage), _trainee(model, self.run, number)
+        loader, trainee = self._loader(stage), trainee_of(model, recipe, self.run.fingerprint, number)
         with guard.enough_memory(recipe, stage, None):
             found = memory.estimate(ranks.fabric, trainee, loader, stage, ranks.world)
         ranks.once(lambda: memory.check(recipe, stage, found))
         self.needs.append(f"{stage.name}: {found.as_words()}")
-        stepper, first = Stepper(ranks, trainee, stage), 0
+        stepper, first = Stepper(ranks, trainee, stage, recipe.masked_modalities(stage)), 0
         if state is not None:
             self._put_back(state, stepper)
             first = state["step"]
@@ -274,13 +274,3 @@ class _Training:
             **cost,
         }
         write_json(place, {"sessions": [*before, session]})
-
-
-def _trainee(model: Model, run: Run, number: int) -> Trainee:
-    """The model with a stage's objective, whose first weights depend on the seed and the stage."""
-    recipe, lora = run.recipe, run.recipe.stages[number].lora
-    if lora is not None:
-        inject(model, lora.rank, lora.alpha, generator(recipe.seed, number, "lora").initial_seed())
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
-        return Trainee(model, recipe.stages[number].objective.build(model, recipe.structures(run.fingerprint)))

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from ..harmonise.loader import Loader
 from ..schema import Batch, Losses
@@ -70,13 +71,18 @@ def estimate(fabric: Any, trainee: nn.Module, loader: Loader, stage: Stage, worl
         loader: of the stage.
         world: ranks; with FSDP what is kept is spread over them.
     """
-    trained = sum(p.numel() * p.element_size() for p in trainee.parameters() if p.requires_grad)
-    copies = 3 + (stage.ema is not None)
-    kept = trained * copies // (world if world > 1 and _sharded(fabric) else 1)
     who = loader.sampler.batch(0)
     # Those with most to read, or the estimate would be of whoever comes first.
     most = sorted(who, key=lambda p: -sum(min(len(r), stage.most or len(r)) for r in loader.by_patient[p].values()))
     probed = loader.of(sorted(most[:PROBED]), seed=0) if most else Batch({}, {}, [])
+    return estimate_of(fabric, trainee, probed, stage, world)
+
+
+def estimate_of(fabric: Any, trainee: nn.Module, probed: Batch, stage: Stage, world: int) -> Estimate:
+    """What a stage takes whose patients are as these; the other arguments are `estimate`'s."""
+    trained = sum(p.numel() * p.element_size() for p in trainee.parameters() if p.requires_grad)
+    copies = 3 + (stage.ema is not None)
+    kept = trained * copies // (world if world > 1 and _sharded(fabric) else 1)
     micro = -(-stage.batch // (world * stage.accumulate))
     size = kept_for_backward(fabric, trainee, probed) / max(1, len(probed.patients)) * micro
     return Estimate(trained, kept, int(SPARE * size), micro)
@@ -87,29 +93,34 @@ def _sharded(fabric: Any) -> bool:
 
 
 def kept_for_backward(fabric: Any, trainee: nn.Module, batch: Batch) -> int:
-    """Bytes that autograd keeps of a forward, each storage once, weights and the batch itself not counted."""
+    """Bytes that autograd would keep of a forward, each storage once, weights and the batch itself not counted.
+
+    Nothing is kept: the look itself takes no more than a forward without gradients.
+    """
     known = {p.untyped_storage().data_ptr() for p in trainee.parameters()}
     known |= {b.untyped_storage().data_ptr() for b in trainee.buffers()}
-    storages: dict[int, int] = {}
-    alive: list[Tensor] = []  # a storage that is freed would lend its place to the next
+    storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
-    def note(tensor: Tensor) -> Tensor:
+    def note(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            storages[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
+            seen = StorageWeakRef(storage)  # by which a storage that is freed keeps its name, and lends it to no other
+            storages[seen.cdata] = seen, storage.nbytes()
 
     trained, before = trainee.training, [b.clone() for b in trainee.buffers()]
     trainee.eval()  # a look that leaves no trace: no running mean moves, and no teacher's answer is noted
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t), fabric.autocast():
+    with torch.autograd.graph.saved_tensors_hooks(note, _gone), fabric.autocast():
         total = Losses(*trainee(batch, generator("memory"))).total
     del total
     trainee.train(trained)
     with torch.no_grad():
         for buffer, old in zip(trainee.buffers(), before, strict=True):
             buffer.copy_(old)
-    return sum(storages.values())
+    return sum(size for _, size in storages.values())
+
+
+def _gone(_: None) -> Tensor:
+    raise RuntimeError("a backward of a forward that was only looked at")
 
 
 def machine() -> tuple[int | None, int | None]:

@@ -23,7 +23,6 @@ from ..objectives import (
     Ibot,
     Instruct,
     Local,
-    Masked,
     MaskedLanguage,
     ObjectiveSpec,
     Promptable,
@@ -45,6 +44,9 @@ if TYPE_CHECKING:
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that can be a folder's."""
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class CohortSpec(BaseModel):
@@ -124,6 +126,10 @@ class Stage(BaseModel):
         site_temperature: of the sampler: 1 draws the patients of a pattern evenly, 0 its sites.
         rare: a table's column whose rare cells' patients are drawn more often; the model does not see it by that.
         rarity: how much: 0 not at all, 1 draws the cells evenly.
+        modality_dropout: the share of cases in which a patient lacks a modality that they have, drawn anew in each step (ModDrop); of all,
+            or of each that is named. Nobody lacks all, and what is to be segmented stays.
+        modality_balance: how much the steps of a modality that learns faster than the others are shortened (OGM's alpha; its authors
+            take 0.1 to 0.8): see `modalities.Pace`. 0 leaves each its own pace.
         mixture: name → a part of the cohort that batches are drawn from, in its share; none for the whole cohort.
         lora: trains additions to a model that stays as it is, and adds them at the stage's end; None trains the model.
         keep: whether the weights at the stage's end are kept, as `model/stages/NAME.safetensors`.
@@ -147,6 +153,8 @@ class Stage(BaseModel):
     site_temperature: float = Field(default=1.0, ge=0, le=1)
     rare: str | None = None
     rarity: float = Field(default=0.5, ge=0, le=1)
+    modality_dropout: Share | dict[Modality, Share] = 0.0
+    modality_balance: float = Field(default=0.0, ge=0)
     mixture: dict[Name, MixturePart] = Field(default_factory=dict)
     lora: Lora | None = None
     keep: bool = False
@@ -217,6 +225,7 @@ class Recipe(BaseModel):
             for part in parts(stage.objective):
                 self._part_fits(f"stages.{number}.objective", part)
             self._divides(f"stages.{number}", stage)
+            self._uneven(f"stages.{number}", stage)
         for name, task in self.tasks.items():
             self._task_fits(f"tasks.{name}", task)
         stratify = self.cohort.split.stratify
@@ -246,6 +255,10 @@ class Recipe(BaseModel):
     def _part_fits(self, place: str, part: Any) -> None:
         if not isinstance(part, SegmentationPart):  # the task says what that one reads
             self._encoded(place, part.named())
+        try:
+            part.fits(self.encoders, self.model.width)
+        except ValueError as error:
+            raise ValueError(f"{place}: {error}") from error
         if isinstance(part, Contrastive):
             same = [a for a, b in part.pairs if a == b] if isinstance(part.pairs, tuple) else []
             if len(self.encoders) < 2 and not same:
@@ -254,8 +267,6 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}: a pair of {same[0]} with itself, which only `loss: supcon` compares")
         if isinstance(part, MaskedLanguage | CausalLanguage | Instruct):
             self._language_fits(place, not isinstance(part, MaskedLanguage))
-        if isinstance(part, Masked) and part.width % part.heads:
-            raise ValueError(f"{place}: {part.heads} heads do not divide a width of {part.width}")
         if isinstance(part, Promptable):
             self._promptable_fits(place, part)
         if isinstance(part, SegmentationPart):
@@ -278,6 +289,19 @@ class Recipe(BaseModel):
                 )
             if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
                 raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
+
+    def _uneven(self, place: str, stage: Stage) -> None:
+        """Refuse what is between modalities of a model that reads one."""
+        if isinstance(stage.modality_dropout, dict):
+            self._encoded(f"{place}.modality_dropout", stage.modality_dropout)
+        for key in ("modality_dropout", "modality_balance"):
+            if getattr(stage, key) and len(self.encoders) < 2:
+                raise ValueError(f"{place}.{key}: there is one encoder, and nothing to balance it with")
+
+    def masked_modalities(self, stage: Stage) -> frozenset[Modality]:
+        """The modalities whose masks a stage's objective asks for."""
+        tasks = [self.tasks[name] for name in masked(stage.objective)]
+        return frozenset(Modality(task.modality) for task in tasks if isinstance(task, Segmentation))
 
     def _language_fits(self, place: str, causal: bool) -> None:
         spec = self.encoders[Modality.TEXT]

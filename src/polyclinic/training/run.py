@@ -16,6 +16,7 @@ from ..cohort import Cohort, CohortError, Split
 from ..harmonise import Cache, Fingerprint
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, load_weights
+from ..objectives import Objective
 from .checkpoint import RunError
 from .recipe import Recipe
 
@@ -206,6 +207,26 @@ class Run:
         if pretrained:
             load_weights(self.stage_weights(stage) if stage else self.weights, model, weights_config(self.recipe))
         return model.eval()
+
+    @property
+    def objective_weights(self) -> Path:
+        """What the last stage learned besides the model: decoders, temperatures, teachers."""
+        return self.weights.with_name("objective.safetensors")
+
+    def objective(self, model: Model) -> Objective:
+        """The last stage's objective as it was left: what writes, draws and segments.
+
+        Args:
+            model: the run's own, as `model()` gives it.
+        Raises:
+            WeightsError: its weights are not those of this recipe.
+        """
+        import torch
+
+        with torch.random.fork_rng(devices=[]):  # the first weights are drawn, and then replaced
+            objective = self.recipe.stages[-1].objective.build(model, self.recipe.structures(self.fingerprint))
+        load_weights(self.objective_weights, objective, {"recipe": self.recipe.name})
+        return objective.eval()
 
     def cohort(self, path: str | Path | None = None) -> Cohort:
         """The cohort that it was trained on, wherever that lies now.

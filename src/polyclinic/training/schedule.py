@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+
+from ..schema import Modality
 
 Schedule = Literal["cosine", "linear", "constant", "wsd"]
 
@@ -18,14 +20,23 @@ COOLDOWN = 0.2
 
 
 def optimiser(
-    module: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95)
-) -> torch.optim.AdamW:
-    """Fused AdamW; weight decay on matrices only."""
-    wanted = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0},
-    ]
+    module: nn.Module, lr: float, weight_decay: float, betas: tuple[float, float] = (0.9, 0.95),
+    apart: Mapping[Modality, Sequence[nn.Parameter]] | None = None,
+) -> torch.optim.AdamW:  # fmt: skip
+    """Fused AdamW; weight decay on matrices only.
+
+    Args:
+        apart: weights whose groups bear a `modality` and can be given a learning rate of their own.
+    """
+    owner = {id(p): m for m, own in (apart or {}).items() for p in own}
+    groups: list[dict[str, Any]] = []
+    for m in (None, *(apart or {})):
+        wanted = [p for p in module.parameters() if p.requires_grad and owner.get(id(p)) is m]
+        named = {} if m is None else {"modality": m}
+        groups += [
+            {"params": [p for p in wanted if p.ndim >= 2], "weight_decay": weight_decay, **named},
+            {"params": [p for p in wanted if p.ndim < 2], "weight_decay": 0.0, **named},
+        ]
     return torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, betas=betas, fused=True)
 
 

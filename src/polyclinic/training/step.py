@@ -12,12 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..harmonise import Fingerprint
 from ..models import Model
+from ..models.lora import inject
 from ..objectives import Objective
 from ..objectives.gather import Part, Seen, pieces_of
-from ..schema import Batch, Losses
+from ..schema import Batch, Losses, Modality
+from .modalities import Pace, norms, own_weights, thinned
 from .ranks import Ranks, local, scalars
-from .recipe import Stage
+from .recipe import Recipe, Stage
 from .repeatable import generator
 from .schedule import Average, optimiser, schedule
 
@@ -30,13 +33,16 @@ class Trainee(nn.Module):
     """The model and the stage's objective, as one module for the launcher.
 
     Args:
+        pace: of the modalities, where the stage balances them.
         anchored: let every weight take part in every step, by zero: ranks wait for each other's gradients, and the patients of one
             may lack what those of another have.
     """
 
-    def __init__(self, model: Model, objective: Objective, anchored: bool = False) -> None:
+    pace: Pace | None
+
+    def __init__(self, model: Model, objective: Objective, pace: Pace | None = None, anchored: bool = False) -> None:
         super().__init__()
-        self.model, self.objective, self.anchored = model, objective, anchored
+        self.model, self.objective, self.pace, self.anchored = model, objective, pace, anchored
 
     def forward(
         self, batch: Batch, draws: torch.Generator, view: View | None = None
@@ -49,12 +55,30 @@ class Trainee(nn.Module):
         return losses.terms | {ANCHOR: 0.0 * touched}, dict(losses.weights) | {ANCHOR: 1.0}
 
 
+def trainee_of(model: Model, recipe: Recipe, fingerprint: Fingerprint, number: int) -> Trainee:
+    """The model with a stage's objective, whose first weights depend on the seed and the stage.
+
+    Args:
+        model: of the recipe; where the stage says `lora`, it is frozen and given the additions, in place.
+        number: of the stage.
+    """
+    stage = recipe.stages[number]
+    if stage.lora is not None:
+        inject(model, stage.lora.rank, stage.lora.alpha, generator(recipe.seed, number, "lora").initial_seed())
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
+        objective = stage.objective.build(model, recipe.structures(fingerprint))
+    pace = Pace(list(own_weights(model)), stage.modality_balance) if stage.modality_balance else None
+    return Trainee(model, objective, pace)
+
+
 @dataclass(slots=True)
 class Made:
     """What a step's losses were.
 
     Args:
-        values: of each term, and of their weighted sum as "loss"; none where the batch speaks to no term.
+        values: of each term, and of their weighted sum as "loss"; none where the batch speaks to no term. `gradient/m` is the norm of
+            the gradient of modality m's own weights, before it is clipped, and `pace/m` the share of the learning rate that they had.
         wrong: what is not a number; empty where all is well, and the weights have moved.
     """
 
@@ -69,14 +93,19 @@ class Stepper:
         ranks: who trains.
         trainee: the bare module; `fabric.setup` is done here.
         stage: what the recipe says.
+        keep: modalities whose records are never left out.
     """
 
-    def __init__(self, ranks: Ranks, trainee: Trainee, stage: Stage) -> None:
-        self.ranks, self.trainee, self.stage = ranks, trainee, stage
+    def __init__(
+        self, ranks: Ranks, trainee: Trainee, stage: Stage, keep: frozenset[Modality] = frozenset()
+    ) -> None:  # fmt: skip
+        self.ranks, self.trainee, self.stage, self.keep = ranks, trainee, stage, keep
         trainee.anchored = ranks.world > 1
         self.wrapped = ranks.fabric.setup(trainee.train())
         self.weights = [p for p in trainee.parameters() if p.requires_grad]
-        self.bare = optimiser(trainee, stage.lr, stage.weight_decay, stage.betas)
+        self.own = own_weights(trainee.model)
+        apart = {} if trainee.pace is None else self.own
+        self.bare = optimiser(trainee, stage.lr, stage.weight_decay, stage.betas, apart)
         self.adam = ranks.fabric.setup_optimizers(self.bare)
         self.average = None if stage.ema is None else Average(trainee, stage.ema)
 
@@ -92,22 +121,39 @@ class Stepper:
         for group in self.adam.param_groups:
             group["lr"] = self.stage.lr * schedule(step, self.stage.steps, self.stage.warmup, self.stage.schedule)
         shares = [len(micro.patients) / patients for micro in micros]
-        draws = [
-            generator(*at, *((n,) if (n := self.ranks.rank * len(micros) + k) else ())) for k in range(len(micros))
-        ]
+        places = [(n,) if (n := self.ranks.rank * len(micros) + k) else () for k in range(len(micros))]
+        draws = [generator(*at, *place) for place in places]
+        if left_out := self.stage.modality_dropout:
+            apart = [generator(*at, *place, "modality_dropout") for place in places]
+            micros = [thinned(micro, left_out, draw, self.keep) for micro, draw in zip(micros, apart, strict=True)]
         made = self._backward(micros, shares, self._views(micros, shares, draws), draws)
         merged = Made(weighted([part for rank in self.ranks.tell(made) for part in rank]))
         if wrong := [name for name, value in merged.values.items() if not math.isfinite(value)]:
             merged.wrong = f"a loss that is not a number ({', '.join(wrong)})"
-        elif merged.values and not math.isfinite(self._clipped()):
-            merged.wrong = f"gradients that are not numbers (of {', '.join(n for n in merged.values if n != 'loss')})"
         elif merged.values:
-            self.adam.step()
-            self.trainee.objective.stepped(self.trainee.model, (step + 1) / self.stage.steps)
-            if self.average is not None:
-                self.average.update(self.trainee, step)
+            self._move(merged, step)
         self.adam.zero_grad(set_to_none=True)
         return merged
+
+    def _move(self, made: Made, step: int) -> None:
+        """The weights' step; where a gradient is no number, only what is wrong."""
+        sharded = self._settled()
+        having = {m: [p.grad for p in own if p.grad is not None] for m, own in self.own.items()}
+        gradients = norms(having, self.ranks)
+        if not math.isfinite(self._clipped(sharded)):
+            made.wrong = f"gradients that are not numbers (of {', '.join(n for n in made.values if n != 'loss')})"
+            return
+        made.values |= {f"gradient/{m}": norm for m, norm in gradients.items()}
+        if self.trainee.pace is not None:
+            self.trainee.pace.note(gradients, norms(self.own, self.ranks))
+            factors = self.trainee.pace.factors()
+            for group in self.adam.param_groups:
+                group["lr"] *= factors.get(group.get("modality"), 1.0)
+            made.values |= {f"pace/{m}": factors[m] for m in gradients}
+        self.adam.step()
+        self.trainee.objective.stepped(self.trainee.model, (step + 1) / self.stage.steps)
+        if self.average is not None:
+            self.average.update(self.trainee, step)
 
     def _views(
         self, micros: Sequence[Batch], shares: Sequence[float], draws: Sequence[torch.Generator]
@@ -161,20 +207,23 @@ class Stepper:
         """While a rank still accumulates, nothing travels."""
         return self.ranks.fabric.no_backward_sync(self.wrapped) if apart and self.ranks.world > 1 else nullcontext()
 
-    def _clipped(self) -> float:
-        """The norm of the gradients before they were clipped; across ranks, weights that nothing spoke to lose theirs."""
-        if self.ranks.world > 1:
-            sharded = any(local(p) is not p for p in self.weights)
-            if sharded:
-                self.ranks.average_([p.grad for p in scalars(self.trainee) if p.grad is not None])
-            having = [p for p in self.weights if p.grad is not None]
-            for weight, idle in zip(
-                having, self.ranks.idle([p.grad for p in having if p.grad is not None]), strict=True
-            ):
-                if idle:
-                    weight.grad = None
-            if sharded:
-                return clip_shards(self.weights, self.stage.clip, self.ranks)
+    def _settled(self) -> bool:
+        """Gradients that are every rank's, weights that nothing spoke to without one; whether ranks hold parts of them."""
+        if self.ranks.world == 1:
+            return False
+        sharded = any(local(p) is not p for p in self.weights)
+        if sharded:
+            self.ranks.average_([p.grad for p in scalars(self.trainee) if p.grad is not None])
+        having = [p for p in self.weights if p.grad is not None]
+        for weight, idle in zip(having, self.ranks.idle([p.grad for p in having if p.grad is not None]), strict=True):
+            if idle:
+                weight.grad = None
+        return sharded
+
+    def _clipped(self, sharded: bool) -> float:
+        """The norm of the gradients before they were clipped."""
+        if sharded:
+            return clip_shards(self.weights, self.stage.clip, self.ranks)
         having = [p for p in self.weights if p.grad is not None]
         most = math.inf if self.stage.clip is None else self.stage.clip
         return float(torch.nn.utils.clip_grad_norm_(having, most, foreach=False))

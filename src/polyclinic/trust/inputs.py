@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Rejected
+from ..training.curves import is_loss
 from .comparison import Comparison
 from .embeddings import EmbeddingMap
 from .evidence import Evidence
@@ -91,12 +92,12 @@ class ReportInputs:
 
 
 def curves_of(metrics: Any) -> tuple[Curve, ...]:
-    """The curves of `Run.metrics()`: the whole loss first, then its parts.
+    """The losses' curves of `Run.metrics()`: the whole one first, then its parts.
 
     Args:
         metrics: a pyarrow table of stage, step, name, value.
     """
-    rows = metrics.to_pylist()
+    rows = [row for row in metrics.to_pylist() if is_loss(row["name"])]
     starts: dict[str, float] = {}
     for row in rows:
         starts[row["stage"]] = min(starts.get(row["stage"], float("inf")), float(row["step"]))
