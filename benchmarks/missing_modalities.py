@@ -1,6 +1,6 @@
 """What a step costs where modalities are missing, and what it costs by its tokens.
 
-32 patients with an image of 112 px, a volume of 48³, a report of 48 words and an ECG of 12 leads; each once with all four, and once
+64 patients with an image of 112 px, a volume of 48³, a report of 48 words and an ECG of 12 leads; each once with all four, and once
 with two of them, which ones differing from patient to patient. A ViT or Transformer of width 256 and depth 4 a modality, a fusion of
 depth 2 by self-attention, and masked reconstruction of each modality from the patient's others; forward, backward and one step of the
 library's own `optimiser`. `peer` is the whole step: what one pays who fills in what is missing.
@@ -32,7 +32,7 @@ SIZE, PATCH, SIDE, BOX, WORDS, VOCABULARY, RATE_HZ, SECONDS, WINDOW = 112, 16, 4
 MODALITIES = (Modality.IMAGE, Modality.VOLUME, Modality.TEXT, Modality.SIGNAL)
 PAIRS = ((0, 1), (2, 3), (0, 2), (1, 3), (0, 3), (1, 2))
 """Which two of them the patients have, in turn."""
-ROUNDS, FEW_ROUNDS, PATIENTS = 25, 3, 32
+ROUNDS, FEW_ROUNDS, PATIENTS = 15, 3, 64
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 """Thousands of tokens."""
 
