@@ -46,7 +46,8 @@ class PatchDecoder(nn.Module):
         values = self.hidden.to(seen.dtype).expand(len(keep), -1)
         values = values.index_copy(0, torch.nonzero(keep).flatten(), seen)
         values = values + self.position(every.position, every.time_h).to(seen.dtype)
-        return self.leave(self.blocks(values, Layout.of(every.record))[~keep])
+        hidden = torch.nonzero(~keep).flatten()
+        return self.leave(self.blocks(values, Layout.of(every.record)).index_select(0, hidden))
 
 
 CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}

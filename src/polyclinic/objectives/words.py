@@ -177,12 +177,13 @@ class WordDecoder(nn.Module):
         hidden = self.hidden(torch.cat(list(prompts)), Layout.of(text, together=True), of(text), memory)
         assert memory.lengths is not None
         writing = Writing(len(prompts), most, end, device)
-        last = hidden[memory.lengths.cumsum(0) - 1]
+        last, layout, context = hidden[memory.lengths.cumsum(0) - 1], Layout.of(rows), of(rows)
         while (going := writing.add(sampling.draw(self.leave(last), generator))) is not None:
             if len(going) < len(rows):
                 memory.keep(going)
                 rows = rows[going]
-            last = self.hidden(writing.last, Layout.of(torch.arange(len(rows), device=device)), of(rows), memory)
+                layout, context = Layout.of(torch.arange(len(rows), device=device)), of(rows)
+            last = self.hidden(writing.last, layout, context, memory)
         return writing.texts
 
 

@@ -154,69 +154,93 @@ class Remembered:
     """What one block remembers.
 
     Args:
-        keys, values: of s sequences, (g s l e) with room for more.
+        keys, values: of s sequences, (g s l e): all of them end at `count`, and there is room for more behind.
+        count: tokens of the longest sequence.
+        ends: (s l) the first tokens' numbers in their sequence, so that all end at the same place; None where they do.
         context: keys and values of what its cross-attention sees, packed (m 2·d).
     """
 
     keys: Tensor | None = None
     values: Tensor | None = None
+    count: int = 0
+    ends: Tensor | None = None
     context: Tensor | None = None
 
     def extend(self, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The first tokens, or one further token a sequence, (g s l e) → all so far.
+        """The first tokens, or one further token a sequence, (g s l e) → all so far; `Memory.next` tells which are none.
 
         Args:
             k, v: of the new tokens.
             lengths: (s,) how many tokens each sequence has had; None for the first ones.
         """
         if lengths is None:
-            self.keys, self.values = (F.pad(x, (0, 0, 0, ROOM)) for x in (k, v))
+            self.count = k.shape[2]
+            self.keys, self.values = (F.pad(self._ended(x), (0, 0, 0, ROOM)) for x in (k, v))
             return k, v
         assert self.keys is not None
         assert self.values is not None
-        longest = int(lengths.max()) + 1
-        if self.keys.shape[2] < longest:
+        if self.keys.shape[2] == self.count:
             self.keys, self.values = (F.pad(x, (0, 0, 0, ROOM)) for x in (self.keys, self.values))
-        row = torch.arange(k.shape[1], device=k.device)
-        self.keys[:, row, lengths], self.values[:, row, lengths] = k[:, :, 0], v[:, :, 0]
-        return self.keys[:, :, :longest], self.values[:, :, :longest]
+        self.keys.select(2, self.count).copy_(k.select(2, 0))
+        self.values.select(2, self.count).copy_(v.select(2, 0))
+        self.count += 1
+        return self.keys.narrow(2, 0, self.count), self.values.narrow(2, 0, self.count)
+
+    def keep(self, order: Tensor) -> None:
+        """Go on with these sequences only: (k,) their rows."""
+        assert self.keys is not None
+        assert self.values is not None
+        self.keys, self.values = self.keys.index_select(1, order), self.values.index_select(1, order)
+
+    def _ended(self, x: Tensor) -> Tensor:
+        """The first tokens (g s l e), with their padding before them."""
+        return x if self.ends is None else x.gather(2, self.ends[None, :, :, None].expand_as(x))
 
 
 @dataclass(slots=True)
 class Memory:
     """What a decoder's blocks remember of s sequences, so that a further token costs one token's work.
 
+    Sequences of differing lengths stand so that they end together: a further token has the same place in all of them.
+
     Args:
         blocks: of the Transformer.
         lengths: (s,) int64 tokens so far; None before the first ones.
+        bias: (1 s 1 l) of the padding before the first tokens, see `attend`; None where there is none.
     """
 
     blocks: list[Remembered]
     lengths: Tensor | None = None
+    bias: Tensor | None = None
 
     def begin(self, layout: Layout) -> None:
         """With the first tokens of the sequences of a layout of one bucket."""
         (bucket,) = layout.buckets
         self.lengths = bucket.lengths
+        if bucket.inside is None:
+            return
+        longest = bucket.token.shape[1]
+        steps = torch.arange(longest, device=bucket.token.device) - (longest - self.lengths)[:, None]
+        self.bias = bias_of(steps >= 0)
+        for block in self.blocks:
+            block.ends = steps % longest
 
     def next(self) -> Tensor | None:
         """One further token a sequence: (1 s 1 l) bias of those that a sequence does not have."""
         assert self.lengths is not None
         self.lengths = self.lengths + 1
-        longest = int(self.lengths.max())
-        if bool((self.lengths == longest).all()):
-            return None
-        steps = torch.arange(longest, device=self.lengths.device)
-        return bias_of(steps < self.lengths[:, None])
+        if self.bias is not None:
+            self.bias = F.pad(self.bias, (0, 1))
+        return self.bias
 
     def keep(self, order: Tensor) -> None:
         """Go on with these sequences only: (k,) their rows."""
         assert self.lengths is not None
         self.lengths = self.lengths[order]
+        if self.bias is not None:
+            self.bias = self.bias.index_select(1, order)
         for block in self.blocks:
-            assert block.keys is not None
-            assert block.values is not None
-            block.keys, block.values = block.keys[:, order], block.values[:, order]
+            block.keep(order)
 
 
 class Context(NamedTuple):
