@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..fusion import Fusion, FusionSpec, Intermediate, Tower
 from ..harmonise import Fingerprint
 from ..schema import Batch, Fused, Modality, Tokens
-from ..tokens import Encoder, EncoderFields, join
+from ..tokens import Encoded, Encoder, EncoderFields, join
 from ..tokens.packing import with_values
 
 
@@ -122,10 +122,10 @@ class Model(nn.Module, ABC):
         """An encoder's tokens in the fusion's width, marked with their modality."""
         return with_values(tokens, self.bridge[modality.value](tokens.values) + self.name[modality.value])
 
-    def encode(self, batch: Batch) -> dict[Modality, Tokens]:
-        """The tokens of each modality that the batch has and the model knows, in the fusion's width."""
+    def encode(self, batch: Batch) -> Encoded:
+        """The tokens of each modality that the batch has and the model knows, in the fusion's width; each is read when it is asked for."""
         there = [m for m in self.modalities if m in batch.payloads]
-        return {m: self.bridged(m, self.encoder(m)(batch.payloads[m])) for m in there}
+        return Encoded(there, lambda m: self.encoder(m)(batch.payloads[m]), self.bridged)
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
         """What the modalities' tokens are together; a batch without any gives zeros for all."""

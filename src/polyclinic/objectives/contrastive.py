@@ -140,7 +140,8 @@ class ContrastiveObjective(Objective):
     ) -> Losses:
         """The terms `contrastive/a-b`."""
         found: dict[str, Tensor] = {}
-        towers = embeddings(model, batch, tokens, "record" if self.spec.loss == "supcon" else "patient")
+        named = self.spec.named() if isinstance(self.spec.pairs, tuple) else ()
+        towers = embeddings(model, batch, tokens, "record" if self.spec.loss == "supcon" else "patient", named)
         for a, b in self.spec.among(towers):
             term = self._compared(towers[a], towers[b])
             if term is not None:

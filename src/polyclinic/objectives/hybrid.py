@@ -9,7 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..schema import Batch, Losses, Modality, Tokens
+from ..schema import Batch, Losses, Modality
+from ..tokens import Encoded
 from .balance import Balance, Fixed, GradNorm, Uncertainty
 from .caption import Caption
 from .contrastive import Contrastive
@@ -93,15 +94,14 @@ class HybridObjective(Objective):
         return {name: part for name, part in self.parts.items() if isinstance(part, Objective)}
 
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
-        """Every part's terms; whole records are encoded once. The second of two terms of one name bears its part's number.
+        """Every part's terms; what several of them read is encoded once. The second of two terms of one name bears its part's number.
 
         With "uncertainty" there is a term `uncertainty/part` for each part that speaks.
         """
         parts = self._each()
-        if tokens is None and any(part.whole for part in parts.values()):
-            tokens = model.encode(batch)
+        tokens = model.encode(batch) if tokens is None else tokens
         asked = {name: part(model, batch, generator, tokens) for name, part in parts.items()}
         totals = {name: total for name, losses in asked.items() if (total := losses.total) is not None}
         factors = self.balance(totals, model.shared)

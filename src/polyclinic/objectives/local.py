@@ -94,7 +94,7 @@ class LocalObjective(Objective):
     ) -> Losses:
         """The terms `local/seeker-sought`."""
         spec, found = self.spec, dict[str, Tensor]()
-        there = pieces(model, batch, tokens)
+        there = pieces(model, batch, tokens, spec.named())
         for a, b in spec.pairs:
             if a not in there or b not in there:
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..fusion import Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
-from ..tokens import Encoder
+from ..tokens import Encoded, Encoder
 
 
 class ObjectiveError(PolyclinicError):
@@ -43,8 +43,8 @@ class Backbone(Protocol):
         """An encoder's tokens in the fusion's width."""
         ...
 
-    def encode(self, batch: Batch) -> dict[Modality, Tokens]:
-        """The bridged tokens of whole records."""
+    def encode(self, batch: Batch) -> Encoded:
+        """The bridged tokens of whole records; each modality is read when it is first asked for, and once."""
         ...
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
@@ -140,12 +140,9 @@ class Objective(nn.Module, ABC):
     stands in its parameters and buffers, so that a checkpoint has it.
     """
 
-    whole: ClassVar[bool] = True
-    """Whether it reads whole records, which a hybrid then encodes once for all its parts."""
-
     @abstractmethod
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
         """The terms that the batch speaks to, and no other.
 
@@ -153,7 +150,7 @@ class Objective(nn.Module, ABC):
             model: that is trained.
             batch: of any patients.
             generator: of every draw.
-            tokens: the whole records' as `model.encode` gives them, where somebody made them already.
+            tokens: the batch's as `model.encode` gives them, where it is read for others too.
         """
 
     def stepped(self, model: Backbone, done: float) -> None:

@@ -114,7 +114,6 @@ class Ibot(SelfDistillation):
 class SelfDistillationObjective(Objective):
     """A head and a centre a modality; each that has a record of two tokens gives a term, or two."""
 
-    whole = False
     done: Tensor
 
     def __init__(self, spec: SelfDistillation, model: Backbone) -> None:

@@ -106,7 +106,7 @@ class SymileObjective(Objective):
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The term `symile/a-b-c`."""
-        towers = embeddings(model, batch, tokens)
+        towers = embeddings(model, batch, tokens, named=self.spec.named())
         if any(m not in towers for m in self.spec.modalities):
             return Losses({}, {})
         mine = [towers[m] for m in self.spec.modalities]
