@@ -75,6 +75,13 @@ class Backbone(Protocol):
         """
         ...
 
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Numbers (…) of the batch, or their sums over the whole step where it is divided; no gradient goes through.
+
+        What takes a mean over all of a step calls it, equally often and with as many numbers whatever the batch holds.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:
