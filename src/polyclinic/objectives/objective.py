@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -107,6 +107,8 @@ class ObjectiveFields(BaseModel, ABC):
     """What every objective's specification has; a subclass adds its `kind` and its own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    alike: ClassVar[tuple[str, ...]] = ()
+    """The fields in which a later stage's must agree for it to go on with what this one has learned."""
 
     def named(self) -> set[Modality]:
         """The modalities that it names, of which there must be an encoder."""
@@ -158,6 +160,13 @@ class Objective(nn.Module, ABC):
             batch: of any patients.
             generator: of every draw.
             tokens: the batch's as `model.encode` gives them, where it is read for others too.
+        """
+
+    def begun(self, model: Backbone) -> None:
+        """What it does where a stage begins, once it has what an earlier stage learned: nothing, but for those that keep a copy.
+
+        Args:
+            model: as the stage finds it.
         """
 
     def stepped(self, model: Backbone, done: float) -> None:

@@ -222,6 +222,10 @@ class SelfDistillationObjective(Objective):
         temperature = first + (last - first) * min(float(self.done) / WARM, 1.0)
         return torch.softmax((logits - self._centre(term)) / temperature, 1)
 
+    def begun(self, model: Backbone) -> None:
+        """The teacher is the student as it stands."""
+        self.teacher.follow(model, self.heads, 0.0)
+
     @torch.no_grad()
     def stepped(self, model: Backbone, done: float) -> None:
         """The teacher follows the student; the centres follow what the teacher said since the last step."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import product
 from operator import mul
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -36,6 +36,7 @@ class Symile(ObjectiveFields):
     """
 
     kind: Literal["symile"] = "symile"
+    alike: ClassVar[tuple[str, ...]] = ("temperature",)
     modalities: tuple[Modality, ...] = Field(min_length=3)
     temperature: float = Field(default=0.07, gt=0)
     tuples: int = Field(default=4096, ge=2)
