@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from polyclinic.fusion import Late
+from polyclinic.harmonise import Fingerprint, harmonise
+from polyclinic.harmonise.text import spelled, train_tokenizer
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Caption, CaptionObjective, Sampling
+from polyclinic.objectives import Caption, CaptionObjective, ObjectiveError, Sampling
 from polyclinic.objectives.caption import AttentionalPool
 from polyclinic.objectives.language import words_of
-from polyclinic.schema import Batch, Modality, Ragged
+from polyclinic.phantom.report import Fact, realise
+from polyclinic.schema import Batch, Modality, Payload, Ragged, Record
 from polyclinic.tokens import Bert, Gpt, Llama, Vit, phantom
 
 SIZE: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
@@ -76,8 +80,50 @@ def test_it_learns_to_say_what_it_is_shown(text: str, queries: int) -> None:
     data = batch(pictures(torch.tensor([3, 0, 2]), draws), [0, 2, 3], [[2, 4, 4], [2, 5]], [2, 2], 4)
     found = objective.write(net, data, 12)
     assert {who: words.tolist() for who, words in found.items()} == {0: NAMES[3][1:], 2: NAMES[0][1:], 3: NAMES[2][1:]}
-    one, again = (objective.write(net, data, 5, Sampling(3.0), torch.Generator().manual_seed(1)) for _ in range(2))
+    one, again = (
+        objective.write(net, data, 5, None, Sampling(3.0), torch.Generator().manual_seed(1)) for _ in range(2)
+    )
     assert all(torch.equal(one[who], again[who]) for who in one)
+
+
+@pytest.mark.parametrize("kind", [Bert, Gpt, Llama])
+def test_it_writes_the_language_that_is_asked_for(kind: type[Bert | Gpt | Llama]) -> None:
+    """The phantom's radiologist says the same in English and Spanish; hardly a note begins with the word of no language."""
+    facts = [
+        Fact("nodule", "absent"),
+        Fact("effusion", "present", "left"),
+        Fact("nodule", "uncertain"),
+        Fact("none", ""),
+    ]
+    spec = kind(words=24, vocabulary=256, languages=("en", "es"), **SIZE)
+    said = {language: [realise(fact, 0, language) for fact in facts] for language in ("en", "es")}
+    fingerprint = Fingerprint(train_tokenizer([*said["en"], *said["es"]] * 2, 256, ("en", "es")))
+
+    def words(text: str, language: str) -> list[int]:
+        note = Record("", "", None, Modality.TEXT, "note", "", attributes={"language": language})
+        return harmonise(Payload(np.zeros(0), text=text), note, spec.standard(), fingerprint).array.tolist()
+
+    notes = {language: [words(text, language) for text in texts] for language, texts in said.items()}
+    encoders = {Modality.IMAGE: Vit(size=32, patch=16, **SIZE), Modality.TEXT: spec}
+    net = build_model(TwoTower(width=16, embedding=16, fusion=Late()), encoders, fingerprint, 0)
+    objective = built(Caption(width=32, depth=2, heads=2), net)
+    adam = torch.optim.AdamW([*net.parameters(), *objective.parameters()], 5e-3)
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(120):
+        kinds = torch.arange(8) % 4
+        told = [notes["en" if n < 4 else "es"][k] for n, k in enumerate(kinds.tolist())]
+        total = objective(net, batch(pictures(kinds, draws), list(range(8)), told, list(range(8)), 8), draws).total
+        assert total is not None
+        adam.zero_grad()
+        total.backward()
+        adam.step()
+    data = batch(pictures(torch.arange(4), draws), [0, 1, 2, 3], [], [], 4)
+    for language in ("en", "es"):
+        found = objective.write(net, data, 23, language)
+        assert {who: said.tolist() for who, said in found.items()} == {n: w[1:] for n, w in enumerate(notes[language])}
+        assert [spelled(found[n].tolist(), fingerprint) for n in range(4)] == [t.lower() for t in said[language]]
+    with pytest.raises(ObjectiveError, match=r"a note in the language 'fr'(.|\n)*one of en, es"):
+        objective.write(net, data, 23, "fr")
 
 
 @every_text

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import Any
 
 import pytest
 import torch
 
-from polyclinic.fusion import Intermediate
-from polyclinic.models import TwoTower, build_model
-from polyclinic.objectives import Contrastive, Dino, Hybrid, Masked, SegmentationPart, Structure
+from polyclinic.fusion import Intermediate, Late
+from polyclinic.models import Model, TwoTower, build_model
+from polyclinic.objectives import (
+    Caption,
+    CausalLanguage,
+    Contrastive,
+    Dino,
+    Hybrid,
+    Local,
+    Masked,
+    Retell,
+    SegmentationPart,
+    Structure,
+)
 from polyclinic.schema import Modality, Target
-from polyclinic.tokens import phantom
+from polyclinic.tokens import Gpt, phantom
 
 ENCODERS = phantom.encoders()
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
@@ -54,15 +66,54 @@ def test_two_parts_of_one_kind_both_count() -> None:
     assert losses.terms.keys() == losses.weights.keys()
 
 
-def test_whole_records_are_encoded_once_and_only_where_somebody_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def read(model: Model) -> Counter[Modality]:
+    """How often each encoder reads whole records from now on."""
+    found = Counter[Modality]()
+    for m in model.modalities:
+        model.encoder(m).register_forward_hook(lambda *_, m=m: found.update([m]))
+    return found
+
+
+def test_whole_records_are_encoded_once_and_only_where_somebody_reads_them() -> None:
     model, batch = made()
-    calls, encode = [], model.encode
-    monkeypatch.setattr(model, "encode", lambda b: calls.append(1) or encode(b))
+    found = read(model)
     everything = Hybrid(parts=(Contrastive(), Masked(width=16), SegmentationPart(task="structure", channels=2)))
     everything.build(model, {"structure": Structure(Modality.VOLUME, ("one",))})(model, batch, torch.Generator())
-    assert len(calls) == 1
+    assert found == dict.fromkeys(ENCODERS, 1)
+    found.clear()
     Hybrid(parts=(Masked(width=16),)).build(model, {})(model, batch, torch.Generator())
-    assert len(calls) == 1
+    assert not found
+    pair = Contrastive(pairs=((Modality.IMAGE, Modality.TEXT),))
+    Hybrid(parts=(pair, Dino(modalities=(Modality.OMICS,)))).build(model, {})(model, batch, torch.Generator())
+    assert found == {Modality.IMAGE: 1, Modality.TEXT: 1}
+
+
+PAIR = Contrastive(pairs=((Modality.IMAGE, Modality.TEXT),))
+COCA = Caption(modalities=(Modality.IMAGE,), queries=2, width=16)
+
+
+@pytest.mark.parametrize(
+    "parts", [(PAIR, COCA), (COCA, PAIR), (Retell(width=16), PAIR, COCA), (PAIR, CausalLanguage()), (Local(), COCA)]
+)
+def test_a_note_is_read_once_for_all_parts_and_they_learn_what_they_did_alone(parts: tuple[Any, ...]) -> None:
+    """Contrast, captions and next words of one causal encoder (CoCa, Yu et al. 2022, section 3.2); whoever asks first."""
+    encoders = {Modality.IMAGE: ENCODERS[Modality.IMAGE], Modality.TEXT: Gpt(words=12, width=24, depth=2, heads=2)}
+    model = build_model(TwoTower(width=16, embedding=16, fusion=Late()), encoders, phantom.fingerprint(), 0)
+    batch = phantom.batch(STANDARDS, {p: {Modality.IMAGE: 1, Modality.TEXT: 2} for p in "abc"})
+    hybrid: Any = Hybrid(parts=parts).build(model, {})
+    learned = [*model.parameters(), *hybrid.parameters()]
+    apart = [part(model, batch, draws()) for part in hybrid.parts.values()]
+    expected = torch.autograd.grad(sum(losses.total for losses in apart), learned, allow_unused=True)  # type: ignore[arg-type]
+    found, together = read(model), hybrid(model, batch, draws())
+    for losses in apart:
+        for name, term in losses.terms.items():
+            if not name.startswith("retell"):  # whose noise is another draw
+                assert torch.equal(together.terms[name], term), name
+    assert found == {Modality.IMAGE: 1, Modality.TEXT: 1}
+    if not any(isinstance(part, Retell) for part in parts):
+        for one, other in zip(torch.autograd.grad(together.total, learned, allow_unused=True), expected, strict=True):
+            assert (one is None) == (other is None)
+            torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
 
 
 def test_it_names_what_its_parts_name() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Instruct, InstructObjective, ObjectiveError
 from polyclinic.objectives.instruct import ANSWER
 from polyclinic.objectives.language import END, words_of
-from polyclinic.objectives.words import UNTOLD
+from polyclinic.objectives.words import GREEDY, UNTOLD, Sampling
 from polyclinic.schema import Batch, Modality, Ragged
 from polyclinic.tokens import Bert, Gpt, Llama
 
@@ -145,6 +146,39 @@ def test_the_answer_is_not_seen_by_what_comes_before_it() -> None:
 
     assert torch.equal(hidden([14, 15]), hidden([16, 17]))
     assert math.isfinite(float(hidden([14]).detach().sum()))
+
+
+@pytest.mark.parametrize("kind", [Llama, Gpt])
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling(2.0, top_k=20)])
+def test_what_is_remembered_is_what_reading_all_of_it_again_says(kind: type[Llama | Gpt], sampling: Sampling) -> None:
+    """Instructions of several lengths, of which each answer ends in its own time."""
+    net = model(kind(words=LONGEST, vocabulary=128, width=16, depth=2, heads=2))
+    own, encoder, drawn = objective(net), words_of(net, "it"), torch.Generator().manual_seed(3)
+    asked = texts([(n, 24.0 * n, "question", list(range(20, 21 + 3 * n))) for n in range(4)])
+    with torch.no_grad():
+        towards = encoder(asked).values.mean(0)
+        encoder.words.weight[END] = (
+            sampling.temperature * towards / towards.square().sum()
+        )  # or an answer would hardly end
+    before, after, room = own.around[0]
+    whole = [torch.cat([t[:1], before, t[1 : 1 + room - 6], after, torch.tensor([ANSWER])]) for t in asked.values]
+    going, answers = [0, 1, 2, 3], [list[int]() for _ in whole]
+    for _ in range(6):
+        again = replace(
+            asked.only(going),
+            values=[torch.cat([whole[n], torch.tensor(answers[n], dtype=torch.int64)]) for n in going],
+        )
+        tokens = encoder(again)
+        last = torch.bincount(tokens.record).cumsum(0) - 1
+        words = sampling.draw(tokens.values[last] @ encoder.words.weight.T, drawn).tolist()
+        for n, word in zip(going, words, strict=True):
+            answers[n] += [word] if word != END else []
+        going = [n for n, word in zip(going, words, strict=True) if word != END]
+        if not going:
+            break
+    found = own.write(net, asked, 0, 6, sampling, torch.Generator().manual_seed(3))
+    assert [t.tolist() for t in found] == answers
+    assert len({len(answer) for answer in answers}) > 1 or sampling is GREEDY
 
 
 def test_what_was_learned_is_written() -> None:

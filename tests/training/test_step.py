@@ -10,7 +10,7 @@ from torch import nn
 
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Contrastive, Objective
+from polyclinic.objectives import Contrastive, Dino, Local, Objective
 from polyclinic.schema import Batch, Losses, Modality
 from polyclinic.tokens import phantom
 from polyclinic.training.ranks import Ranks, fabric_for
@@ -22,6 +22,7 @@ IMAGE, TEXT, TABLE = Modality.IMAGE, Modality.TEXT, Modality.TABLE
 ENCODERS = {m: s for m, s in phantom.encoders().items() if m in (IMAGE, TEXT, TABLE)}
 STANDARDS = {m: s.standard() for m, s in ENCODERS.items()}
 PATIENTS = {f"p{n}": {IMAGE: 1, TEXT: 1 + n % 2} | ({TABLE: 1} if n % 3 else {}) for n in range(12)}
+CLIP = Contrastive()
 
 
 class Mean(Objective):
@@ -40,10 +41,10 @@ def stage_of(**fields: Any) -> Stage:
     return Stage(name="s", objective=Contrastive(), **{"steps": 10, "batch": 12, "warmup": 0, "lr": 1e-2, **fields})
 
 
-def stepper_of(stage: Stage, mean: bool = False, centre: bool = False) -> Stepper:
-    spec = TwoTower(width=16, embedding=16, fusion=Late(), centre=centre)
-    model: Model = build_model(spec, ENCODERS, phantom.fingerprint(), 0)
-    objective = Mean(16) if mean else Contrastive().build(model, {})
+def stepper_of(stage: Stage, mean: bool = False, centre: bool = False, spec: Any = CLIP) -> Stepper:
+    shape = TwoTower(width=16, embedding=16, fusion=Late(), centre=centre)
+    model: Model = build_model(shape, ENCODERS, phantom.fingerprint(), 0)
+    objective = Mean(16) if mean else spec.build(model, {})
     return Stepper(Ranks(fabric_for("fp32")), Trainee(model, objective), stage)
 
 
@@ -61,9 +62,17 @@ def trained(stage: Stage, steps: int = 3, **options: Any) -> tuple[dict[str, tor
 
 @pytest.mark.parametrize(
     ("count", "options"),
-    [(2, {"mean": True}), (12, {"mean": True}), (4, {}), (12, {}), (2, {"centre": True}), (4, {"centre": True})],
+    [
+        (2, {"mean": True}),
+        (12, {"mean": True}),
+        (4, {}),
+        (12, {}),
+        (2, {"centre": True}),
+        (4, {"centre": True}),
+        (3, {"spec": Local()}),
+    ],
 )
-def test_accumulated_is_the_large_batch(count: int, options: dict[str, bool]) -> None:
+def test_accumulated_is_the_large_batch(count: int, options: dict[str, Any]) -> None:
     """A mean over patients, and a contrastive loss, whose micro-batches see each other's vectors; over several steps.
 
     Running means are exact where the micro-batches have as many patients of each modality, as two and four of them have here.
@@ -75,6 +84,19 @@ def test_accumulated_is_the_large_batch(count: int, options: dict[str, bool]) ->
     # Adam divides by the gradient's size: where that is next to nothing, rounding decides its sign.
     moved = {n: (found[n] - v).abs() for n, v in expected.items()}
     assert max(float(d.mean()) for d in moved.values()) < 1e-4
+
+
+@pytest.mark.parametrize("spec", [Local(), Dino(modalities=(IMAGE,), prototypes=4, width=16)])
+def test_a_micro_batch_that_has_nothing_of_what_others_compare(spec: Any) -> None:
+    """Their loss teaches it nothing, and its share of the step counts."""
+    stepper = stepper_of(stage_of(accumulate=2), spec=spec)
+    before = stepper.trainee.model.encoder(IMAGE).blocks.norm.weight.detach().clone()  # type: ignore[union-attr]
+    apart = [{p: {IMAGE: 1, TEXT: 1} for p in "abc"}, {p: {TABLE: 1} for p in "def"}]
+    with repeatable():
+        made = stepper.take([phantom.batch(STANDARDS, has) for has in apart], 6, (0, 0, 0))
+    assert not made.wrong
+    assert made.values["loss"] > 0
+    assert not torch.equal(stepper.trainee.model.encoder(IMAGE).blocks.norm.weight, before)  # type: ignore[union-attr]
 
 
 def test_without_a_limit_gradients_are_not_clipped() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..fusion import Fusion, FusionSpec, Intermediate, Tower
 from ..harmonise import Fingerprint
 from ..schema import Batch, Fused, Modality, Tokens
-from ..tokens import Encoder, EncoderFields, join
+from ..tokens import Encoded, Encoder, EncoderFields, join
 from ..tokens.packing import with_values
 
 
@@ -122,10 +122,10 @@ class Model(nn.Module, ABC):
         """An encoder's tokens in the fusion's width, marked with their modality."""
         return with_values(tokens, self.bridge[modality.value](tokens.values) + self.name[modality.value])
 
-    def encode(self, batch: Batch) -> dict[Modality, Tokens]:
-        """The tokens of each modality that the batch has and the model knows, in the fusion's width."""
+    def encode(self, batch: Batch) -> Encoded:
+        """The tokens of each modality that the batch has and the model knows, in the fusion's width; each is read when it is asked for."""
         there = [m for m in self.modalities if m in batch.payloads]
-        return {m: self.bridged(m, self.encoder(m)(batch.payloads[m])) for m in there}
+        return Encoded(there, lambda m: self.encoder(m)(batch.payloads[m]), self.bridged)
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
         """What the modalities' tokens are together; a batch without any gives zeros for all."""
@@ -171,6 +171,10 @@ class Model(nn.Module, ABC):
     def everyone(self, towers: Mapping[Modality, Tower], patients: int) -> Mapping[Modality, Tower]:
         """The towers of all whom a loss compares: here, of the batch; `training` divides a step and gives the whole step's."""
         return towers
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Sums over all of a step: here, over the batch's, which they are already."""
+        return numbers.detach()
 
 
 def nothing(patients: int, width: int, device: torch.device) -> Tokens:

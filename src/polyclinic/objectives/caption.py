@@ -3,6 +3,9 @@
 other modalities ── encoders ── [attentional pooling] ──────┐ cross-attention
 note ── gpt or llama encoder (causal, shared with the contrast) ── Transformer ── next words      CoCa
 note ── a decoder of its own ─────────────────────────────────── Transformer ── next words      where the encoder reads both ways
+
+A note is read once for both. The paper's contrast takes a class token that it puts at a note's end; here it takes the mean of a note's
+words, as of every record.
 """
 
 from __future__ import annotations
@@ -15,11 +18,10 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from ..harmonise.text import FIRST
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Context, EncoderFields, Layout, Style, TextEncoder, Transformer, join
+from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, join
 from ..tokens.attention import CrossAttention
-from .language import END, next_words, words_of
+from .language import END, Reading, first_word, next_words, words_of
 from .objective import Backbone, DecoderFields, Objective, Structure
 from .words import GREEDY, UNTOLD, Sampling, Seen, WordDecoder, Writing
 
@@ -93,31 +95,23 @@ class OnTop(nn.Module):
         return self.leave(self.blocks(self.enter(tokens.values), Layout.of(tokens.record), context=context)[asked])
 
     def write(
-        self, encoder: TextEncoder, seen: Seen, who: Tensor, writing: Writing, draw: Callable[[Tensor], Tensor]
-    ) -> list[Tensor]:
-        """A note of each of the patients who (s,), from its first word."""
-        own, memory = encoder.blocks.memory(), self.blocks.memory()
-        rows = torch.arange(len(who), device=who.device)
-        words = torch.full((len(who), 1), FIRST, device=who.device)
+        self, encoder: TextEncoder, begin: list[Tensor], seen: Seen, who: Tensor, writing: Writing, draw: Callable[[Tensor], Tensor]
+    ) -> list[Tensor]:  # fmt: skip
+        """A note of each of the patients who (s,), from its first word (1,) in `begin`."""
+        rows, memory = torch.arange(len(who), device=who.device), self.blocks.memory()
+        hours = torch.zeros(len(rows), device=who.device)
+        reading = Reading(encoder, Ragged(begin, rows, hours, None, len(rows), [str(n) for n in rows.tolist()]))
         while True:
-            hours = torch.zeros(len(rows), device=who.device)
-            ragged = Ragged(list(words), rows, hours, None, len(who), [str(n) for n in rows.tolist()])
-            # All words are embedded, which costs little, and of each note the last one is read.
-            every = encoder.embed(ragged)
-            last = torch.arange(1, len(rows) + 1, device=who.device) * words.shape[1] - 1
-            place = encoder.place(every)
             layout = Layout.of(torch.arange(len(rows), device=who.device), together=True)
-            hidden = encoder.blocks(every.values[last], layout, None if place is None else place[last], memory=own)
             context = Context.of(who[rows], seen.values, seen.group, together=True)
-            logits = self.leave(self.blocks(self.enter(hidden), layout, context=context, memory=memory))
-            going = writing.add(draw(logits))
+            hidden = self.blocks(self.enter(reading.last), layout, context=context, memory=memory)
+            going = writing.add(draw(self.leave(hidden)))
             if going is None:
                 return writing.texts
             if len(going) < len(rows):
-                own.keep(going)
                 memory.keep(going)
-                rows, words = rows[going], words[going]
-            words = torch.cat([words, writing.last[:, None]], 1)
+                rows = rows[going]
+            reading.on(going, writing.last)
 
 
 class CaptionObjective(Objective):
@@ -136,33 +130,26 @@ class CaptionObjective(Objective):
                 encoder.answer_size, spec.width, spec.depth, spec.heads, places=encoder.longest, context=model.width
             )
 
-    def shown(self, model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None = None) -> Tokens | None:
-        """The tokens that a note is written from, which are made where nobody made them already; None where nobody has any."""
-        if tokens is None:
-            tokens = model.encode(
-                Batch({m: r for m, r in batch.payloads.items() if self._shows(m)}, {}, batch.patients)
-            )
-        wanted = [m for m in Modality if m in tokens and self._shows(m)]
+    def shown(self, tokens: Encoded) -> Tokens | None:
+        """Of a batch's tokens those that a note is written from; None where nobody has any."""
+        shows = lambda m: m is not Modality.TEXT and (self.spec.modalities is None or m in self.spec.modalities)
+        wanted = [m for m in Modality if m in tokens and shows(m)]
         return join([tokens[m] for m in wanted]) if wanted else None
-
-    def _shows(self, modality: Modality) -> bool:
-        """Whether notes are written from it."""
-        return modality is not Modality.TEXT and (self.spec.modalities is None or modality in self.spec.modalities)
 
     def seen(self, tokens: Tokens) -> Seen:
         """What of them the decoder sees."""
         return self.pool(tokens) if self.pool is not None else Seen(tokens.values, tokens.patient)
 
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
         """The term `caption/text`, cross-entropy of the next words in nats: of the notes of patients who are shown anything."""
         ragged = batch.payloads.get(Modality.TEXT)
         if ragged is None:
             return Losses({}, {})
-        shown = self.shown(model, batch, tokens)
-        encoder = words_of(model, "a caption")
-        wanted = next_words(ragged.values, encoder.longest)
+        tokens = model.encode(batch) if tokens is None else tokens
+        shown, longest = self.shown(tokens), words_of(model, "a caption").longest
+        wanted = next_words(ragged.values, longest)
         if shown is not None:
             told = torch.tensor([len(text) for text in ragged.values], device=wanted.device)
             wanted = wanted.where((shown.lengths > 0)[ragged.patient].repeat_interleave(told), UNTOLD)
@@ -171,7 +158,8 @@ class CaptionObjective(Objective):
         seen = self.seen(shown)
         if isinstance(self.decoder, OnTop):
             asked = wanted != UNTOLD
-            term = F.cross_entropy(self.decoder(encoder(ragged), seen, asked).float(), wanted[asked])
+            logits = self.decoder(tokens.own(Modality.TEXT), seen, asked)
+            term = F.cross_entropy(logits.float(), wanted[asked])
         else:
             assert isinstance(self.decoder, WordDecoder)
             texts = list(ragged.values)
@@ -180,7 +168,8 @@ class CaptionObjective(Objective):
 
     @torch.no_grad()
     def write(
-        self, model: Backbone, batch: Batch, most: int, sampling: Sampling = GREEDY, generator: torch.Generator | None = None
+        self, model: Backbone, batch: Batch, most: int, language: str | None = None, sampling: Sampling = GREEDY,
+        generator: torch.Generator | None = None,
     ) -> dict[int, Tensor]:  # fmt: skip
         """A note of each patient who is shown anything; what notes the batch has are not read.
 
@@ -188,21 +177,26 @@ class CaptionObjective(Objective):
             model: that was trained with it.
             batch: b patients.
             most: words a note; no more than the text encoder reads.
+            language: one that the text encoder has a word for; None begins as a note whose language nobody knows.
             sampling, generator: of the draws.
         Returns:
             of each of the batch's patients, by number, (w,) word numbers without the first and the end.
+        Raises:
+            ObjectiveError: the encoder has no word for the language.
         """
-        shown = self.shown(model, batch)
+        encoder = words_of(model, "a caption")
+        first, shown = first_word(encoder, language), self.shown(model.encode(batch))
         if shown is None:
             return {}
-        encoder, seen = words_of(model, "a caption"), self.seen(shown)
+        seen = self.seen(shown)
         who = torch.nonzero(shown.lengths > 0).flatten()
         most = min(most, encoder.longest - 1)
+        begin = [torch.tensor([first], device=who.device)] * len(who)
         if isinstance(self.decoder, WordDecoder):
-            begin = [torch.tensor([FIRST], device=who.device)] * len(who)
             texts = self.decoder.generate(begin, END, most, Seen(seen.values, seen.group, who), sampling, generator)
         else:
             assert isinstance(self.decoder, OnTop)
             writing = Writing(len(who), most, END, who.device)
-            texts = self.decoder.write(encoder, seen, who, writing, lambda logits: sampling.draw(logits, generator))
+            draw = lambda logits: sampling.draw(logits, generator)
+            texts = self.decoder.write(encoder, begin, seen, who, writing, draw)
         return dict(zip(who.tolist(), texts, strict=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from itertools import combinations
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -97,11 +97,12 @@ class Contrastive(ObjectiveFields):
         loss: "clip" or "siglip", a vector a patient and modality; "supcon", a vector a record.
         pairs: pairs of modalities; "all" that a patient may have together; or one modality, which is compared with every other
             (ImageBind, Girdhar et al. 2023). With "supcon" a modality may be paired with itself.
-        temperature: at the start; it is learned. None for the loss's paper's.
+        temperature: at the start; it is learned, and a later stage that says no other goes on with it. None for the loss's paper's.
         weight: in a hybrid objective.
     """
 
     kind: Literal["contrastive"] = "contrastive"
+    alike: ClassVar[tuple[str, ...]] = ("loss", "temperature")
     loss: Literal["clip", "siglip", "supcon"] = "clip"
     pairs: Literal["all"] | Modality | tuple[tuple[Modality, Modality], ...] = "all"
     temperature: float | None = Field(default=None, gt=0)
@@ -140,7 +141,8 @@ class ContrastiveObjective(Objective):
     ) -> Losses:
         """The terms `contrastive/a-b`."""
         found: dict[str, Tensor] = {}
-        towers = embeddings(model, batch, tokens, "record" if self.spec.loss == "supcon" else "patient")
+        named = self.spec.named() if isinstance(self.spec.pairs, tuple) else ()
+        towers = embeddings(model, batch, tokens, "record" if self.spec.loss == "supcon" else "patient", named)
         for a, b in self.spec.among(towers):
             term = self._compared(towers[a], towers[b])
             if term is not None:

@@ -6,7 +6,7 @@ micro-batches, they are those of the whole step (`gather.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,19 +36,21 @@ class Pieces:
 
 
 def embeddings(
-    model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None, unit: Unit = "patient"
-) -> dict[Modality, Tower]:
+    model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None, unit: Unit = "patient",
+    named: Collection[Modality] = (),
+) -> dict[Modality, Tower]:  # fmt: skip
     """Each modality's vectors, one a patient or one a record, of those who have it.
 
     Args:
         model: that is trained.
         batch: of any patients.
-        tokens: the whole records', where somebody made them already.
+        tokens: the whole records', where they are read for others too.
         unit: what a vector is of. A patient's records are pooled, or each stands for itself.
+        named: the modalities that are compared; all of the model's where empty.
     Returns:
         Towers, whose `patient` is ascending; of records it holds the number of each one's patient, which may repeat.
     """
-    tokens = model.encode(batch) if tokens is None else tokens
+    tokens = _named(model.encode(batch) if tokens is None else tokens, named)
     if unit == "patient":
         return dict(model.everyone(model.towers(tokens), len(batch.patients)))
     found = model.towers({m: by_record(t) for m, t in tokens.items()})
@@ -56,10 +58,17 @@ def embeddings(
     return dict(model.everyone(own, len(batch.patients)))
 
 
-def pieces(model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None) -> dict[Modality, Pieces]:
+def pieces(
+    model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None, named: Collection[Modality] = ()
+) -> dict[Modality, Pieces]:
     """Each modality's vectors, one a token, of the patients who have it; the arguments are `embeddings`'."""
-    placed = model.placed(model.encode(batch) if tokens is None else tokens)
-    return {m: _side_by_side(t) for m, t in placed.items()}
+    placed = model.placed(_named(model.encode(batch) if tokens is None else tokens, named))
+    everyone = model.everyone({m: Tower(t.values, t.patient) for m, t in placed.items()}, len(batch.patients))
+    return {m: _side_by_side(tower) for m, tower in everyone.items()}
+
+
+def _named(tokens: Mapping[Modality, Tokens], named: Collection[Modality]) -> dict[Modality, Tokens]:
+    return {m: tokens[m] for m in tokens if not named or m in named}
 
 
 def by_record(tokens: Tokens) -> Tokens:
@@ -68,12 +77,11 @@ def by_record(tokens: Tokens) -> Tokens:
     return replace(tokens, patient=tokens.record, lengths=lengths)
 
 
-def _side_by_side(tokens: Tokens) -> Pieces:
-    there = torch.nonzero(tokens.lengths > 0).flatten()
-    lengths, device = tokens.lengths[there], tokens.values.device
-    inside = torch.arange(int(lengths.max()) if len(there) else 0, device=device) < lengths[:, None]
-    vectors = tokens.values.new_zeros(*inside.shape, tokens.values.shape[1])
-    return Pieces(vectors.masked_scatter(inside[:, :, None], tokens.values), inside, there)
+def _side_by_side(tokens: Tower) -> Pieces:
+    there, lengths = torch.unique_consecutive(tokens.patient, return_counts=True)
+    inside = torch.arange(int(lengths.max()) if len(there) else 0, device=there.device) < lengths[:, None]
+    vectors = tokens.vectors.new_zeros(*inside.shape, tokens.vectors.shape[1])
+    return Pieces(vectors.masked_scatter(inside[:, :, None], tokens.vectors), inside, there)
 
 
 def of_both(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

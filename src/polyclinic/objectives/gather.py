@@ -14,11 +14,13 @@ CLIP's training (Radford et al. 2021) with gradients; between micro-batches it i
 without a gradient, then each micro-batch again with one.
 
 The gather itself has no backward: nothing has to travel then, and ranks cannot wait for each other in another order.
+
+What compares nobody but is a mean over what not every patient has as much of (views of records, DINO's centres) needs only sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,7 +54,7 @@ class Seen:
     """
 
     def __init__(self, model: Backbone) -> None:
-        self.model, self.pieces = model, list[Piece]()
+        self.model, self.pieces = model, list[Piece | Tensor]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -61,6 +63,11 @@ class Seen:
         """The part's own; they are noted."""
         self.pieces.append(Piece.of(towers, patients))
         return dict(towers)
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """The part's own; they are noted."""
+        self.pieces.append(numbers.detach())
+        return numbers.detach()
 
 
 class Part:
@@ -71,11 +78,12 @@ class Part:
         share: of the step's patients, those of this part: the weight of its loss in the step's.
         world: how many processes share the step.
         place: of the step's parts, which; a rank's follow each other.
-        known: the pieces of every part, at each call of `everyone`; None where the ranks are asked at the call.
+        known: at each call of `everyone` the pieces of every part, of `summed` the sum over them; None where the ranks are asked at
+            the call.
     """
 
     def __init__(
-        self, model: Backbone, share: float, world: int = 1, place: int = 0, known: Sequence[Sequence[Piece]] | None = None
+        self, model: Backbone, share: float, world: int = 1, place: int = 0, known: Sequence[list[Piece] | Tensor] | None = None
     ) -> None:  # fmt: skip
         self.model, self.share, self.world, self.place, self.known = model, share, world, place, known
         self.calls = 0
@@ -90,12 +98,8 @@ class Part:
             towers: the part's own.
             patients: b, of the part; the patients of part n are numbered on after those of part n - 1.
         """
-        own = Piece.of(towers, patients)
-        if self.known is None:
-            pieces = across(own, self.model.modalities, self.world)
-        else:
-            pieces = self.known[self.calls]
-        self.calls += 1
+        pieces = self._known(lambda: across(Piece.of(towers, patients), self.model.modalities, self.world))
+        assert isinstance(pieces, list)
         starts = [sum(p.patients for p in pieces[:n]) for n in range(len(pieces))]
         out: dict[Modality, Tower] = {}
         for modality in (m for m in Modality if any(m in p.towers for p in pieces)):
@@ -107,6 +111,18 @@ class Part:
                     patient.append(tower.patient + start)
             out[modality] = Tower(torch.cat(vectors), torch.cat(patient))
         return out
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """The sums of the whole step. Where a part's loss is divided by them and by the part's share of the patients, it is the
+        step's mean that the parts come to."""
+        found = self._known(lambda: over_ranks(numbers.detach(), self.world))
+        assert isinstance(found, Tensor)
+        return found
+
+    def _known(self, ask: Callable[[], list[Piece] | Tensor]) -> list[Piece] | Tensor:
+        """What this call is answered with."""
+        self.calls += 1
+        return ask() if self.known is None else self.known[self.calls - 1]
 
 
 def weighed(values: Tensor, weight: float) -> Tensor:
@@ -147,6 +163,15 @@ def across(own: Piece, modalities: Sequence[Modality], world: int) -> list[Piece
     return found
 
 
+def over_ranks(numbers: Tensor, world: int) -> Tensor:
+    """The sum of every rank's numbers. All ranks must call it at the same point, with as many."""
+    if world == 1:
+        return numbers
+    total = numbers.clone()
+    dist.all_reduce(total)
+    return total
+
+
 def _exchange(tensor: Tensor, world: int) -> Tensor:
     """(world …) every rank's tensor, all of one shape."""
     out = [torch.empty_like(tensor) for _ in range(world)]
@@ -154,8 +179,8 @@ def _exchange(tensor: Tensor, world: int) -> Tensor:
     return torch.stack(out)
 
 
-def pieces_of(seen: Sequence[Seen], modalities: Sequence[Modality], world: int) -> list[list[Piece]]:
-    """What `Part` must know: at each call of `everyone`, the pieces of all micro-batches of all ranks.
+def pieces_of(seen: Sequence[Seen], modalities: Sequence[Modality], world: int) -> list[list[Piece] | Tensor]:
+    """What `Part` must know: at each call of `everyone` the pieces of all micro-batches of all ranks, of `summed` their sum.
 
     Raises:
         ObjectiveError: the micro-batches did not compare equally often.
@@ -163,11 +188,16 @@ def pieces_of(seen: Sequence[Seen], modalities: Sequence[Modality], world: int) 
     if len(calls := {len(s.pieces) for s in seen}) > 1:
         raise ObjectiveError(
             f"an objective that compares {min(calls)} times in one micro-batch and {max(calls)} in another",
-            "that it calls `everyone` equally often whatever the batch holds",
+            "that it calls `everyone` and `summed` equally often whatever the batch holds",
             "call it before looking at what the batch has",
         )
-    found = []
+    found: list[list[Piece] | Tensor] = []
     for call in range(calls.pop()):
-        ranks = [across(s.pieces[call], modalities, world) for s in seen]
+        noted = [s.pieces[call] for s in seen]
+        numbers = [n for n in noted if isinstance(n, Tensor)]
+        if numbers:
+            found.append(over_ranks(torch.stack(numbers).sum(0), world))
+            continue
+        ranks = [across(n, modalities, world) for n in noted if isinstance(n, Piece)]
         found.append([ranks[micro][rank] for rank in range(world) for micro in range(len(seen))])
     return found

@@ -70,8 +70,6 @@ def keep_some(record: Tensor, ratio: float, generator: torch.Generator) -> Tenso
 class MaskedObjective(Objective):
     """A decoder a modality; each gives a term."""
 
-    whole = False
-
     def __init__(self, spec: Masked, model: Backbone) -> None:
         super().__init__()
         self.spec, self.decoders = spec, nn.ModuleDict()

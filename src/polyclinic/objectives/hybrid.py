@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..schema import Batch, Losses, Modality, Tokens
+from ..schema import Batch, Losses, Modality
+from ..tokens import Encoded
 from .balance import Balance, Fixed, GradNorm, Uncertainty
 from .caption import Caption
 from .contrastive import Contrastive
@@ -72,12 +73,23 @@ class Hybrid(ObjectiveFields):
         return HybridObjective(self, model, structures)
 
 
+def _called(number: int, part: Any) -> str:
+    return f"{number}_{part.kind}"
+
+
+def places(spec: Any) -> list[tuple[Any, str]]:
+    """Each part of an objective, and what the names of its tensors begin with; one that has no parts is its own."""
+    if not isinstance(spec, Hybrid):
+        return [(spec, "")]
+    return [(part, f"parts.{_called(n, part)}.") for n, part in enumerate(spec.parts)]
+
+
 class HybridObjective(Objective):
     """The parts' terms together."""
 
     def __init__(self, spec: Hybrid, model: Backbone, structures: Mapping[str, Structure]) -> None:
         super().__init__()
-        self.parts = nn.ModuleDict({f"{n}_{p.kind}": p.build(model, structures) for n, p in enumerate(spec.parts)})
+        self.parts = nn.ModuleDict({_called(n, p): p.build(model, structures) for n, p in enumerate(spec.parts)})
         self.balance = self._balance(spec, list(self.parts))
 
     @staticmethod
@@ -93,15 +105,14 @@ class HybridObjective(Objective):
         return {name: part for name, part in self.parts.items() if isinstance(part, Objective)}
 
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
-        """Every part's terms; whole records are encoded once. The second of two terms of one name bears its part's number.
+        """Every part's terms; what several of them read is encoded once. The second of two terms of one name bears its part's number.
 
         With "uncertainty" there is a term `uncertainty/part` for each part that speaks.
         """
         parts = self._each()
-        if tokens is None and any(part.whole for part in parts.values()):
-            tokens = model.encode(batch)
+        tokens = model.encode(batch) if tokens is None else tokens
         asked = {name: part(model, batch, generator, tokens) for name, part in parts.items()}
         totals = {name: total for name, losses in asked.items() if (total := losses.total) is not None}
         factors = self.balance(totals, model.shared)
@@ -114,6 +125,11 @@ class HybridObjective(Objective):
             if losses.terms and (added := self.balance.added(part)) is not None:
                 terms[f"uncertainty/{part}"], weights[f"uncertainty/{part}"] = added, 1.0
         return Losses(terms, weights)
+
+    def begun(self, model: Backbone) -> None:
+        """What its parts keep a copy of."""
+        for part in self._each().values():
+            part.begun(model)
 
     def stepped(self, model: Backbone, done: float) -> None:
         """What its parts and the balance keep moves."""

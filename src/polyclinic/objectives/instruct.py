@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ..harmonise.text import MASK
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from .language import END, next_word_loss, words_of
+from .language import END, Reading, next_word_loss, words_of
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import GREEDY, UNTOLD, Sampling, Writing
 
@@ -76,8 +77,6 @@ class Instruct(ObjectiveFields):
 class InstructObjective(Objective):
     """The text encoder's own next words, of answers alone."""
 
-    whole = False
-
     def __init__(self, spec: Instruct, model: Backbone) -> None:
         super().__init__()
         encoder = words_of(model, "instructions", causal=True)
@@ -112,7 +111,7 @@ class InstructObjective(Objective):
             [text for text, _ in made], ragged.patient[rows], ragged.time_h[rows], None, ragged.patients,
             [ragged.ids[answer] for _, _, answer in found],
         )  # fmt: skip
-        term = next_word_loss(encoder, asked, torch.cat([answer for _, answer in made]))
+        term = next_word_loss(encoder, encoder(asked), torch.cat([answer for _, answer in made]))
         return Losses({"instruct/text": term}, {"instruct/text": self.spec.weight})
 
     def found(self, ragged: Ragged) -> list[tuple[int, int, int]]:
@@ -156,7 +155,7 @@ class InstructObjective(Objective):
         self, model: Backbone, ragged: Ragged, pair: int, most: int, sampling: Sampling = GREEDY,
         generator: torch.Generator | None = None,
     ) -> list[Tensor]:  # fmt: skip
-        """An answer to each text. The whole text is read again for each of its words: this is for small models and short answers.
+        """An answer to each text.
 
         Args:
             model: that was trained with it.
@@ -175,14 +174,8 @@ class InstructObjective(Objective):
             torch.cat([text[:1], before.to(at), text[1 : 1 + room - most], after.to(at), mark])
             for text in ragged.values
         ]
-        writing, rows = Writing(len(texts), most, END, at), torch.arange(len(texts), device=at)
-        while True:
-            ids = [ragged.ids[n] for n in rows.tolist()]
-            asked = Ragged(texts, ragged.patient[rows], ragged.time_h[rows], None, ragged.patients, ids)
-            last = torch.tensor([len(text) for text in texts], device=at).cumsum(0) - 1
-            logits = F.linear(encoder(asked).values[last], encoder.words.weight)
-            going = writing.add(sampling.draw(logits, generator))
-            if going is None:
-                return writing.texts
-            rows = rows[going]
-            texts = [torch.cat([texts[n], word[None]]) for n, word in zip(going.tolist(), writing.last, strict=True)]
+        reading, writing = Reading(encoder, replace(ragged, values=texts)), Writing(len(texts), most, END, at)
+        logits = lambda: F.linear(reading.last, encoder.words.weight)
+        while (going := writing.add(sampling.draw(logits(), generator))) is not None:
+            reading.on(going, writing.last)
+        return writing.texts

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..harmonise.text import MASK, PAD, SPECIAL
+from ..harmonise.text import FIRST, MASK, PAD, SPECIAL
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import TextEncoder
+from ..tokens import Encoded, Layout, TextEncoder
 from .generative import keep_some
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import UNTOLD, numbers
@@ -91,23 +91,85 @@ def words_of(model: Backbone, what: str, causal: bool | None = None) -> TextEnco
     return encoder
 
 
+def first_word(encoder: TextEncoder, language: str | None) -> int:
+    """The word that begins a note in a language; None for that of a note whose language nobody knows.
+
+    Raises:
+        ObjectiveError: the encoder has no word for the language.
+    """
+    if language is None:
+        return FIRST
+    if language not in encoder.begins:
+        raise ObjectiveError(
+            f"a note in the language {language!r}", f"one of {', '.join(encoder.begins) or 'none'}",
+            "name it in `encoders.text.languages` and train anew",
+        )  # fmt: skip
+    return encoder.begins[language]
+
+
+class Reading:
+    """Texts that a causal encoder of words has read so far: a further word costs one word's work.
+
+    Args:
+        encoder: causal.
+        ragged: s texts, none empty.
+    """
+
+    def __init__(self, encoder: TextEncoder, ragged: Ragged) -> None:
+        self.encoder, self.texts, self.memory = encoder, ragged, encoder.blocks.memory()
+        tokens = encoder.embed(ragged)
+        layout = Layout.of(tokens.record, together=True)
+        hidden = encoder.blocks(tokens.values, layout, encoder.place(tokens), memory=self.memory)
+        self.last = hidden[self._lengths.cumsum(0) - 1]
+        """(s c) the encoder's token of each text's last word."""
+
+    @property
+    def _lengths(self) -> Tensor:
+        assert self.memory.lengths is not None
+        return self.memory.lengths
+
+    def on(self, going: Tensor, words: Tensor) -> Tensor:
+        """Some of the texts go on by a word each.
+
+        Args:
+            going: (k,) which of those that went on so far, ascending.
+            words: (k,) the further words.
+        Returns:
+            (k c) the encoder's tokens of these words.
+        """
+        if len(going) < len(self._lengths):
+            self.memory.keep(going)
+            self.texts = self.texts.only(going.tolist())
+        row = torch.arange(len(words), device=words.device)
+        position = torch.zeros(len(words), 4, device=words.device)
+        position[:, 3] = self._lengths.float()
+        tokens = self.encoder.tokens(self.texts, self.encoder.words(words), row, position)
+        place = self.encoder.place(tokens)
+        self.last = self.encoder.blocks(tokens.values, Layout.of(row, together=True), place, memory=self.memory)
+        return self.last
+
+
 def next_words(texts: Tensor | list[Tensor], longest: int) -> Tensor:
     """(n,) what comes after each of all texts' words: the next, or the end; not told after a text that was cut at `longest`."""
     last = lambda text: UNTOLD if len(text) >= longest else END
     return torch.cat([F.pad(text[1:], (0, 1), value=last(text)) for text in texts])
 
 
-def next_word_loss(encoder: TextEncoder, ragged: Ragged, wanted: Tensor) -> Tensor:
-    """Cross-entropy in nats a word of what comes after each of all texts' words, (n,) int64, where it is told of any."""
+def next_word_loss(encoder: TextEncoder, tokens: Tokens, wanted: Tensor) -> Tensor:
+    """Cross-entropy in nats a word of what comes after each of all texts' words, (n,) int64, where it is told of any.
+
+    Args:
+        encoder: causal; a word's logit is the product with its embedding.
+        tokens: its own of the texts.
+        wanted: `UNTOLD` where it is not told.
+    """
     asked = wanted != UNTOLD
-    logits = F.linear(encoder(ragged).values[asked], encoder.words.weight)
+    logits = F.linear(tokens.values[asked], encoder.words.weight)
     return F.cross_entropy(logits.float(), wanted[asked])
 
 
 class MaskedLanguageObjective(Objective):
     """BERT's head on the text encoder's tokens."""
-
-    whole = False
 
     def __init__(self, spec: MaskedLanguage, model: Backbone) -> None:
         super().__init__()
@@ -155,15 +217,13 @@ class MaskedLanguageObjective(Objective):
 class CausalLanguageObjective(Objective):
     """The text encoder's own next words."""
 
-    whole = False
-
     def __init__(self, spec: CausalLanguage, model: Backbone) -> None:
         super().__init__()
         words_of(model, "causal language", causal=True)
         self.spec = spec
 
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
         """The term `causal_language/text`, cross-entropy of the next words in nats."""
         ragged = batch.payloads.get(Modality.TEXT)
@@ -173,5 +233,6 @@ class CausalLanguageObjective(Objective):
         wanted = next_words(ragged.values, encoder.longest)
         if not bool((wanted != UNTOLD).any()):
             return Losses({}, {})
-        term = next_word_loss(encoder, ragged, wanted)
+        own = (model.encode(batch) if tokens is None else tokens).own(Modality.TEXT)
+        term = next_word_loss(encoder, own, wanted)
         return Losses({"causal_language/text": term}, {"causal_language/text": self.spec.weight})

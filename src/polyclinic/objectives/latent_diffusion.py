@@ -12,7 +12,7 @@ all along, and never moves the autoencoder. Both are in the checkpoint and in `m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +51,7 @@ class LatentDiffusion(Between):
     """
 
     kind: Literal["latent_diffusion"] = "latent_diffusion"
+    alike: ClassVar[tuple[str, ...]] = ("target",)
     share: float = Field(default=0.4, gt=0, le=1)
     factor: Literal[4, 8] = 4
     channels: int = Field(default=16, ge=4)

@@ -79,10 +79,10 @@ def local_loss(seeker: Pieces, sought: Pieces, attention: float, pooling: float,
 
 
 class LocalObjective(Objective):
-    """Each pair that at least two patients of the batch have both of gives a term.
+    """Each pair that at least two patients of the batch, or of the whole step, have both of gives a term.
 
     Its memory is the product of the tokens of all patients of both modalities: 16 patients of 96 words and 64 regions are
-    1.6 million attention weights.
+    1.6 million attention weights. Where a step is divided these are the whole step's patients, in every part of it.
     """
 
     def __init__(self, spec: Local) -> None:
@@ -94,7 +94,7 @@ class LocalObjective(Objective):
     ) -> Losses:
         """The terms `local/seeker-sought`."""
         spec, found = self.spec, dict[str, Tensor]()
-        there = pieces(model, batch, tokens)
+        there = pieces(model, batch, tokens, spec.named())
         for a, b in spec.pairs:
             if a not in there or b not in there:
                 continue

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..fusion import Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
-from ..tokens import Encoder, EncoderFields
+from ..tokens import Encoded, Encoder, EncoderFields
 
 
 class ObjectiveError(PolyclinicError):
@@ -43,8 +43,8 @@ class Backbone(Protocol):
         """An encoder's tokens in the fusion's width."""
         ...
 
-    def encode(self, batch: Batch) -> dict[Modality, Tokens]:
-        """The bridged tokens of whole records."""
+    def encode(self, batch: Batch) -> Encoded:
+        """The bridged tokens of whole records; each modality is read when it is first asked for, and once."""
         ...
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
@@ -75,6 +75,13 @@ class Backbone(Protocol):
         """
         ...
 
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Numbers (…) of the batch, or their sums over the whole step where it is divided; no gradient goes through.
+
+        What takes a mean over all of a step calls it, equally often and with as many numbers whatever the batch holds.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Structure:
@@ -100,6 +107,8 @@ class ObjectiveFields(BaseModel, ABC):
     """What every objective's specification has; a subclass adds its `kind` and its own fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    alike: ClassVar[tuple[str, ...]] = ()
+    """The fields in which a later stage's must agree for it to go on with what this one has learned."""
 
     def named(self) -> set[Modality]:
         """The modalities that it names, of which there must be an encoder."""
@@ -150,12 +159,9 @@ class Objective(nn.Module, ABC):
     stands in its parameters and buffers, so that a checkpoint has it.
     """
 
-    whole: ClassVar[bool] = True
-    """Whether it reads whole records, which a hybrid then encodes once for all its parts."""
-
     @abstractmethod
     def forward(
-        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
+        self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Encoded | None = None
     ) -> Losses:
         """The terms that the batch speaks to, and no other.
 
@@ -163,7 +169,14 @@ class Objective(nn.Module, ABC):
             model: that is trained.
             batch: of any patients.
             generator: of every draw.
-            tokens: the whole records' as `model.encode` gives them, where somebody made them already.
+            tokens: the batch's as `model.encode` gives them, where it is read for others too.
+        """
+
+    def begun(self, model: Backbone) -> None:
+        """What it does where a stage begins, once it has what an earlier stage learned: nothing, but for those that keep a copy.
+
+        Args:
+            model: as the stage finds it.
         """
 
     def stepped(self, model: Backbone, done: float) -> None:

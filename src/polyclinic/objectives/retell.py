@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..harmonise.text import FIRST
 from ..schema import Batch, Losses, Modality, Tokens
 from .embeddings import by_record
-from .language import END, next_words, words_of
-from .objective import Backbone, DecoderFields, Objective, ObjectiveError, Structure
+from .language import END, first_word, next_words, words_of
+from .objective import Backbone, DecoderFields, Objective, Structure
 from .words import GREEDY, Sampling, Seen, WordDecoder
 
 
@@ -113,17 +112,12 @@ class RetellObjective(Objective):
             ObjectiveError: the encoder has no word for the language.
         """
         encoder = words_of(model, "retelling")
-        if language is not None and language not in encoder.begins:
-            raise ObjectiveError(
-                f"a note in the language {language!r}", f"one of {', '.join(encoder.begins) or 'none'}",
-                "name it in `encoders.text.languages` and train anew",
-            )  # fmt: skip
+        first = first_word(encoder, language)
         wanted = [m for m in model.modalities if (m is not Modality.TEXT if modalities is None else m in modalities)]
         shown = {m: ragged for m, ragged in batch.payloads.items() if m in wanted}
         vectors, who = _mean(model, Batch(shown, {}, batch.patients))
         if not len(who):
             return {}
-        first = FIRST if language is None else encoder.begins[language]
         begin = [torch.tensor([first], device=who.device)] * len(who)
         most = min(most, encoder.longest - 1)
         texts = self.decoder.generate(begin, END, most, self.seen(vectors), sampling, generator)

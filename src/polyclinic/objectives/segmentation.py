@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ class SegmentationPart(ObjectiveFields):
     """
 
     kind: Literal["segmentation"] = "segmentation"
+    alike: ClassVar[tuple[str, ...]] = ("task",)
     task: str
     labels: int | None = Field(default=None, ge=1)
     channels: int = Field(default=8, ge=2)

@@ -2,7 +2,7 @@
 
 DINO (Caron et al. 2021) compares what whole views are; iBOT (Zhou et al. 2022) also what each masked token is. Both need no second
 modality, no negative and no reconstruction. The teacher, the centres and the schedules' clock stand in the objective: a checkpoint has
-them, the model's weights do not.
+them, the model's weights do not. Losses and centres are means over the whole step, also where it is divided.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
@@ -111,10 +112,29 @@ class Ibot(SelfDistillation):
         return self.ratio
 
 
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a batch has to say to a term.
+
+    Args:
+        answers: (n k) the teacher's, of which the centre is made.
+        loss: () the sum of the cross-entropies.
+        count: () how many they are.
+    """
+
+    answers: Tensor
+    loss: Tensor
+    count: Tensor
+
+    @property
+    def numbers(self) -> Tensor:
+        """(2,) how many answers, and how many cross-entropies."""
+        return torch.stack([torch.full_like(self.count, len(self.answers)), self.count]).float()
+
+
 class SelfDistillationObjective(Objective):
     """A head and a centre a modality; each that has a record of two tokens gives a term, or two."""
 
-    whole = False
     done: Tensor
 
     def __init__(self, spec: SelfDistillation, model: Backbone) -> None:
@@ -129,23 +149,38 @@ class SelfDistillationObjective(Objective):
                     self.hidden[m.value] = nn.Parameter(torch.randn(model.encoder(m).width) * 0.02)
                     self.register_buffer(f"centre_tokens_{m}", torch.zeros(spec.prototypes))
         self.teacher = Teacher(model, self.heads)
-        self.seen: dict[str, tuple[Tensor, int]] = {}
-        """Of each centre, the sum and the number of the teacher's answers since the last step."""
+        self.seen: dict[str, Tensor] = {}
+        """Of each term the mean (k,) of the teacher's answers in this step, to which its centre moves."""
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The terms `dino/modality` and, with masking, `ibot/modality`."""
         seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-        there = [Modality(name) for name in self.heads if Modality(name) in batch.payloads]
-        found: dict[str, Tensor] = {}
-        for m in there:
-            found |= self._taught(model, batch, m, seed + m.number)
-        share = self.spec.weight / max(sum(name.startswith("dino/") for name in found), 1)
-        return Losses(found, dict.fromkeys(found, share))
+        found: dict[str, Said] = {}
+        for m in (Modality(name) for name in self.heads):
+            if m in batch.payloads:
+                found |= self._taught(model, batch, m, seed + m.number)
+        return self._together(model, len(batch.patients), found)
 
-    def _taught(self, model: Backbone, batch: Batch, m: Modality, seed: int) -> dict[str, Tensor]:
-        """The terms of one modality."""
+    def _together(self, model: Backbone, patients: int, found: Mapping[str, Said]) -> Losses:
+        """The terms as means over the whole step, which a part of it has its part of; where the centres are to move."""
+        names = [f"{term}/{name}" for name in self.heads for term in ("dino", "ibot")]
+        nothing = self.done.new_zeros(self.spec.prototypes + 2)
+        own = [torch.cat([s.answers.sum(0), s.numbers]) if (s := found.get(n)) else nothing for n in names]
+        whole = model.summed(torch.cat([*own, self.done.new_tensor([patients])]))
+        share = patients / float(whole[-1])
+        terms: dict[str, Tensor] = {}
+        for name, row in zip(names, whole[:-1].view(len(names), -1), strict=True):
+            if row[-1] > 0:
+                terms[name] = found[name].loss / (row[-1] * share) if name in found else row.new_zeros(())
+                if self.training:
+                    self.seen[name] = row[:-2] / row[-2]
+        weight = self.spec.weight / max(sum(name.startswith("dino/") for name in terms), 1)
+        return Losses(terms, dict.fromkeys(terms, weight))
+
+    def _taught(self, model: Backbone, batch: Batch, m: Modality, seed: int) -> dict[str, Said]:
+        """What one modality has to say."""
         spec, ragged, encoder = self.spec, batch.payloads[m], model.encoder(m)
         shares = [spec.large] * GLOBAL_VIEWS + [spec.small] * spec.smalls
         looks = jittered(ragged, m, len(shares), spec.jitter, seed)
@@ -157,7 +192,7 @@ class SelfDistillationObjective(Objective):
         with torch.no_grad():
             teacher, head = self.teacher.model, self.teacher.heads[m.value]
             shown = _after(teacher, m, large.of(*_embedded(teacher.encoder(m), looks[:GLOBAL_VIEWS])))
-            wanted = self._sharp(f"centre_{m}", head(balanced(shown)))
+            told = head(balanced(shown))
         seen, hide = views.of(embedded, values), None
         if spec.masked:
             records = len(large.record) // GLOBAL_VIEWS
@@ -168,30 +203,36 @@ class SelfDistillationObjective(Objective):
             seen = with_values(seen, seen.values.index_copy(0, hide.token, blank))
         seen = _after(model, m, seen)
         answers = F.log_softmax(self.heads[m.value](balanced(seen)) / spec.temperature, 1)
-        found = {f"dino/{m}": view_loss(answers, wanted, views.record)}
+        found = {f"dino/{m}": Said(told, *view_loss(answers, self._sharp(f"dino/{m}", told), views.record))}
         if hide is not None and len(hide.token):
             with torch.no_grad():
-                wanted = self._sharp(f"centre_tokens_{m}", head(shown.values[hide.token]))
+                told = head(shown.values[hide.token])
             answers = F.log_softmax(self.heads[m.value](seen.values[hide.token]) / spec.temperature, 1)
-            found[f"ibot/{m}"] = token_loss(answers, wanted, hide.view)
+            found[f"ibot/{m}"] = Said(told, *token_loss(answers, self._sharp(f"ibot/{m}", told), hide.view))
         return found
 
-    def _sharp(self, centre: str, logits: Tensor) -> Tensor:
+    def _centre(self, term: str) -> Tensor:
+        """(k,) what is taken off the teacher's answers to a term."""
+        kind, _, modality = term.partition("/")
+        return self.get_buffer(f"centre_{modality}" if kind == "dino" else f"centre_tokens_{modality}")
+
+    def _sharp(self, term: str, logits: Tensor) -> Tensor:
         """The teacher's probabilities: centred, so that no prototype is everybody's, and sharp, so that not all are."""
-        if self.training:
-            total, count = self.seen.get(centre, (torch.zeros_like(logits[0]), 0))
-            self.seen[centre] = total + logits.sum(0), count + len(logits)
         first, last = TEACHER_TEMPERATURES
         temperature = first + (last - first) * min(float(self.done) / WARM, 1.0)
-        return torch.softmax((logits - self.get_buffer(centre)) / temperature, 1)
+        return torch.softmax((logits - self._centre(term)) / temperature, 1)
+
+    def begun(self, model: Backbone) -> None:
+        """The teacher is the student as it stands."""
+        self.teacher.follow(model, self.heads, 0.0)
 
     @torch.no_grad()
     def stepped(self, model: Backbone, done: float) -> None:
         """The teacher follows the student; the centres follow what the teacher said since the last step."""
         momentum = 1 - (1 - self.spec.momentum) * (1 + math.cos(math.pi * float(self.done))) / 2
         self.teacher.follow(model, self.heads, momentum)
-        for name, (total, count) in self.seen.items():
-            self.get_buffer(name).lerp_(total / count, 1 - CENTRE_MOMENTUM)
+        for term, mean in self.seen.items():
+            self._centre(term).lerp_(mean, 1 - CENTRE_MOMENTUM)
         self.seen = {}
         self.done.fill_(done)
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import reduce
 from itertools import product
 from operator import mul
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -36,6 +36,7 @@ class Symile(ObjectiveFields):
     """
 
     kind: Literal["symile"] = "symile"
+    alike: ClassVar[tuple[str, ...]] = ("temperature",)
     modalities: tuple[Modality, ...] = Field(min_length=3)
     temperature: float = Field(default=0.07, gt=0)
     tuples: int = Field(default=4096, ge=2)
@@ -106,7 +107,7 @@ class SymileObjective(Objective):
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The term `symile/a-b-c`."""
-        towers = embeddings(model, batch, tokens)
+        towers = embeddings(model, batch, tokens, named=self.spec.named())
         if any(m not in towers for m in self.spec.modalities):
             return Losses({}, {})
         mine = [towers[m] for m in self.spec.modalities]

@@ -58,26 +58,30 @@ class Teacher(nn.Module):
             own.lerp_(other, 1 - momentum)
 
 
-def view_loss(answers: Tensor, wanted: Tensor, record: Tensor) -> Tensor:
-    """The mean cross-entropy of every pair of a teacher's view and another view of the same record (Caron et al. 2021, equation 3).
+def view_loss(answers: Tensor, wanted: Tensor, record: Tensor) -> tuple[Tensor, Tensor]:
+    """The cross-entropy of every pair of a teacher's view and another view of the same record (Caron et al. 2021, equation 3).
 
     Args:
         answers: (v k) the student's log-probabilities.
         wanted: (g k) the teacher's probabilities, of the first g views.
         record: (v,) whose view each is.
+    Returns:
+        () their sum, () how many they are.
     """
     crossed = -(wanted @ answers.T)
     pairs = (record[: len(wanted), None] == record) & ~torch.eye(*crossed.shape, dtype=torch.bool, device=record.device)
-    return torch.where(pairs, crossed, 0.0).sum() / pairs.sum()
+    return torch.where(pairs, crossed, 0.0).sum(), pairs.sum()
 
 
-def token_loss(answers: Tensor, wanted: Tensor, view: Tensor) -> Tensor:
-    """The mean over views of the mean over masked tokens of the cross-entropy (Zhou et al. 2022, section 3.1).
+def token_loss(answers: Tensor, wanted: Tensor, view: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each view the mean over masked tokens of the cross-entropy (Zhou et al. 2022, section 3.1).
 
     Args:
         answers: (n k) the student's log-probabilities of the masked tokens.
         wanted: (n k) the teacher's probabilities of the same.
         view: (n,) whose each is, ascending.
+    Returns:
+        () their sum, () how many they are.
     """
     _, row, count = torch.unique_consecutive(view, return_inverse=True, return_counts=True)
-    return (-(wanted * answers).sum(1) / count[row]).sum() / len(count)
+    return (-(wanted * answers).sum(1) / count[row]).sum(), torch.ones_like(count).sum()

@@ -11,7 +11,7 @@ of what is rare, a lesion in one place of many, is its absence: training stays t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -35,6 +35,7 @@ class Translation(Between):
     """
 
     kind: Literal["translation"] = "translation"
+    alike: ClassVar[tuple[str, ...]] = ("target",)
     source: tuple[Modality, ...] | None = Field(default=None, min_length=1)
     weight: float = Field(default=1.0, ge=0)
 

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .attention import Context, Memory, Rotary
+from .encoded import Encoded
 from .encoder import Encoder, EncoderFields
 from .image import ImageEncoder, Vit
 from .kinematics import KinematicsEncoder, MotionVit
@@ -47,8 +48,8 @@ EncoderSpec = Annotated[
 ]
 
 __all__ = [
-    "Bert", "Context", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder", "KinematicsEncoder",
-    "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
+    "Bert", "Context", "Encoded", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder",
+    "KinematicsEncoder", "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
     "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",
     "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "join", "select",

@@ -20,6 +20,7 @@ from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights
 from ..models.lora import merged
 from . import beginning, checkpoint, guard, memory, sharded
+from .carried import carry
 from .checkpoint import InterruptedRunError, RunError
 from .curves import Board, write_metrics
 from .energy import Meter, together
@@ -144,7 +145,7 @@ class _Training:
         trained: dict[str, Tensor] = {}
         try:
             for number in range(reached, len(recipe.stages)):
-                trained = self._stage(model, number, before, state if number == reached else None)
+                trained = self._stage(model, number, before, state if number == reached else None, trained)
                 before += recipe.stages[number].steps
                 if number + 1 < len(recipe.stages):  # a model that was spread over ranks is not spread again
                     model = build_model(recipe.model, recipe.encoders, self.run.fingerprint, recipe.seed)
@@ -162,10 +163,16 @@ class _Training:
             )  # a process killed between the last checkpoint and its curves wrote none
         return trained
 
-    def _stage(self, model: Model, number: int, before: int, state: dict[str, Any] | None) -> dict[str, Tensor]:
-        """One stage, from its checkpoint's step or from its beginning; its weights and buffers, whole."""
+    def _stage(
+        self, model: Model, number: int, before: int, state: dict[str, Any] | None, left: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """One stage, from its checkpoint's step or from what the stage before left; its weights and buffers, whole."""
         recipe, stage, ranks = self.run.recipe, self.run.recipe.stages[number], self.ranks
         loader, trainee = self._loader(stage), trainee_of(model, recipe, self.run.fingerprint, number)
+        if left:
+            carry(
+                trainee.objective, stage.objective, _of("objective.", left), recipe.stages[number - 1].objective, model
+            )
         with guard.enough_memory(recipe, stage, None):
             found = memory.estimate(ranks.fabric, trainee, loader, stage, ranks.world)
         ranks.once(lambda: memory.check(recipe, stage, found))

@@ -18,11 +18,8 @@ from ..models import ModelSpec
 from ..objectives import (
     CausalLanguage,
     Contrastive,
-    Dino,
     Hybrid,
-    Ibot,
     Instruct,
-    Local,
     MaskedLanguage,
     ObjectiveSpec,
     Promptable,
@@ -281,14 +278,9 @@ class Recipe(BaseModel):
 
     @staticmethod
     def _divides(place: str, stage: Stage) -> None:
-        """Refuse micro-batches for what compares all patients of a step and cannot be put together of parts."""
-        if stage.accumulate > 1:
-            if any(isinstance(part, Local | Dino | Ibot) for part in parts(stage.objective)):
-                raise ValueError(
-                    f"{place}.accumulate: local, dino and ibot compare or centre over one whole batch; use 1"
-                )
-            if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
-                raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
+        """Refuse micro-batches for what asks all of a step at once and cannot be put together of parts."""
+        if stage.accumulate > 1 and isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
+            raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
 
     def _uneven(self, place: str, stage: Stage) -> None:
         """Refuse what is between modalities of a model that reads one."""

@@ -191,7 +191,10 @@ class Stepper:
             with self._apart(number + 1 < len(micros)):
                 losses = Losses(*self.wrapped(micro, draw, view))
                 total = losses.total
-                if total is not None:  # ranks average their gradients, and their shares are of all
+                # What is of others alone (`gather.py`) teaches this part nothing.
+                if (
+                    total is not None and total.requires_grad
+                ):  # ranks average their gradients, and their shares are of all
                     self.ranks.fabric.backward(total * (share * self.ranks.world))
                 terms = {name: float(term.detach()) for name, term in losses.terms.items() if name != ANCHOR}
                 if terms and total is not None:

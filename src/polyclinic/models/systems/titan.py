@@ -16,7 +16,6 @@ It is no network of its own. The recipe `titan` trains it of parts that are else
 | two | captions, by PathChat, of 8,192 px regions | slides and their patients' notes | no file says where a note is of |
 | three | reports, with crops of 64 × 64 tiles | as two; over `most` tiles are thinned evenly | the slide is seen whole |
 | which notes | captions in two, reports in three | the same, by their kind (`mixture`) | |
-| three's decoder | goes on with two's | begins anew, as the temperature does | an objective is its stage's |
 | text encoder | CONCH v1.5's, 12 blocks | `gpt`, from nothing | no weights are downloaded |
 
 The published weights are not read.
