@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives.supervised import balanced_loss
 from ..schema import Modality, Target
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, AskedFields, LinearTask, Predictions
 
 YES = ("y", "yes", "1", "true", "positive", "present")
 """Cells that say no more than that the column applies."""
 
 
-class Classification(TaskFields):
+class Classification(AskedFields):
     """A finding of the patient.
 
     Args:
@@ -41,6 +40,17 @@ class Classification(TaskFields):
         """The columns that must not be inputs."""
         return (self.column,)
 
+    def finding(self) -> str:
+        """What is asked, in words: the cells that mean yes, or the column where these say no more than yes."""
+        column, cells = self.column.replace("_", " "), " or ".join(self.positive)
+        if all(cell.strip().lower() in YES for cell in self.positive):
+            return column
+        return cells if any(len(cell) > 2 for cell in self.positive) else f"{column} {cells}"
+
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it; where the recipe has none, one made of the finding."""
+        return self.questions or (f"Is there {self.finding()}?",)
+
     def build(self, name: str, model: Model) -> ClassificationTask:
         """The head, freshly initialised."""
         return ClassificationTask(name, self, model.width)
@@ -55,14 +65,7 @@ class ClassificationTask(LinearTask):
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cross-entropy over the labelled, both classes with equal weight in the batch."""
         assert isinstance(target.values, Tensor)
-        if not bool(target.mask.any()):
-            return None
-        truth = target.values[target.mask].float()
-        each = F.binary_cross_entropy_with_logits(output[target.mask], truth, reduction="none")
-        positives = truth.sum().clamp(min=1)
-        negatives = (1 - truth).sum().clamp(min=1)
-        weight = torch.where(truth > 0, 0.5 * len(truth) / positives, 0.5 * len(truth) / negatives)
-        return (weight * each).sum() / weight.sum()
+        return balanced_loss(output[target.mask], target.values[target.mask])
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """AUROC and average precision; NaN with one class."""
@@ -76,14 +79,7 @@ class ClassificationTask(LinearTask):
             "average_precision": float(average_precision_score(known.targets, known.outputs)),
         }
 
-    def finding(self) -> str:
-        """What is asked, in words: the cells that mean yes, or the column where these say no more than yes."""
-        column, cells = self.spec.column.replace("_", " "), " or ".join(self.spec.positive)
-        if all(cell.strip().lower() in YES for cell in self.spec.positive):
-            return column
-        return cells if any(len(cell) > 2 for cell in self.spec.positive) else f"{column} {cells}"
-
     def present(self, probability: float, used: tuple[Modality, ...]) -> Answer:
         """The score, and no words for it: what a score means is said by the evidence of the test patients who had it."""
-        what = self.finding()
+        what = self.spec.finding()
         return Answer(f"{what}: score {probability:.2f}", {"score": round(probability, 4), "finding": what}, used)
