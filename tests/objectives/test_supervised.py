@@ -8,7 +8,7 @@ import torch
 from polyclinic.fusion import Intermediate
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Finding, Hybrid, ObjectiveError, SegmentationPart, Structure, Supervised
-from polyclinic.objectives.supervised import balanced_loss
+from polyclinic.objectives.supervised import cox_loss, finding_loss
 from polyclinic.schema import Batch, Losses, Modality, Target
 from polyclinic.tokens import phantom
 
@@ -47,13 +47,12 @@ def known(*values: Any, mask: tuple[bool, ...] = ()) -> Target:
 IMAGE, TEXT = {Modality.IMAGE: 1}, {Modality.TEXT: 1}
 
 
-def test_both_classes_weigh_the_same() -> None:
-    """Of one positive and three negatives: half the one's loss and half the mean of the three's."""
-    logits = torch.tensor([0.3, -1.0, 2.0, 0.1])
-    found = balanced_loss(logits, torch.tensor([1.0, 0, 0, 0]))
-    positive, negatives = -torch.nn.functional.logsigmoid(logits[:1]), -torch.nn.functional.logsigmoid(-logits[1:])
-    torch.testing.assert_close(found, (positive.mean() + negatives.mean()) / 2)
-    assert balanced_loss(logits[:0], logits[:0]) is None
+def test_each_labelled_patient_weighs_the_same() -> None:
+    logits, hazards = torch.tensor([0.3, -1.0, 2.0]), torch.tensor([[3.0, 1], [5, 0], [2, 1]])
+    each = -torch.nn.functional.logsigmoid(logits * torch.tensor([1.0, -1, -1]))
+    torch.testing.assert_close(finding_loss(TASKS["finding"], logits, torch.tensor([1.0, 0, 0])), each.mean())
+    torch.testing.assert_close(finding_loss(TASKS["death"], logits, hazards), cox_loss(logits, *hazards.unbind(1)))
+    assert finding_loss(TASKS["finding"], logits[:0], logits[:0]) is None
 
 
 def test_each_patient_is_labelled_for_any_tasks() -> None:

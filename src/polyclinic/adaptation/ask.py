@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..models.systems.m3fm_ct import M3fmCt
 from ..objectives import Question
 from ..schema import Modality
@@ -35,14 +34,13 @@ def ask(
         patients: who; by default the test side.
         inputs: the modalities that may be read; by default the task's.
     Returns:
-        one a patient who has something to be read. A probability is as common as the finding is among the training patients whose
-        labels were seen; where the stage did not learn this task, as if half of all had it.
+        one a patient who has something to be read.
     Raises:
         AdaptError: the last stage did not learn to answer, there is no such task or modality, or the task is of masks.
         ObjectiveError: no task that it learned has this kind of answer.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
-    part, system = _system(run)
+    system = system_of(run)
     spec = run.recipe.tasks.get(task)
     if not isinstance(spec, AskedFields):
         there = [name for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)]
@@ -52,7 +50,7 @@ def ask(
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test, (task,))
-    survival, offset = isinstance(spec, Survival), _log_odds(run, catalogue, part, task)
+    survival = isinstance(spec, Survival)
     who = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     outputs, known, targets = (
         [torch.zeros(0)],
@@ -62,7 +60,7 @@ def ask(
     has: list[tuple[Modality, ...]] = []
     for batch in loader.each(32, who, reads):
         said = system.answer(batch, question or spec.asked()[0], "survival" if survival else "class", reads)
-        outputs.append(said if survival else (said + offset).sigmoid())
+        outputs.append(said if survival else said.sigmoid())
         target = batch.targets[task]
         assert isinstance(target.values, torch.Tensor)
         targets.append(target.values)
@@ -73,8 +71,12 @@ def ask(
     return Predictions(task, tuple(who), whole(outputs), whole(targets), whole(known), tuple(has))
 
 
-def _system(run: Run) -> tuple[Question, M3fmCt]:
-    """What the last stage asked, and the model that answers."""
+def system_of(run: Run) -> M3fmCt:
+    """The model that answers, with what its last stage learned.
+
+    Raises:
+        AdaptError: the last stage did not learn to answer.
+    """
     objective = run.recipe.stages[-1].objective
     for number, part in enumerate(parts(objective)):
         if isinstance(part, Question):
@@ -83,19 +85,9 @@ def _system(run: Run) -> tuple[Question, M3fmCt]:
             start = "" if part is objective else f"parts.{number}_question."
             state: dict[str, Any] = load_file(run.weights.with_name("objective.safetensors"))
             answers.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
-            return part, M3fmCt(model, answers.eval(), run.recipe.standards()[Modality.TEXT], run.fingerprint)
+            return M3fmCt(model, answers.eval(), run.recipe.standards()[Modality.TEXT], run.fingerprint)
     raise AdaptError(
         f"the run {run.path}, whose last stage did not learn to answer questions",
         "a last stage whose objective is `question`, or a hybrid with it",
         "pretrain with one, or adapt to the task: `polyclinic adapt`",
     )
-
-
-def _log_odds(run: Run, cohort: Cohort, part: Question, task: str) -> float:
-    """How common a finding is among the training patients whose labels were seen, as `adapt` puts it back (King & Zeng 2001, 4.1)."""
-    if task not in part.tasks or isinstance(run.recipe.tasks[task], Survival):
-        return 0.0
-    labels = run.loader(cohort, run.split.train, (task,)).labelled(task)
-    seen = [labels[name] for name in subset(labels, part.labels, run.recipe.seed)]
-    positives = sum(seen)
-    return math.log(positives / (len(seen) - positives)) if 0 < positives < len(seen) else 0.0

@@ -1,7 +1,7 @@
 """Question: what is asked of a patient stands in words beside what is known of the patient, and the same network answers them all.
 
     the patient's tokens ──┐
-                           ├─ fusion ── the question's first token ── perceptron ── yes or no, or how soon
+                           ├─ fusion ── the mean of its words ── perceptron ── yes or no, or how soon
     the question's words ──┘
 
 After M3FM for lung cancer screening (Niu et al., Nature Communications 2025), whose task encoder is here the model's own fusion. One
@@ -134,13 +134,11 @@ class QuestionObjective(Objective):
             shown[modality] = copies(found, torch.where(may[number], patients, -1))
         notes = shown.get(Modality.TEXT)
         shown[Modality.TEXT] = words if notes is None else join([notes, words])
-        first = torch.cumsum(shown[Modality.TEXT].lengths, 0) - words.lengths
-        fused = model.fuse(shown, len(patients)).tokens
-        heard = fused.values[torch.nonzero(fused.modality == Modality.TEXT.number).flatten()[first]]
+        heard = question_mean(model.fuse(shown, len(patients)).tokens, words)
         with torch.autocast(heard.device.type, enabled=False):  # bfloat16 would tie patients
             return [
                 self.answers[question.outcome](part).squeeze(1)
-                for question, part in zip(asked, heard.float().split(sizes), strict=True)
+                for question, part in zip(asked, heard.split(sizes), strict=True)
             ]
 
     def _spoken(self, model: Backbone, asked: list[Asked]) -> Tokens:
@@ -152,6 +150,22 @@ class QuestionObjective(Objective):
         )
         spoken = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
         return with_values(spoken, spoken.values + self.mark)
+
+
+def question_mean(fused: Tokens, words: Tokens) -> Tensor:
+    """(s d) float32: the mean of each question's words after the fusion, where they stand behind the patient's own notes.
+
+    Args:
+        fused: tokens of s patients, of all modalities, in the order in which they were joined.
+        words: of their questions, as they went in.
+    """
+    said = fused.modality == Modality.TEXT.number
+    patient, s = fused.patient[said], len(words.lengths)
+    lengths = torch.bincount(patient, minlength=s)
+    order = torch.arange(len(patient), device=patient.device) - (torch.cumsum(lengths, 0) - lengths)[patient]
+    asked = order >= (lengths - words.lengths)[patient]
+    values = fused.values[said][asked].float()
+    return values.new_zeros(s, values.shape[1]).index_add(0, words.patient, values) / words.lengths[:, None]
 
 
 def readable(tokens: Mapping[Modality, Tokens], inputs: tuple[Modality, ...] | None) -> Tensor:

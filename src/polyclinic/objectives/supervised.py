@@ -69,22 +69,6 @@ def findings(tasks: Iterable[str], structures: Mapping[str, Structure]) -> dict[
     return found
 
 
-def balanced_loss(logits: Tensor, truth: Tensor) -> Tensor | None:
-    """Cross-entropy, in which both classes weigh the same however many each has; None of nobody.
-
-    Args:
-        logits, truth: (b,).
-    """
-    if not len(truth):
-        return None
-    truth = truth.float()
-    each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-    positives = truth.sum().clamp(min=1)
-    negatives = (1 - truth).sum().clamp(min=1)
-    weight = torch.where(truth > 0, 0.5 * len(truth) / positives, 0.5 * len(truth) / negatives)
-    return (weight * each).sum() / weight.sum()
-
-
 def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
     """The negative log partial likelihood an event, with Breslow's treatment of ties (Cox 1972).
 
@@ -104,7 +88,7 @@ def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
 
 
 def finding_loss(finding: Finding, output: Tensor, values: Tensor) -> Tensor | None:
-    """The loss over labelled patients; None where they say nothing.
+    """Cross-entropy, in which each patient weighs the same, or Cox's loss; None where the labelled say nothing.
 
     Args:
         finding: what is asked.
@@ -112,7 +96,7 @@ def finding_loss(finding: Finding, output: Tensor, values: Tensor) -> Tensor | N
         values: (b,) 0 or 1; (b 2) time and event.
     """
     if finding.outcome == "class":
-        return balanced_loss(output, values)
+        return F.binary_cross_entropy_with_logits(output, values) if len(values) else None
     time, event = values.unbind(1)
     return cox_loss(output, time, event)
 

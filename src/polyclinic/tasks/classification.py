@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
-from ..objectives.supervised import balanced_loss
 from ..schema import Modality, Target
 from .task import Answer, AskedFields, LinearTask, Predictions
 
@@ -65,7 +66,14 @@ class ClassificationTask(LinearTask):
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cross-entropy over the labelled, both classes with equal weight in the batch."""
         assert isinstance(target.values, Tensor)
-        return balanced_loss(output[target.mask], target.values[target.mask])
+        if not bool(target.mask.any()):
+            return None
+        truth = target.values[target.mask].float()
+        each = F.binary_cross_entropy_with_logits(output[target.mask], truth, reduction="none")
+        positives = truth.sum().clamp(min=1)
+        negatives = (1 - truth).sum().clamp(min=1)
+        weight = torch.where(truth > 0, 0.5 * len(truth) / positives, 0.5 * len(truth) / negatives)
+        return (weight * each).sum() / weight.sum()
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """AUROC and average precision; NaN with one class."""

@@ -16,9 +16,9 @@ is meant than this: `m3fm.py` is of Liu et al., of the same year.
 | first | masked voxels; masked words | both at once | | fig |
 | a question is | its first token, projected | all its words, marked | a word is a token | net |
 | task encoder | 4 blocks over question, 3 registers, CT and data | the fusion, no registers | it is one already | net, task |
-| is answered at | the question's place | its first word's | | net |
+| is answered at | the question's place | the mean of its words' | as all modalities have it | net |
 | predictors | dense, GELU, norm, linear; one for a task or several | one for yes or no, one for survival | words tell tasks apart | pred |
-| classes | softmax, weights of classes | yes or no, alike in weight | tasks here have two | pred |
+| classes | softmax, weights of classes | yes or no, without weights | tasks here have two | pred |
 | cancer risk | cumulative logits of 6 years, where known | Cox's log hazard | what all evidence means by survival | pred |
 | tasks | one a device; their mean, (loss / base) ^ 0.1 where a base is set | all in a batch, their mean | | fig, pred |
 | what is missing | a CT of zeros, masked in attention | no token | | net |
@@ -72,7 +72,7 @@ class M3fmCt:
             outcome: "class" to be answered by yes or no, "survival" by how soon.
             inputs: what may be read of the patients; None for all.
         Returns:
-            (b,) logits of yes among as many with as without, or log hazards; NaN for a patient of whom nothing can be read.
+            (b,) logits of yes, or log hazards; NaN for a patient of whom nothing can be read.
         Raises:
             ObjectiveError: no task that it was trained on has this kind of answer.
         """
