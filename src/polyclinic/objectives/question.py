@@ -24,6 +24,8 @@ from .objective import Backbone, Finding, Objective, ObjectiveError, Structure
 from .supervised import LabelledFields, finding_loss, findings, known
 
 Outcome = Literal["class", "survival"]
+SMALLEST_SPREAD = 1e-3
+"""A coordinate that moves less among the words of all questions tells nothing."""
 
 
 class Question(LabelledFields):
@@ -142,14 +144,23 @@ class QuestionObjective(Objective):
             ]
 
     def _spoken(self, model: Backbone, asked: list[Asked]) -> Tokens:
-        """The questions' words, each question a patient of its own."""
-        rows = torch.arange(len(asked), device=self.mark.device)
-        words = [question.words.to(rows.device) for question in asked]
+        """The questions' words, each question a patient of its own; behind them the stage's own questions.
+
+        Each coordinate is standardised by the stage's questions: places are most of a word's vector, and alike in all questions. In
+        float32 whatever the model's precision, for what differs is little.
+        """
+        own = [words for finding in self.asked.values() for words in finding.words]
+        at = self.mark.device
+        words = [*(question.words.to(at) for question in asked), *(each.to(at) for each in own)]
+        rows = torch.arange(len(words), device=at)
         ragged = Ragged(
-            words, rows, torch.zeros(len(rows), device=rows.device), None, len(rows), [str(n) for n in range(len(rows))]
+            words, rows, torch.zeros(len(words), device=at), None, len(words), [str(n) for n in range(len(words))]
         )
-        spoken = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
-        return with_values(spoken, spoken.values + self.mark)
+        with torch.autocast(at.type, enabled=False):
+            spoken = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
+            known = spoken.values[spoken.patient >= len(asked)].detach()
+            spread = known.std(0, correction=0).clamp(min=SMALLEST_SPREAD)
+            return with_values(spoken, (spoken.values - known.mean(0)) / spread + self.mark)
 
 
 def question_mean(fused: Tokens, words: Tokens) -> Tensor:
