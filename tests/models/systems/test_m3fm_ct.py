@@ -15,13 +15,15 @@ from polyclinic.schema import Batch, Modality
 from polyclinic.training import Recipe, Run
 from polyclinic.trust.discrimination import figures
 
+pytestmark = pytest.mark.slow
 SMALL = (
     "encoders.volume={kind: vit3d, size: [32, 32, 32], spacing_mm: null, patch: [8, 8, 8], scales: [1, 2], width: 32, depth: 1, heads: 2}",
     "encoders.table={kind: events, width: 32, depth: 1, heads: 2, exclude: [date, admitted, malignant, fibrillation, infarct, treated]}",
     "encoders.text={kind: bert, words: 48, vocabulary: 512, width: 32, depth: 1, heads: 2}", "model.width=32", "model.embedding=16",
     "model.fusion.depth=1", "model.fusion.heads=2", "precision=fp32", "cohort.split.test=0.3", "stages.0.steps=10", "stages.0.batch=8",
-    "stages.0.warmup=2", "stages.0.lr=2e-3", "stages.1.steps=80", "stages.1.batch=24", "stages.1.warmup=5", "stages.1.lr=3e-3",
-    "stages.0.objective.parts.0.width=32", "stages.0.objective.parts.0.depth=1", "stages.1.objective.tasks=[emphysema, effusion, survival]",
+    "stages.0.warmup=2", "stages.0.lr=2e-3", "stages.1.steps=120", "stages.1.batch=24", "stages.1.warmup=5", "stages.1.lr=3e-3",
+    "stages.0.objective.parts.0.width=32", "stages.0.objective.parts.0.depth=1",
+    "stages.1.objective.tasks=[emphysema, heart_failure, survival]",
 )  # fmt: skip
 
 
@@ -39,8 +41,17 @@ def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_it_learns(run: Run) -> None:
     rows = [r for r in run.metrics().to_pylist() if r["stage"] == "questions"]
     loss = [r["value"] for r in rows if r["name"] == "loss"]
-    assert {r["name"] for r in rows} == {"loss", *(f"question/{t}" for t in ("emphysema", "effusion", "survival"))}
-    assert np.mean(loss[-20:]) < np.mean(loss[:20]) - 0.03
+    assert {r["name"] for r in rows} == {"loss", *(f"question/{t}" for t in ("emphysema", "heart_failure", "survival"))}
+    assert np.mean(loss[-30:]) < np.mean(loss[:30]) - 0.08
+
+
+def test_the_words_say_which_task_is_meant(run: Run, cohort: Cohort) -> None:
+    """Of the training patients, whose labels it has seen: one answer for all tasks, and yet each as common as its finding."""
+    for task in ("emphysema", "heart_failure"):
+        found = pc.ask(run, task, cohort=cohort, patients=run.split.train)
+        assert found.outputs.mean() == pytest.approx(found.targets[found.mask].mean(), abs=0.15)
+    heart = pc.ask(run, "heart_failure", cohort=cohort, patients=run.split.train)
+    assert figures("classification", heart, run.split.hash, draws=200)[0].value > 0.7
 
 
 def test_its_answers_are_predictions_of_the_test_patients(run: Run, cohort: Cohort) -> None:
@@ -48,13 +59,10 @@ def test_its_answers_are_predictions_of_the_test_patients(run: Run, cohort: Coho
     assert set(found.patients) == set(run.split.test)
     assert set(found.targets[found.mask]) == {0, 1}
     assert 0 < found.mask.mean() < 1  # whom nobody coded
-    auroc = figures("classification", found, run.split.hash, draws=200)[0]
-    assert auroc.n == found.mask.sum()
-    assert auroc.value > 0.6
-    labels = run.loader(cohort, run.split.train, ("emphysema",)).labelled("emphysema").values()
-    assert np.mean(found.outputs) == pytest.approx(np.mean(list(labels)), abs=0.15)
+    figure = figures("classification", found, run.split.hash, draws=200)[0]
+    assert (figure.name, figure.n) == ("auroc", found.mask.sum())
     hazards = pc.ask(run, "survival", cohort=cohort)
-    assert figures("survival", hazards, run.split.hash, draws=200)[0].value > 0.6
+    assert figures("survival", hazards, run.split.hash, draws=200)[0].value > 0.6  # age tells much
     assert hazards.targets.shape == (len(hazards.patients), 2)
 
 
@@ -74,7 +82,7 @@ def test_other_words_may_be_asked(run: Run, cohort: Cohort) -> None:
     own = pc.ask(run, "emphysema", cohort=cohort)
     same = pc.ask(run, "emphysema", "Is there emphysema?", cohort=cohort)
     np.testing.assert_array_equal(own.outputs, same.outputs)
-    other = pc.ask(run, "emphysema", "Is there a pleural effusion?", cohort=cohort)
+    other = pc.ask(run, "emphysema", "Is there cardiomegaly?", cohort=cohort)
     assert not np.allclose(own.outputs, other.outputs, atol=1e-3)
     untrained = pc.ask(run, "nodule", cohort=cohort)
     assert np.isfinite(untrained.outputs).all()
