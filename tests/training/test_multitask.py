@@ -99,17 +99,14 @@ def test_labels_of_test_patients_have_no_influence(learned: Run, recipe: Path, t
     assert weights(pretrain(recipe, cohort(tmp_path / "train", one), into=tmp_path / "train/runs")) != weights(learned)
 
 
-def test_the_loader_knows_whoever_is_labelled_and_trains(learned: Run) -> None:
+def test_the_loader_knows_whoever_is_labelled_and_trains(learned: Run, recipe: Path) -> None:
     training = _Training(learned, learned.cohort(), Ranks(fabric_for("fp32", "auto")), lambda: False, None, 60.0, False)
     loader = training._loader(learned.recipe.stages[0])
     number = {p: int(p[1:]) for p in learned.split.train}
     assert set(loader.answers["ill"]) == {p for p, n in number.items() if n % 2 == 0}
     assert set(loader.answers["old"]) == {p for p, n in number.items() if n % 3 == 0}
     assert set(loader.answers["death"]) == {p for p, n in number.items() if n % 4 != 3}
-    few = learned.recipe.stages[0].model_copy(
-        update={"objective": learned.recipe.stages[0].objective.model_copy(update={"parts": (
-            learned.recipe.stages[0].objective.parts[1].model_copy(update={"labels": 3}),)})}
-    )  # fmt: skip
+    (few,) = Recipe.load(recipe, ["stages.0.objective={kind: supervised, tasks: [ill, old, death], labels: 3}"]).stages
     assert {task: len(known) for task, known in training._loader(few).answers.items()} == {
         "ill": 3,
         "old": 3,
