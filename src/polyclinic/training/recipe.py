@@ -309,7 +309,7 @@ class Recipe(BaseModel):
 
     def masked_modalities(self, stage: Stage) -> frozenset[Modality]:
         """The modalities whose masks a stage's objective asks for."""
-        tasks = [self.tasks[name] for name in masked(stage.objective)]
+        tasks = [self.tasks[name] for name in stage.objective.labelled()]
         return frozenset(Modality(task.modality) for task in tasks if isinstance(task, Segmentation))
 
     def _language_fits(self, place: str, causal: bool) -> None:
