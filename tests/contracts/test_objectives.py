@@ -15,16 +15,20 @@ from torch import Tensor
 
 from polyclinic.fusion import Early, Intermediate
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Objective, ObjectiveFields, ObjectiveSpec, Structure
+from polyclinic.objectives import Finding, Objective, ObjectiveFields, ObjectiveSpec, Structure
 from polyclinic.objectives.between import Between
 from polyclinic.schema import Batch, Losses, Modality, Target
 from polyclinic.tokens import EncoderFields, Gpt, phantom
 
 KINDS: tuple[type[ObjectiveFields], ...] = get_args(get_args(ObjectiveSpec)[0])
-TASK, CLASSES = (
-    "structure",
-    {"structure": Structure(Modality.VOLUME, ("one", "two"), (torch.tensor([2, 7]), torch.tensor([2, 8, 9])))},
-)
+TASK = "structure"
+CLASSES = {
+    TASK: Structure(Modality.VOLUME, ("one", "two"), (torch.tensor([2, 7]), torch.tensor([2, 8, 9]))),
+    "finding": Finding(Modality.TABLE, ("finding",), (torch.tensor([2, 5]), torch.tensor([2, 6, 5]))),
+    "death": Finding(
+        Modality.TABLE, ("death",), (torch.tensor([2, 4, 9]),), "survival", (Modality.IMAGE, Modality.VOLUME)
+    ),
+}
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "contrastive": [
         {},
@@ -51,6 +55,8 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         {"target": "volume", "channels": 4, "width": 16, "factor": 8, "source": []},
     ],
     "instruct": [{"pairs": [{"instruction": "question", "answer": "answer"}]}],
+    "supervised": [{"tasks": ["finding", "death"]}, {"tasks": ["finding"], "labels": 3, "weight": 2}],
+    "question": [{"tasks": ["finding", "death"]}, {"tasks": ["finding"], "labels": 3, "weight": 2}],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},
@@ -113,7 +119,7 @@ def built(spec: ObjectiveFields, model: Model) -> Objective:
 
 
 def batch(has: Has, labelled: bool = True) -> Batch:
-    """Everyone's volumes are labelled, or nobody's; of each text there are two at one time, a question and its answer."""
+    """Everyone and all volumes are labelled, or nobody; of each text there are two at one time, a question and its answer."""
     twice = [own | {m: 2 * n for m, n in own.items() if m is Modality.TEXT} for own in has]
     data = phantom.batch(STANDARDS, {f"p{n}": own for n, own in enumerate(twice)})
     if (texts := data.payloads.get(Modality.TEXT)) is not None:
@@ -123,6 +129,9 @@ def batch(has: Has, labelled: bool = True) -> Batch:
         assert isinstance(volumes.values, Tensor)
         masks = [(v[0] > 0).long() + (v[0] > 1).long() for v in volumes.values]
         data.targets[TASK] = Target(masks, torch.full((len(masks),), labelled))
+    order, known = torch.arange(len(has)).float(), torch.full((len(has),), labelled)
+    data.targets["finding"] = Target(order % 2, known)
+    data.targets["death"] = Target(torch.stack([len(has) - order, order % 3 < 2], 1), known)
     return data
 
 
@@ -181,7 +190,7 @@ def test_it_teaches_the_encoders_that_it_names(spec: Any) -> None:
 
 @every_objective
 def test_what_nothing_speaks_to_is_absent(spec: Any) -> None:
-    for data in (Batch({}, {}, ["a", "b"]), batch([{}]), batch([{Modality.TABLE: 1}])):
+    for data in (Batch({}, {}, ["a", "b"]), batch([{}]), batch([{Modality.TABLE: 1}], labelled=False)):
         if spec.kind in ("masked", "ibot") and Modality.TABLE in spec.named() and data.payloads:
             continue
         losses = ask(spec, data)
@@ -207,16 +216,17 @@ def test_tokens_that_were_made_already_are_no_other(spec: Any) -> None:
 
 @every_objective
 def test_labels_of_the_unlabelled_are_not_read(spec: Any) -> None:
-    """A volume without a mask has zeros in its place, which are not background."""
+    """A volume without a mask has zeros in its place, which are not background; a patient without a label has a zero as well."""
     data, other = batch([dict.fromkeys(ENCODERS, 1)] * 3), batch([dict.fromkeys(ENCODERS, 1)] * 3)
     for some in (data, other):
-        some.targets[TASK].mask = torch.tensor([True, False, True])
-    assert isinstance(other.targets[TASK].values, list)
-    other.targets[TASK].values[1] = torch.zeros_like(other.targets[TASK].values[1])
+        for target in some.targets.values():
+            target.mask = torch.tensor([True, False, True])
+    for target in other.targets.values():
+        target.values[1] = torch.zeros_like(target.values[1])
     one, same = ask(spec, data).terms, ask(spec, other).terms
     assert all(torch.equal(term, same[name]) for name, term in one.items())
     unlabelled = ask(spec, batch([dict.fromkeys(ENCODERS, 1)] * 3, labelled=False))
-    assert not [name for name in unlabelled.terms if name.startswith("segmentation")]
+    assert not [name for name in unlabelled.terms if name.startswith(("segmentation", "supervised", "question"))]
 
 
 @every_objective

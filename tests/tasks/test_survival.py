@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
 
+from polyclinic.objectives import cox_loss
 from polyclinic.schema import Target
-from polyclinic.tasks import Predictions, Survival, SurvivalTask, cox_loss
+from polyclinic.tasks import Predictions, Survival, SurvivalTask
 
 SPEC = Survival(time="survival_months", event="censorship", event_value=0)
 ROWS = st.lists(st.tuples(st.integers(1, 5), st.booleans()), min_size=2, max_size=12)

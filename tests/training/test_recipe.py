@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from polyclinic.harmonise import Fingerprint
 from polyclinic.harmonise.text import FIRST, train_tokenizer
-from polyclinic.objectives import Structure
+from polyclinic.objectives import Finding, Structure
 from polyclinic.schema import Modality
 from polyclinic.training import Recipe, RecipeError, schema
 from polyclinic.training.recipe import differing, folder, parts
@@ -253,9 +253,15 @@ def test_label_columns_are_kept_from_every_encoder(recipe: Path) -> None:
     assert set(standard.exclude) == {*found.excluded(), "in_icu"}
 
 
-def test_structures_are_what_the_segmentation_tasks_name(recipe: Path) -> None:
+def test_structures_are_what_the_labels_of_tasks_are_of(recipe: Path) -> None:
     found = Recipe.load(recipe)
-    assert found.structures() == {"hippocampus": Structure(Modality.VOLUME, ("anterior", "posterior"))}
+    finding, icu, survival = (found.tasks[name].inputs for name in ("finding", "icu", "survival"))
+    assert found.structures() == {
+        "finding": Finding(Modality.TABLE, ("finding",), (), "class", finding),
+        "icu": Finding(Modality.TABLE, ("icu",), (), "class", icu),
+        "hippocampus": Structure(Modality.VOLUME, ("anterior", "posterior")),
+        "survival": Finding(Modality.TABLE, ("survival",), (), "survival", survival),
+    }
     assert found.structures()["hippocampus"].labels == 3
     notes = Fingerprint(train_tokenizer(["the anterior part and the posterior part"] * 3, 200))
     front, back = (words.tolist() for words in found.structures(notes)["hippocampus"].words)

@@ -16,7 +16,6 @@ from polyclinic.schema import Losses
 from polyclinic.training import Recipe, Run, pretrain
 from polyclinic.training.curves import is_loss
 from polyclinic.training.reading import folder
-from polyclinic.training.recipe import masked
 from polyclinic.training.repeatable import generator
 from polyclinic.training.step import Trainee
 
@@ -95,7 +94,7 @@ def test_it_learns_and_comes_back_the_same(path: Path, phantom: Cohort, tiny_coh
         first, last = fell(run, stage.name)
         assert last < first, f"{stage.name}: the loss went from {first:.4f} to {last:.4f}"
     last_trained, stage = trained[-1].eval(), run.recipe.stages[-1]
-    batch = run.loader(cohort, run.split.train, tuple(masked(stage.objective)), batch=BATCH).batch(0)
+    batch = run.loader(cohort, run.split.train, tuple(stage.objective.labelled()), batch=BATCH).batch(0)
     model = run.model()
     objective = run.objective(model)
     with torch.no_grad():

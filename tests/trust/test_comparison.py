@@ -111,7 +111,7 @@ def vars_of(r: Row) -> dict[str, Any]:
 
 def test_segmentation_says_what_pretraining_saw(compared: Comparison) -> None:
     notes = {r.arm: r.note for r in compared.rows if r.task == "hippocampus"}
-    assert {notes[a] for a in ("probe", "lora")} == {"pretraining already saw 2 of these masks"}
+    assert {notes[a] for a in ("probe", "lora")} == {"pretraining already saw 2 of these labels"}
     assert {"already saw" in notes[a] for a in ("scratch", "baseline")} == {False}
     assert {r.note for r in compared.rows if r.task != "hippocampus"} == {""}
 
@@ -138,7 +138,7 @@ def test_a_cell_with_fewer_masks_than_pretraining_saw_is_not_fair(
         draws=50,
     )
     assert {r.note for r in found.rows} == {
-        "pretraining saw 1 masks that are not among these labels: not a fair comparison"
+        "pretraining saw 1 labels that are not among these labels: not a fair comparison"
     }
 
 

@@ -59,7 +59,7 @@ def rows() -> tuple[Row, ...]:
         row("lora", ("image",), 26, 0.58, gain=harmed), row("scratch", ("image",), 26, 0.77),
         row("lora", EVERY, 26, 0.63, struck=True, gain=helped), row("scratch", EVERY, 26, 0.42, struck=True),
     ]  # fmt: skip
-    seen = "pretraining already saw 4 of these masks"
+    seen = "pretraining already saw 4 of these labels"
     made.append(row("probe", ("volume",), 12, 0.71, task="hippocampus", metric="dice", gain=unclear, note=seen))
     return tuple(made)
 

@@ -21,9 +21,11 @@ from .latent_diffusion import LatentDiffusion
 from .local import Local
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 from .promptable import Promptable
+from .question import Question
 from .retell import Retell
 from .segmentation import SegmentationPart
 from .self_distillation import Dino, Ibot
+from .supervised import Supervised
 from .symile import Symile
 from .translation import Translation
 
@@ -37,6 +39,8 @@ Single = (
     | Retell
     | SegmentationPart
     | Promptable
+    | Supervised
+    | Question
     | Local
     | Symile
     | Translation
@@ -67,6 +71,15 @@ class Hybrid(ObjectiveFields):
     def named(self) -> set[Modality]:
         """Those of its parts."""
         return set().union(*(part.named() for part in self.parts))
+
+    def labelled(self) -> dict[str, int | None]:
+        """Those of its parts; of a task that several name the fewest patients'."""
+        found: dict[str, int | None] = {}
+        for part in self.parts:
+            for task, count in part.labelled().items():
+                known = [n for n in (count, found.get(task)) if n is not None]
+                found[task] = min(known, default=None)
+        return found
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> HybridObjective:
         """The module, with those of its parts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import ClassVar, Literal, Protocol, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -103,6 +103,20 @@ class Structure:
         return len(self.names) + 1
 
 
+@dataclass(frozen=True, slots=True)
+class Finding(Structure):
+    """What the labels of a task tell of a whole patient; they lie in a table's cells, and `names` has the task's alone.
+
+    Args:
+        words: (w,) of each way to ask it.
+        outcome: whether it is there ("class"), or when it came ("survival").
+        inputs: the modalities that may be read to answer; None for all.
+    """
+
+    outcome: Literal["class", "survival"] = "class"
+    inputs: tuple[Modality, ...] | None = None
+
+
 class ObjectiveFields(BaseModel, ABC):
     """What every objective's specification has; a subclass adds its `kind` and its own fields."""
 
@@ -124,13 +138,17 @@ class ObjectiveFields(BaseModel, ABC):
             ValueError: in a person's words.
         """
 
+    def labelled(self) -> dict[str, int | None]:
+        """The tasks of the recipe whose labels it is shown, and of how many training patients (None: of all)."""
+        return {}
+
     @abstractmethod
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> Objective:
         """The module, freshly initialised.
 
         Args:
             model: that will be trained.
-            structures: what each segmentation task of the recipe has masks of.
+            structures: what the labels of each of the recipe's tasks are of.
         """
 
 

@@ -60,6 +60,10 @@ class Promptable(DecoderFields):
         """Text, where words show what is meant."""
         return {Modality.TEXT} if "text" in self.prompts else set()
 
+    def labelled(self) -> dict[str, int | None]:
+        """All masks of its tasks."""
+        return dict.fromkeys(self.tasks)
+
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> PromptableObjective:
         """The module, with its decoder."""
         return PromptableObjective(self, model, {task: structures[task] for task in self.tasks})

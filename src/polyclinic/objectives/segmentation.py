@@ -38,6 +38,10 @@ class SegmentationPart(ObjectiveFields):
         """What the task's masks lie on is the task's to say."""
         return set()
 
+    def labelled(self) -> dict[str, int | None]:
+        """Its task's masks."""
+        return {self.task: self.labels}
+
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> SegmentationObjective:
         """The module, with its mask decoder."""
         return SegmentationObjective(self, model, structures[self.task])

@@ -12,12 +12,12 @@ from pydantic import Field
 from .classification import Classification, ClassificationTask
 from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
-from .survival import Survival, SurvivalTask, cox_loss
-from .task import Answer, LinearTask, Predictions, Task, TaskError, TaskFields
+from .survival import Survival, SurvivalTask
+from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
 TaskSpec = Annotated[Classification | Segmentation | Survival | Retrieval, Field(discriminator="kind")]
 
 __all__ = [
-    "Answer", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Retrieval", "Segmentation", "SegmentationTask",
-    "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "cox_loss", "ranks",
+    "Answer", "AskedFields", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Retrieval", "Segmentation",
+    "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip

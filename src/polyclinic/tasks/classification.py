@@ -13,13 +13,13 @@ from torch import Tensor
 from ..cohort import Label
 from ..models import Model
 from ..schema import Modality, Target
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, AskedFields, LinearTask, Predictions
 
 YES = ("y", "yes", "1", "true", "positive", "present")
 """Cells that say no more than that the column applies."""
 
 
-class Classification(TaskFields):
+class Classification(AskedFields):
     """A finding of the patient.
 
     Args:
@@ -40,6 +40,17 @@ class Classification(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
         return (self.column,)
+
+    def finding(self) -> str:
+        """What is asked, in words: the cells that mean yes, or the column where these say no more than yes."""
+        column, cells = self.column.replace("_", " "), " or ".join(self.positive)
+        if all(cell.strip().lower() in YES for cell in self.positive):
+            return column
+        return cells if any(len(cell) > 2 for cell in self.positive) else f"{column} {cells}"
+
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it; where the recipe has none, one made of the finding."""
+        return self.questions or (f"Is there {self.finding()}?",)
 
     def build(self, name: str, model: Model) -> ClassificationTask:
         """The head, freshly initialised."""
@@ -76,14 +87,7 @@ class ClassificationTask(LinearTask):
             "average_precision": float(average_precision_score(known.targets, known.outputs)),
         }
 
-    def finding(self) -> str:
-        """What is asked, in words: the cells that mean yes, or the column where these say no more than yes."""
-        column, cells = self.spec.column.replace("_", " "), " or ".join(self.spec.positive)
-        if all(cell.strip().lower() in YES for cell in self.spec.positive):
-            return column
-        return cells if any(len(cell) > 2 for cell in self.spec.positive) else f"{column} {cells}"
-
     def present(self, probability: float, used: tuple[Modality, ...]) -> Answer:
         """The score, and no words for it: what a score means is said by the evidence of the test patients who had it."""
-        what = self.finding()
+        what = self.spec.finding()
         return Answer(f"{what}: score {probability:.2f}", {"score": round(probability, 4), "finding": what}, used)

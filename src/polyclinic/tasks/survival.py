@@ -9,29 +9,12 @@ from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import cox_loss
 from ..schema import MissingExtraError, Modality, Target
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, AskedFields, LinearTask, Predictions
 
 
-def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
-    """The negative log partial likelihood an event, with Breslow's treatment of ties.
-
-    Args:
-        log_hazard: (b,).
-        time: (b,) until the event or the last sight.
-        event: (b,) 1 where it was seen.
-    Returns:
-        (), or None where no event has anybody else at risk.
-    """
-    at_risk = time[None, :] >= time[:, None]  # row i: who is at risk when i's time comes
-    seen = (event > 0) & (at_risk.sum(1) > 1)
-    if not bool(seen.any()):
-        return None
-    risk = torch.where(at_risk, log_hazard[None, :], float("-inf")).logsumexp(1)
-    return (risk - log_hazard)[seen].mean()
-
-
-class Survival(TaskFields):
+class Survival(AskedFields):
     """Time to an event.
 
     Args:
@@ -53,6 +36,10 @@ class Survival(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
         return (self.time, self.event)
+
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it; where the recipe has none, one made of the event's column."""
+        return self.questions or (f"How soon: {self.event.replace('_', ' ')}?",)
 
     def build(self, name: str, model: Model) -> SurvivalTask:
         """The head, freshly initialised."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -46,6 +46,20 @@ class TaskFields(BaseModel, ABC):
         Raises:
             TaskError: the task cannot be asked of this model.
         """
+
+
+class AskedFields(TaskFields, ABC):
+    """What the specification of a task has whose answers are known of whole patients.
+
+    Args:
+        questions: ways to ask it in words, for a model that reads the question (the objective `question`).
+    """
+
+    questions: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+
+    @abstractmethod
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it, at least one."""
 
 
 @dataclass(frozen=True, slots=True)

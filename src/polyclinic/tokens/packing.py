@@ -29,6 +29,25 @@ def select(tokens: Tokens, keep: Tensor) -> Tokens:
     )  # fmt: skip
 
 
+def copies(tokens: Tokens, who: Tensor) -> Tokens:
+    """The tokens of some patients, of each as often as it is named: (s,) which patient each of s new ones is, -1 for one without any.
+
+    No two of the new ones have a record in common.
+    """
+    if not len(who):
+        return select(replace(tokens, lengths=tokens.lengths[:0]), torch.zeros_like(tokens.patient, dtype=torch.bool))
+    starts = torch.cumsum(tokens.lengths, 0) - tokens.lengths
+    lengths = torch.where(who >= 0, tokens.lengths[who], 0)
+    seat = torch.arange(len(who), device=who.device).repeat_interleave(lengths)
+    within = torch.arange(len(seat), device=who.device) - (torch.cumsum(lengths, 0) - lengths)[seat]
+    rows = starts[who[seat]] + within
+    records = int(tokens.record.max()) + 1 if len(tokens.record) else 0
+    return Tokens(
+        tokens.values[rows], seat, tokens.modality[rows], tokens.record[rows] + seat * records, tokens.position[rows],
+        tokens.time_h[rows], lengths,
+    )  # fmt: skip
+
+
 def with_values(tokens: Tokens, values: Tensor) -> Tokens:
     """The same tokens with other values (n d')."""
     return replace(tokens, values=values)

@@ -6,12 +6,15 @@ import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal, Self
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from ..harmonise import Fingerprint, VolumeStandard
 from ..schema import Modality, Ragged, Tokens
 from .encoder import Encoder, EncoderFields, grid_positions, normalised, rows, spacing_or
+
+NOMINAL_MM = (1.0, 1.0, 1.0)
+"""A voxel's (z y x), where a file does not say."""
 
 
 class VolumeFields(EncoderFields, ABC):
@@ -49,20 +52,51 @@ class VolumeFields(EncoderFields, ABC):
 
 
 class Vit3d(VolumeFields):
-    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`."""
+    """A vision transformer on volumes of `size` (z y x) at `spacing_mm`, in boxes of `patch`.
+
+    Args:
+        patch: (z y x) voxels a token.
+        scales: how many times coarser voxels the boxes are cut from; of several, tokens of all see each other. Boxes of scale 2 are
+            twice as large in mm, and there are an eighth as many.
+    """
 
     pieced: ClassVar[bool] = True
     kind: Literal["vit3d"] = "vit3d"
     patch: tuple[PositiveInt, PositiveInt, PositiveInt] = (8, 8, 8)
+    scales: tuple[PositiveInt, ...] = Field(default=(1,), min_length=1)
 
     @property
     def boxes(self) -> tuple[int, int, int]:
         """(z y x) voxels a token."""
         return self.patch
 
-    def build(self, fingerprint: Fingerprint) -> VolumeEncoder:
+    @model_validator(mode="after")
+    def _fill(self) -> Self:
+        for scale in self.scales:
+            if any(n % (p * scale) for n, p in zip(self.size, self.patch, strict=True)):
+                raise ValueError(f"boxes of {self.patch} at scale {scale} do not fill a volume of {self.size}")
+        if len(set(self.scales)) < len(self.scales):
+            raise ValueError(f"scales {self.scales}: one of them twice")
+        return self
+
+    def build(self, fingerprint: Fingerprint) -> Encoder:
         """The module, freshly initialised."""
-        return VolumeEncoder(self)
+        from .volume_scales import ScalesEncoder
+
+        return VolumeEncoder(self) if self.scales == (1,) else ScalesEncoder(self)
+
+
+def grid_of(values: Tensor, patch: tuple[int, ...]) -> tuple[int, int, int]:
+    """How many boxes of (m 1 z y x) along (z y x)."""
+    z, y, x = (n // p for n, p in zip(values.shape[2:], patch, strict=True))
+    return z, y, x
+
+
+def boxes_of(values: Tensor, patch: tuple[int, ...]) -> Tensor:
+    """(m 1 z y x) → (m n p)."""
+    (z, y, x), (a, b, c) = grid_of(values, patch), patch
+    split = values.reshape(len(values), z, a, y, b, x, c)
+    return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(values), z * y * x, a * b * c)
 
 
 class VolumeEncoder(Encoder):
@@ -73,29 +107,18 @@ class VolumeEncoder(Encoder):
         self.patch, self.answer_size = spec.patch, math.prod(spec.patch)
         self.project = nn.Linear(self.answer_size, spec.width)
 
-    def grid(self, values: Tensor) -> tuple[int, int, int]:
-        """How many boxes along (z y x)."""
-        z, y, x = (n // p for n, p in zip(values.shape[2:], self.patch, strict=True))
-        return z, y, x
-
-    def boxes(self, values: Tensor) -> Tensor:
-        """(m 1 z y x) → (m n p)."""
-        (z, y, x), (a, b, c) = self.grid(values), self.patch
-        split = values.reshape(len(values), z, a, y, b, x, c)
-        return split.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(values), z * y * x, a * b * c)
-
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a box."""
         assert isinstance(ragged.values, Tensor)
-        boxes = self.boxes(ragged.values)
+        boxes = boxes_of(ragged.values, self.patch)
         m, n, _ = boxes.shape
-        position = grid_positions(self.grid(ragged.values), self.patch, spacing_or(ragged, (1.0, 1.0, 1.0)))
+        position = grid_positions(grid_of(ragged.values, self.patch), self.patch, spacing_or(ragged, NOMINAL_MM))
         return self.tokens(ragged, self.project(boxes.flatten(0, 1)), rows(m, n, boxes.device), position.flatten(0, 1))
 
     def pieces(self, ragged: Ragged) -> Tensor:
         """(n p) boxes."""
         assert isinstance(ragged.values, Tensor)
-        return self.boxes(ragged.values).flatten(0, 1)
+        return boxes_of(ragged.values, self.patch).flatten(0, 1)
 
     def answer(self, ragged: Ragged) -> Tensor:
         """(n p) standardised boxes."""

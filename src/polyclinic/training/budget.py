@@ -20,7 +20,7 @@ from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import Objective
 from ..schema import Batch, PolyclinicError
-from .recipe import Recipe, Stage, masked
+from .recipe import Recipe, Stage
 from .repeatable import generator
 from .run import Run
 
@@ -139,12 +139,12 @@ def stage_costs(run: Run, cohort: Cohort, sampled: int = SAMPLED) -> tuple[Cost,
 
 
 def _loader(run: Run, cohort: Cohort, stage: Stage) -> Loader:
-    masks = masked(stage.objective)
+    shown = stage.objective.labelled()
     loader = run.loader(
-        cohort, run.split.train, tuple(masks), batch=stage.batch, most=stage.most, temperature=stage.temperature,
+        cohort, run.split.train, tuple(shown), batch=stage.batch, most=stage.most, temperature=stage.temperature,
         site_temperature=stage.site_temperature, rare=stage.rare, rarity=stage.rarity,
     )  # fmt: skip
-    for task, labels in masks.items():
+    for task, labels in shown.items():
         loader.only(task, subset(loader.labelled(task), labels, run.recipe.seed))
     return loader
 

@@ -25,7 +25,7 @@ from .checkpoint import InterruptedRunError, RunError
 from .curves import Board, write_metrics
 from .energy import Meter, together
 from .ranks import Ranks, fabric_for, stop_signals, whole
-from .recipe import Recipe, Stage, masked
+from .recipe import Recipe, Stage
 from .repeatable import repeatable
 from .run import Run, weights_config, write_json
 from .step import Stepper, trainee_of
@@ -252,16 +252,16 @@ class _Training:
 
     def _loader(self, stage: Stage) -> Loader:
         recipe, run = self.run.recipe, self.run
-        masks = masked(stage.objective)
+        shown = stage.objective.labelled()
         mixture = parts_of(self.cohort, stage.told(), recipe.cohort.where)
         seen = [record for part in mixture for record in part.records]
         loader = Loader(
             seen or self.cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, self.cohort.load,
-            [label for task in masks if (label := recipe.tasks[task].label(task))], self.cache, stage.batch // self.ranks.world,
+            [label for task in shown if (label := recipe.tasks[task].label(task))], self.cache, stage.batch // self.ranks.world,
             recipe.seed, stage.most, stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
             rank=self.ranks.rank, world=self.ranks.world, mixture=mixture,
         )  # fmt: skip
-        for task, labels in masks.items():
+        for task, labels in shown.items():
             loader.only(task, subset(loader.labelled(task), labels, recipe.seed))
         return loader
 

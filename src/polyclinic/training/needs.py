@@ -17,13 +17,13 @@ from ..harmonise import Fingerprint
 from ..harmonise.fingerprint import Scale
 from ..harmonise.text import import_tokenizer, train_tokenizer
 from ..models import build_model
-from ..objectives import Instruct
+from ..objectives import Finding, Instruct
 from ..objectives.between import Between
 from ..schema import Batch, Modality, Target
 from ..tokens import phantom
 from .memory import IMPOSSIBLE, PROBED, Estimate, estimate_of, gib, machine, told
 from .ranks import fabric_for
-from .recipe import Recipe, RecipeError, Stage, masked, parts
+from .recipe import Recipe, RecipeError, Stage, parts
 from .step import Trainee, trainee_of
 
 CODES, GENES, RATE_HZ = 1000, 20_000, 500.0
@@ -200,14 +200,20 @@ def _tokenizer(recipe: Recipe, text: Any) -> str:
 
 
 def largest(recipe: Recipe, stage: Stage, fingerprint: Fingerprint, patients: int = PROBED) -> Batch:
-    """Made-up patients who have all that a stage can show, in the largest size, with masks of every structure that it asks for."""
+    """Made-up patients who have all that a stage can show, in the largest size, with every label that it asks for."""
     kinds = kinds_of(recipe, stage)
     count = {m: stage.most or max(RECORDS, len(kinds.get(m, ()))) for m in recipe.encoders}
     batch = phantom.batch(recipe.standards(), {f"p{n}": count for n in range(patients)}, kinds=kinds, full=fingerprint)
     for ragged in batch.payloads.values():
         ragged.time_h = torch.zeros_like(ragged.time_h)  # an answer is of the time of its question
     structures = recipe.structures(fingerprint)
-    for task in masked(stage.objective):
+    for task in stage.objective.labelled():
+        structure, everyone = structures[task], torch.ones(patients, dtype=torch.bool)
+        if isinstance(structure, Finding):
+            order = torch.arange(patients).float()
+            survival = torch.stack([patients - order, torch.ones(patients)], 1)
+            batch.targets[task] = Target(order % 2 if structure.outcome == "class" else survival, everyone)
+            continue
         shown, draws = batch.payloads[structures[task].modality], torch.Generator().manual_seed(0)
         masks = [torch.randint(structures[task].labels, v.shape[1:], generator=draws) for v in shown.values]
         batch.targets[task] = Target(masks, torch.ones(len(masks), dtype=torch.bool))

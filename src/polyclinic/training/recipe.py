@@ -18,16 +18,19 @@ from ..models import ModelSpec
 from ..objectives import (
     CausalLanguage,
     Contrastive,
+    Finding,
     Hybrid,
     Instruct,
     MaskedLanguage,
     ObjectiveSpec,
     Promptable,
+    Question,
     SegmentationPart,
     Structure,
+    Supervised,
 )
 from ..schema import Modality, Payload, Record
-from ..tasks import Classification, Retrieval, Segmentation, TaskSpec
+from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
 from ..tokens.text import TextFields
 from .ranks import Strategy
@@ -191,7 +194,7 @@ class Recipe(BaseModel):
         cohort: who.
         encoders: one a modality; a modality without one is not read.
         model: how they are assembled.
-        tasks: questions asked after (and, by a segmentation objective, while) pretraining; the columns they name never
+        tasks: questions asked after (and, by the objectives that name them, while) pretraining; the columns they name never
             enter the model.
         stages: of pretraining, one after the other.
         seed: of weights, batches and masks.
@@ -266,6 +269,8 @@ class Recipe(BaseModel):
             self._language_fits(place, not isinstance(part, MaskedLanguage))
         if isinstance(part, Promptable):
             self._promptable_fits(place, part)
+        if isinstance(part, Supervised | Question):
+            self._labelled_fits(place, part)
         if isinstance(part, SegmentationPart):
             task = self.tasks.get(part.task)
             if not isinstance(task, Segmentation):
@@ -276,10 +281,16 @@ class Recipe(BaseModel):
                     f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
                 )
 
-    @staticmethod
-    def _divides(place: str, stage: Stage) -> None:
+    def _divides(self, place: str, stage: Stage) -> None:
         """Refuse micro-batches for what asks all of a step at once and cannot be put together of parts."""
-        if stage.accumulate > 1 and isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
+        if stage.accumulate == 1:
+            return
+        timed = [n for n in stage.objective.labelled() if isinstance(self.tasks.get(n), Survival)]
+        if timed:
+            raise ValueError(
+                f"{place}.accumulate: the survival {timed[0]!r} compares patients of one whole batch; use 1"
+            )
+        if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
             raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
 
     def _uneven(self, place: str, stage: Stage) -> None:
@@ -292,7 +303,7 @@ class Recipe(BaseModel):
 
     def masked_modalities(self, stage: Stage) -> frozenset[Modality]:
         """The modalities whose masks a stage's objective asks for."""
-        tasks = [self.tasks[name] for name in masked(stage.objective)]
+        tasks = [self.tasks[name] for name in stage.objective.labelled()]
         return frozenset(Modality(task.modality) for task in tasks if isinstance(task, Segmentation))
 
     def _language_fits(self, place: str, causal: bool) -> None:
@@ -317,6 +328,18 @@ class Recipe(BaseModel):
         if len(modalities := sorted({have[name].modality for name in part.tasks})) > 1:
             raise ValueError(f"{place}: tasks of {' and of '.join(modalities)}; use an objective for each")
 
+    def _labelled_fits(self, place: str, part: Supervised | Question) -> None:
+        have = {n: t for n, t in self.tasks.items() if isinstance(t, AskedFields)}
+        for name in part.tasks:
+            if name not in have:
+                raise ValueError(f"{place}: no classification or survival {name!r} {_there(name, have)}")
+        fusion = self.model.fusion
+        if isinstance(part, Question) and (fusion.kind == "late" or getattr(fusion, "style", "") == "perceiver"):
+            raise ValueError(
+                f"{place}: a question's words must hear what is known of the patient, and in this fusion "
+                "no token hears another; use early, or intermediate with another style"
+            )
+
     def excluded(self) -> tuple[str, ...]:
         """The columns that no encoder may read: those that the tasks name."""
         return tuple(sorted({c for task in self.tasks.values() for c in task.columns()}))
@@ -326,14 +349,20 @@ class Recipe(BaseModel):
         return {m: s.standard(self.excluded()) for m, s in self.encoders.items()}
 
     def structures(self, fingerprint: Fingerprint | None = None) -> dict[str, Structure]:
-        """What each segmentation task has masks of; with a fingerprint, whose names the model can read."""
+        """What the labels of each task are of; with a fingerprint, whose names and questions the model can read."""
         standard, found = self.standards().get(Modality.TEXT), {}
         for name, task in self.tasks.items():
+            read = lambda *texts: (
+                tuple(_words(t, standard, fingerprint) for t in texts)
+                if standard is not None and fingerprint is not None
+                else ()
+            )
             if isinstance(task, Segmentation):
-                words: tuple[Tensor, ...] = ()
-                if standard is not None and fingerprint is not None:
-                    words = tuple(_words(c.replace("_", " "), standard, fingerprint) for c in task.classes)
-                found[name] = Structure(Modality(task.modality), task.classes, words)
+                named = read(*(c.replace("_", " ") for c in task.classes))
+                found[name] = Structure(Modality(task.modality), task.classes, named)
+            if isinstance(task, AskedFields):
+                outcome = "survival" if isinstance(task, Survival) else "class"
+                found[name] = Finding(Modality.TABLE, (name,), read(*task.asked()), outcome, task.inputs)
         return found
 
     def as_yaml(self) -> str:
@@ -381,18 +410,6 @@ def _there(found: str, names: Iterable[str]) -> str:
 def parts(objective: Any) -> tuple[Any, ...]:
     """The objectives that an objective is made of."""
     return objective.parts if isinstance(objective, Hybrid) else (objective,)
-
-
-def masked(objective: Any) -> dict[str, int | None]:
-    """The segmentation tasks whose masks an objective is shown, and of how many patients (None: all; of several the fewest)."""
-    found: dict[str, list[int | None]] = {}
-    for part in parts(objective):
-        if isinstance(part, SegmentationPart):
-            found.setdefault(part.task, []).append(part.labels)
-        elif isinstance(part, Promptable):
-            for task in part.tasks:
-                found.setdefault(task, []).append(None)
-    return {task: min((n for n in counts if n is not None), default=None) for task, counts in found.items()}
 
 
 def differing(one: Recipe, other: Recipe) -> list[str]:

@@ -12,17 +12,18 @@ from typing import Any, Literal
 from ..schema import Modality
 from .recipe import Recipe, parts
 
-ProxyTask = Literal["segmentation", "generative", "contrastive", "hybrid"]
+ProxyTask = Literal["segmentation", "generative", "contrastive", "supervised", "hybrid"]
 
 ASKS: dict[str, tuple[ProxyTask, ...]] = {
     "segmentation": ("segmentation",), "promptable": ("segmentation",),
     "masked": ("generative",), "masked_language": ("generative",), "causal_language": ("generative",), "caption": ("generative",),
     "instruct": ("generative",), "retell": ("generative",), "translation": ("generative",), "latent_diffusion": ("generative",),
     "contrastive": ("contrastive",), "local": ("contrastive",), "symile": ("contrastive",), "dino": ("contrastive",),
-    "ibot": ("contrastive", "generative"),
+    "ibot": ("contrastive", "generative"), "supervised": ("supervised",), "question": ("supervised",),
 }  # fmt: skip
 """What each kind of objective asks. Self-distillation compares views of one record, and stands with the contrastive ones although it
-has no negatives; iBOT compares views and asks for hidden tokens."""
+has no negatives; iBOT compares views and asks for hidden tokens. What labels
+of whole patients ask is "supervised", which has no cell of its own."""
 
 DIMENSIONS: dict[Modality, str] = {
     Modality.IMAGE: "2-D", Modality.SLIDE: "2-D", Modality.VOLUME: "3-D", Modality.VIDEO: "2-D + t",

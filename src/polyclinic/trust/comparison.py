@@ -21,7 +21,6 @@ from ..cohort import Cohort, labels_of, subset
 from ..schema import Figure, Modality, PolyclinicError
 from ..tasks import Classification, Predictions, Segmentation, Survival
 from ..training import Run
-from ..training.recipe import masked
 from ..training.run import file_hash, write_json
 from . import baselines
 from .discrimination import DRAWS, PRIMARY, EvidenceError, difference, figure, shown, usable
@@ -361,16 +360,16 @@ def _baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test
 
 
 def _note(run: Run, cohort: Cohort, cell: Cell, learned: Sequence[str]) -> str:
-    """Where pretraining saw masks that this cell does not count as labels, the reader must know."""
-    for shown_masks in (masked(stage.objective) for stage in run.recipe.stages):
-        if cell.task in shown_masks:
+    """Where pretraining saw labels that this cell does not count as labels, the reader must know."""
+    for told in (stage.objective.labelled() for stage in run.recipe.stages):
+        if cell.task in told:
             loader = run.loader(cohort, run.split.train, (cell.task,))
-            saw = set(subset(loader.labelled(cell.task), shown_masks[cell.task], run.recipe.seed))
+            saw = set(subset(loader.labelled(cell.task), told[cell.task], run.recipe.seed))
             more = len(saw - set(learned))
             return (
-                f"pretraining saw {more} masks that are not among these labels: not a fair comparison"
+                f"pretraining saw {more} labels that are not among these labels: not a fair comparison"
                 if more
-                else f"pretraining already saw {len(saw)} of these masks"
+                else f"pretraining already saw {len(saw)} of these labels"
             )
     return ""
 

@@ -3,14 +3,21 @@ it writes a report in any of them and answers questions by prompts, without a pa
 
 It is no network of its own. The recipe `m3fm` trains it of parts that are elsewhere, in the paper's two stages; here is its use.
 
-| | the paper | ours | why |
-|---|---|---|---|
-| images | CLIP's ViT, of radiographs and CT slices | `vit`, and `vit3d` of whole CT | a volume keeps its third axis and its mm |
-| reports | a text encoder of many languages | `bert` from nothing | no weights are downloaded |
-| languages meet | in that encoder, which has read both | in patients with reports in both: `supcon` | nothing else pairs their words |
-| stage one | contrast of images and reports | `contrastive` | |
-| stage two | a decoder of reports from their vectors | `retell`, whose vector is several tokens | as ClipCap (Mokady et al. 2021) |
-| at use | an image's vector; English or Chinese | several modalities' mean; any `languages` | a patient may have both |
+| | the paper | ours | why | from |
+|---|---|---|---|---|
+| images | CLIP's ViT, of radiographs and CT slices | `vit`, and `vit3d` of whole CT | a volume has a third axis | note, code |
+| reports | XLM-RoBERTa Large of M-CLIP, which stands still in stage two | `bert` from nothing | no weights are downloaded | code |
+| languages meet | in English reports and their machine translations | in patients with reports in both: `supcon` | | note |
+| stage one | contrast of images and English reports | `contrastive` | | note |
+| stage two | a decoder of reports from their vectors | `retell`, whose vector is several tokens | as ClipCap (Mokady et al. 2021) | code |
+| the decoder | 3 layers, 8 heads, width 512, a relational memory | the recipe's, without that memory | | code |
+| noise on the vector | an option that is off | on | modalities lie apart (CapDec, Nukrai et al. 2022) | README |
+| a language is told by | the word that a report begins with | the same | | code |
+| at use | an image's vector; English or Chinese | several modalities' mean; any `languages` | a patient may have both | code |
+
+From: "README" is that of github.com/ai-in-health/M3FM and the options of its `M3FM.py`; "code" its modules and "note" the paper, both as
+github.com/allison-eunse/neuro-omics-kb sums them up. The paper itself could not be read: whether its runs had noise, and every number of
+its training, was not checked.
 
 The published weights are not read: their parts (a CLIP, a multilingual BERT) can be had as `pretrained_image` and `pretrained_text`.
 """

@@ -17,18 +17,19 @@ paper is a number. Where it differs:
                        notes, guidelines, RedPajama
     15 : 1 : 4         of the data                           of the texts in a batch, each      a batch is of patients; for
                                                              cut at `words`                     texts of one length the same
-    optimiser          AdamW, `ADAMW`, `CONTINUAL`;          the recipe's rates are higher,     fresh weights learn nothing
-                       warm-up over 5% of the steps          20 steps of warm-up                at 8e-6
+    optimiser          AdamW, `ADAMW`, `CONTINUAL`; one      the recipe's rates are higher,     fresh weights learn nothing
+                       epoch, warm-up over 5% of its steps   20 steps of warm-up                at 8e-6
     instruction pairs  214,000 samples of many tasks,        two records of a patient, told     what a cohort has
                        general, biomedical and clinical      by their kinds
-    LoRA               3 epochs at `INSTRUCT`                by steps; on every linear layer    the paper does not say of
+    LoRA               3 epochs at `INSTRUCT`                by steps; on every linear layer    the README does not say of
                                                              of the blocks, then added          which layers, nor the rank
     short answers      yes, no, maybe; choices               none yet: answers are texts        a short answer is an attribute
                                                                                                 and no text record
     forgetting         benchmarks of general knowledge       nats a word of held-out general    a small model answers no
                                                              texts, after each stage            benchmark
 
-Numbers of the paper: github.com/BIDS-Xu-Lab/Me-LLaMA, README, "Training Procedure".
+Numbers of the paper: github.com/BIDS-Xu-Lab/Me-LLaMA, README, "Training Procedure", held against it line by line. Not checked, for the
+paper itself could not be read: LoRA's layers and rank, which benchmarks told of forgetting, and how short answers were put.
 """
 
 from __future__ import annotations

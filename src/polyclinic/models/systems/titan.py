@@ -8,8 +8,8 @@ It is no network of its own. The recipe `titan` trains it of parts that are else
 | tiles' features | CONCH v1.5's, 768 a tile of 512 px at 20-fold | any network's, of any side | no weights are downloaded |
 | encoder | ViT, ALiBi in the plane; 6 blocks, 12 heads, width 768 | the same, as the recipe has it | |
 | distance of two tiles | of columns and rows | of centres in mm, over the recipe's side | files' grids differ |
-| glass between the tissue | masked in attention | no token | |
-| a slide's vector | [CLS]; later attentional pooling | the tokens' mean | as all modalities have it |
+| glass between the tissue | masked in attention; at use no token | no token | |
+| a slide's vector | [CLS]; later attentional pooling by one query | the tokens' mean | as all modalities have it |
 | one: region | 16 × 16 tiles, cut before training | the `region` tiles nearest to a random one, each step | places are physical |
 | one: views | 2 of 14 × 14 tiles and 10 of 6 × 6 | boxes of as many tiles | the same, but at an edge |
 | one: augmentation | flips; posterised features | features shifted and stretched (`jitter`) | a distance knows no flip |
@@ -18,7 +18,10 @@ It is no network of its own. The recipe `titan` trains it of parts that are else
 | which notes | captions in two, reports in three | the same, by their kind (`mixture`) | |
 | text encoder | CONCH v1.5's, 12 blocks | `gpt`, from nothing | no weights are downloaded |
 
-The published weights are not read.
+Held against the model's published code (`vision_transformer.py` and the README of github.com/mahmoodlab/TITAN): features, distances,
+glass, [CLS] and pooling, 128 queries, 14 × 14 and 6 × 6 tiles. From the abstract: the three stages and PathChat's captions. Not checked,
+for the methods could not be read: how many blocks, how many views of each size, flips and posterising, 64 × 64, which text encoder, and
+whether three's decoder goes on. The published weights are not read.
 """
 
 from __future__ import annotations
