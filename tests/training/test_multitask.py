@@ -82,7 +82,7 @@ def test_every_task_is_learned_beside_the_masks(learned: Run) -> None:
     found: dict[str, list[float]] = {}
     for row in learned.metrics().to_pylist():
         found.setdefault(row["name"], []).append(row["value"])
-    assert found.keys() == {"loss", "masked/table", "supervised/ill", "supervised/old", "supervised/death"}
+    assert found.keys() >= {"loss", "masked/table", "supervised/ill", "supervised/old", "supervised/death"}
     for name in ("supervised/ill", "supervised/old"):
         assert np.mean(found[name][:10]) > np.mean(found[name][-10:]) + 0.2
     assert np.mean(found["supervised/death"][:10]) > np.mean(found["supervised/death"][-10:])

@@ -20,6 +20,7 @@ from ..models import build_model
 from ..objectives import Finding, Instruct
 from ..objectives.between import Between
 from ..schema import Batch, Modality, Target
+from ..tasks import AskedFields
 from ..tokens import phantom
 from .memory import IMPOSSIBLE, PROBED, Estimate, estimate_of, gib, machine, told
 from .ranks import fabric_for
@@ -191,8 +192,9 @@ def assumed(recipe: Recipe) -> tuple[Fingerprint, list[str]]:
 
 
 def _tokenizer(recipe: Recipe, text: Any) -> str:
-    """One that knows the names of structures and has as many word pieces as the recipe allows, as JSON."""
-    names = " ".join(word for structure in recipe.structures().values() for word in structure.names)
+    """One that knows the names of structures and the words of questions, and has as many word pieces as the recipe allows, as JSON."""
+    asked = [words for task in recipe.tasks.values() if isinstance(task, AskedFields) for words in task.asked()]
+    names = " ".join([*(word for structure in recipe.structures().values() for word in structure.names), *asked])
     made = json.loads(train_tokenizer([names] * 2, text.vocabulary, text.languages))
     known = made["model"]["vocab"]
     known |= {f"made-up {n}": n for n in range(len(known), text.vocabulary)}

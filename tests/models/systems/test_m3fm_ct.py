@@ -41,7 +41,7 @@ def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_it_learns(run: Run) -> None:
     rows = [r for r in run.metrics().to_pylist() if r["stage"] == "questions"]
     loss = [r["value"] for r in rows if r["name"] == "loss"]
-    assert {r["name"] for r in rows} == {"loss", *(f"question/{t}" for t in ("emphysema", "heart_failure", "survival"))}
+    assert {r["name"] for r in rows} >= {"loss", *(f"question/{t}" for t in ("emphysema", "heart_failure", "survival"))}
     assert np.mean(loss[-30:]) < np.mean(loss[:30]) - 0.08
 
 
