@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,10 +55,10 @@ def batch_of(patients: int, half: bool) -> Batch:
 
 
 def model_of(depth: int) -> Model:
-    sizes = {"width": WIDTH, "depth": depth, "heads": HEADS}
+    sizes: dict[str, Any] = {"width": WIDTH, "depth": depth, "heads": HEADS}
     encoders = {
         Modality.IMAGE: Vit(size=SIZE, patch=PATCH, **sizes),
-        Modality.VOLUME: Vit3d(size=(SIDE,) * 3, patch=(BOX,) * 3, **sizes),
+        Modality.VOLUME: Vit3d(size=(SIDE, SIDE, SIDE), patch=(BOX, BOX, BOX), **sizes),
         Modality.TEXT: Bert(words=WORDS, vocabulary=VOCABULARY, **sizes),
         Modality.SIGNAL: SignalVit(rate_hz=RATE_HZ, seconds=SECONDS, window=WINDOW, **sizes),
     }
@@ -84,7 +85,7 @@ def sameness() -> str:
     alone = build_model(
         Unified(width=WIDTH, fusion=Intermediate(style="self_attention", depth=FUSION_DEPTH, heads=HEADS)),
         {Modality.IMAGE: Vit(size=SIZE, patch=PATCH, width=WIDTH, depth=1, heads=HEADS),
-         Modality.VOLUME: Vit3d(size=(SIDE,) * 3, patch=(BOX,) * 3, width=WIDTH, depth=1, heads=HEADS)},
+         Modality.VOLUME: Vit3d(size=(SIDE, SIDE, SIDE), patch=(BOX, BOX, BOX), width=WIDTH, depth=1, heads=HEADS)},
         Fingerprint(), seed=0,
     ).eval()  # fmt: skip
     with torch.no_grad():

@@ -51,7 +51,7 @@ NAMES = {
 
 
 def our_model(size: int, depth: int) -> Model:
-    spec = Vit3d(size=(size,) * 3, patch=(PATCH,) * 3, width=WIDTH, depth=depth, heads=HEADS)
+    spec = Vit3d(size=(size, size, size), patch=(PATCH, PATCH, PATCH), width=WIDTH, depth=depth, heads=HEADS)
     return build_model(TwoTower(width=WIDTH, fusion=Late()), {Modality.VOLUME: spec}, Fingerprint(), seed=0)
 
 

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from polyclinic.schema import Ragged
 from polyclinic.tokens import Vit3d, phantom
+from polyclinic.tokens.volume import VolumeEncoder
 
 
 def scans(spacing: tuple[float, ...] | None = (2.0, 1.0, 0.5)) -> Ragged:
@@ -21,6 +22,7 @@ def test_embedding_is_a_strided_convolution() -> None:
     encoder = Vit3d(size=(8, 12, 16), patch=(4, 3, 8), width=16, depth=0, heads=2).build(phantom.fingerprint())
     ragged = scans()
     tokens = encoder.embed(ragged)
+    assert isinstance(encoder, VolumeEncoder)
     assert isinstance(ragged.values, torch.Tensor)
     weight = encoder.project.weight.view(16, 1, 4, 3, 8)
     seen = (
