@@ -70,6 +70,23 @@ def test_x_rays_of_different_people_are_not_taken_for_copies(chest: tuple[list[R
     assert near_duplicates(images, lambda r: Payload(arrays[r.id])) == []
 
 
+@pytest.mark.parametrize("exact", [True, False])
+def test_of_many_images_that_are_alike_only_copies_are_copies(monkeypatch: pytest.MonkeyPatch, exact: bool) -> None:
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[0:64, 0:64] / 64
+    # One simulator's people: the same body, each a little different.
+    body = 200 * x + 60 * y
+    waves = np.stack([np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(4) for j in range(4) if i + j])
+    people = body + np.tensordot(random.normal(size=(300, 15)) * 0.9, waves, 1)
+    arrays = {f"a{n}": one[None] for n, one in enumerate(people)} | {"copy": copied(people[7][None], "half the size")}
+    found = [Record(name, name, None, Modality.IMAGE, "CR", name) for name in arrays]
+    load = lambda r: Payload(arrays[r.id])
+    assert len(near_duplicates(found[:20], load)) > 100  # so few do not tell what is common to all
+    if not exact:
+        monkeypatch.setattr(leakage, "EXACT", 10)
+    assert [(a.id, b.id) for a, b in near_duplicates(found, load)] == [("a7", "copy")]
+
+
 def test_of_the_whole_public_set_only_true_copies_are_found(shared_data: Path, tmp_path: Path) -> None:
     cohort = ingest(shared_data / "covid-chestxray/images", tmp_path / "c")
     images = cohort.records()
