@@ -28,7 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "text": {"words": 48, "vocabulary": 256}, "omics": {"genes": 32}, "table": {"fewest": 2},
 }  # fmt: skip
 """Of the encoders, besides their width and depth."""
-SETTLES = {"vit": 32}
+SETTLES = {"vit": 72}
 """Steps before a loss can fall: DINO's rises until the centre, a running mean, has been found."""
 
 
@@ -53,7 +53,7 @@ def small(path: Path, at: Path) -> Recipe:
         for part in stage["objective"].get("parts", [stage["objective"]]):
             if part["kind"] == "dino":
                 part |= {"prototypes": 64, "width": 32, "smalls": 2}
-                stage |= {"steps": 96, "lr": 5e-3}
+                stage |= {"steps": 192, "lr": 5e-3}
     data["precision"] = "fp32"
     if path.stem == "demo":  # the embedded hospital's tasks: the session's small cohort has all of them
         data["encoders"]["volume"] |= {"size": [32, 48, 32], "spacing_mm": [1.0, 1.0, 1.0]}
