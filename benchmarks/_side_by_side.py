@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from polyclinic.harmonise import Fingerprint
 from polyclinic.models import Model
 from polyclinic.objectives import Objective
-from polyclinic.schema import Batch, Losses, Ragged
+from polyclinic.schema import Batch, Losses, Modality, Ragged, Target
 from polyclinic.tokens import Layout, Transformer
 from polyclinic.training.schedule import optimiser
 from polyclinic.training.step import Trainee
@@ -36,10 +37,17 @@ def command(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def ragged(values: Tensor | list[Tensor]) -> Ragged:
-    """A record a patient."""
-    b = len(values)
-    return Ragged(values, torch.arange(b), torch.zeros(b), None, b, [str(n) for n in range(b)])
+def batch_of(records: Mapping[Modality, Tensor | list[Tensor]], targets: dict[str, Target] | None = None) -> Batch:
+    """Patients with a record of each modality."""
+    b = len(next(iter(records.values())))
+    names = [str(n) for n in range(b)]
+    ragged = lambda values: Ragged(values, torch.arange(b), torch.zeros(b), None, b, names)
+    return Batch({m: ragged(values) for m, values in records.items()}, targets or {}, names)
+
+
+def reading(vocabulary: int) -> Fingerprint:
+    """Of notes whose words are numbers."""
+    return Fingerprint(json.dumps({"model": {"vocab": {str(n): n for n in range(vocabulary)}}}))
 
 
 def our_step(model: Model, objective: Objective, batch: Batch, bf16: bool) -> Step:

@@ -10,7 +10,6 @@ Beside it the peer as a user gets it: fp32, its own choice of attention, `torch.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from polyclinic.fusion import Late
-from polyclinic.harmonise import Fingerprint
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Contrastive, clip_loss
 from polyclinic.schema import Batch, Modality
@@ -31,11 +29,12 @@ from ._side_by_side import (
     Contender,
     Step,
     apart,
+    batch_of,
     block_flops,
     command,
     our_step,
     peer_weights,
-    ragged,
+    reading,
     side_by_side,
     training_step,
 )
@@ -79,8 +78,7 @@ def pairs(count: int, seed: int) -> Pairs:
 
 
 def our_batch(data: Pairs) -> Batch:
-    names = [str(n) for n in range(len(data.words))]
-    return Batch({Modality.IMAGE: ragged(data.images), Modality.TEXT: ragged(data.words)}, {}, names)
+    return batch_of({Modality.IMAGE: data.images, Modality.TEXT: data.words})
 
 
 def peer_batch(data: Pairs) -> dict[str, Any]:
@@ -94,8 +92,7 @@ def our_model(depth: int) -> Model:
         Modality.IMAGE: Vit(size=SIZE, patch=PATCH, width=WIDTH, depth=depth, heads=HEADS),
         Modality.TEXT: Bert(words=LONGEST, vocabulary=VOCABULARY, width=WIDTH, depth=depth, heads=HEADS),
     }
-    tokenizer = json.dumps({"model": {"vocab": {str(n): n for n in range(VOCABULARY)}}})
-    return build_model(TwoTower(width=WIDTH, embedding=WIDTH, fusion=Late()), encoders, Fingerprint(tokenizer), seed=0)
+    return build_model(TwoTower(width=WIDTH, embedding=WIDTH, fusion=Late()), encoders, reading(VOCABULARY), seed=0)
 
 
 def peer_model(depth: int, attention: str | None) -> nn.Module:

@@ -17,7 +17,7 @@ from polyclinic.fusion import Late
 from polyclinic.harmonise import Fingerprint
 from polyclinic.models import TwoTower, build_model
 from polyclinic.objectives import Masked
-from polyclinic.schema import Batch, Modality
+from polyclinic.schema import Modality
 from polyclinic.tokens import Vit
 from polyclinic.training.ranks import has_bf16
 
@@ -25,11 +25,11 @@ from ._side_by_side import (
     Contender,
     Step,
     apart,
+    batch_of,
     block_flops,
     command,
     our_step,
     peer_weights,
-    ragged,
     side_by_side,
     training_step,
 )
@@ -52,8 +52,7 @@ def our(images: Tensor, depth: int, deep: int, bf16: bool) -> Step:
     spec = Vit(size=SIZE, patch=PATCH, width=WIDTH, depth=depth, heads=HEADS)
     model = build_model(TwoTower(width=WIDTH, fusion=Late()), {Modality.IMAGE: spec}, Fingerprint(), seed=0)
     masked = Masked(ratio=RATIO, width=INNER, depth=deep, heads=INNER_HEADS).build(model, {})
-    names = [str(n) for n in range(len(images))]
-    return our_step(model, masked, Batch({Modality.IMAGE: ragged(images)}, {}, names), bf16)
+    return our_step(model, masked, batch_of({Modality.IMAGE: images}), bf16)
 
 
 def peer_model(depth: int, deep: int, attention: str) -> Any:

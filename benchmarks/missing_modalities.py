@@ -11,7 +11,6 @@ draws them (docs/pictures/cost-of-tokens.svg).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from polyclinic.schema import Batch, Modality, Ragged
 from polyclinic.tokens import Bert, SignalVit, Vit, Vit3d
 from polyclinic.training.ranks import has_bf16
 
-from ._side_by_side import Contender, Step, command, our_step, side_by_side
+from ._side_by_side import Contender, Step, command, our_step, reading, side_by_side
 
 WIDTH, DEPTH, HEADS, FUSION_DEPTH = 256, 4, 4, 2
 SIZE, PATCH, SIDE, BOX, WORDS, VOCABULARY, RATE_HZ, SECONDS, WINDOW = 112, 16, 48, 12, 48, 8192, 100, 10, 250
@@ -62,9 +61,8 @@ def model_of(depth: int) -> Model:
         Modality.TEXT: Bert(words=WORDS, vocabulary=VOCABULARY, **sizes),
         Modality.SIGNAL: SignalVit(rate_hz=RATE_HZ, seconds=SECONDS, window=WINDOW, **sizes),
     }
-    tokenizer = json.dumps({"model": {"vocab": {str(n): n for n in range(VOCABULARY)}}})
     fusion = Intermediate(style="self_attention", depth=FUSION_DEPTH, heads=HEADS)
-    return build_model(Unified(width=WIDTH, fusion=fusion), encoders, Fingerprint(tokenizer), seed=0)
+    return build_model(Unified(width=WIDTH, fusion=fusion), encoders, reading(VOCABULARY), seed=0)
 
 
 def step_of(patients: int, depth: int, half: bool, bf16: bool) -> Step:

@@ -20,7 +20,7 @@ from polyclinic.harmonise import Fingerprint
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Structure
 from polyclinic.objectives.segmentation import SegmentationPart, dice_cross_entropy
-from polyclinic.schema import Batch, Modality, Target
+from polyclinic.schema import Modality, Target
 from polyclinic.tasks import Classification
 from polyclinic.tokens import Vit3d
 from polyclinic.training.ranks import has_bf16
@@ -29,11 +29,11 @@ from ._side_by_side import (
     Contender,
     Step,
     apart,
+    batch_of,
     block_flops,
     command,
     our_step,
     peer_weights,
-    ragged,
     side_by_side,
     training_step,
 )
@@ -55,15 +55,11 @@ def our_model(size: int, depth: int) -> Model:
     return build_model(TwoTower(width=WIDTH, fusion=Late()), {Modality.VOLUME: spec}, Fingerprint(), seed=0)
 
 
-def batch_of(volumes: Tensor, targets: dict[str, Target]) -> Batch:
-    return Batch({Modality.VOLUME: ragged(volumes)}, targets, [str(n) for n in range(len(volumes))])
-
-
 def our_finding(volumes: Tensor, truth: Tensor, depth: int, bf16: bool) -> Step:
     model = our_model(volumes.shape[-1], depth)
     task = Classification(column="finding", positive=("yes",)).build("finding", model)
     target = Target(truth, torch.ones_like(truth, dtype=torch.bool))
-    batch = batch_of(volumes, {"finding": target})
+    batch = batch_of({Modality.VOLUME: volumes}, {"finding": target})
 
     def loss() -> Tensor:
         found = task.loss(task.output(model, batch), target)
@@ -101,7 +97,7 @@ def our_masks(volumes: Tensor, masks: Tensor, bf16: bool) -> Step:
     organs = Structure(Modality.VOLUME, tuple(str(n) for n in range(1, CLASSES)))
     objective = SegmentationPart(task="organs").build(model, {"organs": organs})
     target = Target(list(masks), torch.ones(len(masks), dtype=torch.bool))
-    return our_step(model, objective, batch_of(volumes, {"organs": target}), bf16)
+    return our_step(model, objective, batch_of({Modality.VOLUME: volumes}, {"organs": target}), bf16)
 
 
 def peer_masks(volumes: Tensor, masks: Tensor, bf16: bool) -> Step:

@@ -29,12 +29,12 @@ import polyclinic
 from polyclinic.adaptation import embed
 from polyclinic.adaptation.adapt import labelled
 from polyclinic.cohort import Cohort, ingest, labels_of
-from polyclinic.harmonise import harmonise
 from polyclinic.phantom import simulate
 from polyclinic.phantom.people import LOBES
 from polyclinic.phantom.report import RULES, Fact, realise
 from polyclinic.schema import Figure, Modality, Payload, Ragged, Record
 from polyclinic.tasks import Predictions
+from polyclinic.tokens.text import as_note
 from polyclinic.training import Recipe, Run
 from polyclinic.training.budget import Budget
 from polyclinic.trust import Factorial, factorial, judged
@@ -132,9 +132,7 @@ def recipes(question: Question, small: bool) -> list[Recipe]:
 def zero_shot(run: Run, cohort: Cohort, question: Question) -> Predictions:
     """How much nearer each test patient's images are to the sentence that says yes than to the one that says no."""
     model, standard = run.model(), run.recipe.standards()[Modality.TEXT]
-    note = Record("", "", None, Modality.TEXT, "sentence", "")
-    read = lambda said: harmonise(Payload(np.zeros(0), text=said), note, standard, run.fingerprint).array
-    words = [torch.from_numpy(read(said)) for said in (*question.yes, *question.no)]
+    words = [as_note(said, standard, run.fingerprint) for said in (*question.yes, *question.no)]
     ragged = Ragged(
         words, torch.arange(len(words)), torch.zeros(len(words)), None, len(words), [str(n) for n in range(len(words))]
     )

@@ -17,14 +17,14 @@ from torch import Tensor, nn
 
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
-from ..models import Model, save_weights
+from ..models import Model, save_weights, under
 from ..models.lora import factors, inject, merge, restore
+from ..objectives.hybrid import places
 from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
 from ..training.ranks import fabric_for
-from ..training.recipe import parts
 from ..training.repeatable import generator, repeatable
 from ..training.run import file_hash, write_json
 from ..training.schedule import optimiser, schedule
@@ -225,12 +225,9 @@ def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
     """Start from the decoder that the last stage of pretraining learned for this task, where it learned one."""
     from safetensors.torch import load_file
 
-    objective = run.recipe.stages[-1].objective
-    for number, part in enumerate(parts(objective)):
+    for part, place in places(run.recipe.stages[-1].objective):
         if part.kind == "segmentation" and part.task == task:
-            start = "decoder." if part is objective else f"parts.{number}_segmentation.decoder."
-            state = load_file(run.objective_weights)
-            head.decoder.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
+            head.decoder.load_state_dict(under(f"{place}decoder.", load_file(run.objective_weights)))
 
 
 def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> dict[str, Any]:
@@ -360,11 +357,10 @@ def open_adapted(run: Run | str | Path) -> Adapted:
     head = run.recipe.tasks[name].build(name, model)
     try:
         state = load_file(run.path / "adapter.safetensors")
-        of = lambda part: {k.removeprefix(part): v for k, v in state.items() if k.startswith(part)}
-        model.load_state_dict({**model.state_dict(), **of("model.")})
-        restore(model, of("lora."), run.adapter.get("alpha", ALPHA))
+        model.load_state_dict({**model.state_dict(), **under("model.", state)})
+        restore(model, under("lora.", state), run.adapter.get("alpha", ALPHA))
         merge(model)
-        head.load_state_dict(of("head."))
+        head.load_state_dict(under("head.", state))
     except (SafetensorError, RuntimeError, AttributeError, KeyError) as error:
         raise AdaptError(
             f"weights in {run.path / 'adapter.safetensors'} that do not fit ({type(error).__name__})",

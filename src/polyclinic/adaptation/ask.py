@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from safetensors.torch import load_file
+from torch import Tensor
 
 from ..cohort import Cohort
 from ..models.systems.m3fm_ct import M3fmCt
-from ..objectives import Question
-from ..schema import Modality
+from ..objectives import Question, QuestionObjective
+from ..objectives.hybrid import places
+from ..schema import Batch, Modality
 from ..tasks import AskedFields, Predictions, Survival
 from ..training import Run
-from ..training.recipe import parts
 from .adapt import AdaptError, reads_of
+from .predict import answered
 
 
 def ask(
@@ -50,25 +48,14 @@ def ask(
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test, (task,))
-    survival = isinstance(spec, Survival)
+    survival, said = isinstance(spec, Survival), question or spec.asked()[0]
     who = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
-    outputs, known, targets = (
-        [torch.zeros(0)],
-        [torch.zeros(0, dtype=torch.bool)],
-        [torch.zeros((0, 2) if survival else 0)],
-    )
-    has: list[tuple[Modality, ...]] = []
-    for batch in loader.each(32, who, reads):
-        said = system.answer(batch, question or spec.asked()[0], "survival" if survival else "class", reads)
-        outputs.append(said if survival else said.sigmoid())
-        target = batch.targets[task]
-        assert isinstance(target.values, torch.Tensor)
-        targets.append(target.values)
-        known.append(target.mask & said.isfinite())
-        owners = {m: set(ragged.patient.tolist()) for m, ragged in batch.payloads.items()}
-        has += [tuple(m for m in owners if n in owners[m]) for n in range(len(batch.patients))]
-    whole = lambda tensors: np.asarray(torch.cat(tensors))
-    return Predictions(task, tuple(who), whole(outputs), whole(targets), whole(known), tuple(has))
+
+    def say(batch: Batch) -> tuple[Tensor, Tensor]:
+        output = system.answer(batch, said, "survival" if survival else "class", reads)
+        return output, output.isfinite()
+
+    return answered(task, loader.each(32, who, reads), who, survival, say)
 
 
 def system_of(run: Run) -> M3fmCt:
@@ -77,15 +64,12 @@ def system_of(run: Run) -> M3fmCt:
     Raises:
         AdaptError: the last stage did not learn to answer.
     """
-    objective = run.recipe.stages[-1].objective
-    for number, part in enumerate(parts(objective)):
+    for part, place in places(run.recipe.stages[-1].objective):
         if isinstance(part, Question):
             model = run.model()
-            answers = part.build(model, run.recipe.structures(run.fingerprint))
-            start = "" if part is objective else f"parts.{number}_question."
-            state: dict[str, Any] = load_file(run.weights.with_name("objective.safetensors"))
-            answers.load_state_dict({k.removeprefix(start): v for k, v in state.items() if k.startswith(start)})
-            return M3fmCt(model, answers.eval(), run.recipe.standards()[Modality.TEXT], run.fingerprint)
+            questions = run.objective(model).get_submodule(place.rstrip("."))
+            assert isinstance(questions, QuestionObjective)
+            return M3fmCt(model, questions, run.recipe.standards()[Modality.TEXT], run.fingerprint)
     raise AdaptError(
         f"the run {run.path}, whose last stage did not learn to answer questions",
         "a last stage whose objective is `question`, or a hybrid with it",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,21 +67,40 @@ def _allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> t
 @torch.no_grad()
 def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
     """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
-    assert isinstance(adapted.task, LinearTask)
-    survival = isinstance(adapted.task, SurvivalTask)
+    task, model = adapted.task, adapted.model
+    assert isinstance(task, LinearTask)
+
+    def say(batch: Batch) -> tuple[Tensor, Tensor]:
+        fused = model(batch)
+        return task.read(fused.pooled), fused.present
+
+    return answered(adapted.name, loader.each(64, patients, reads), patients, isinstance(task, SurvivalTask), say)
+
+
+def answered(
+    name: str, batches: Iterable[Batch], patients: Sequence[str], survival: bool, say: Callable[[Batch], tuple[Tensor, Tensor]]
+) -> Predictions:  # fmt: skip
+    """What is said of patients, batch by batch, beside what is known of them.
+
+    Args:
+        name: the task's.
+        batches: of the patients, in their order, with the task's targets.
+        patients: who.
+        survival: whether it is a survival, whose log hazards stay as they are; logits become probabilities.
+        say: of a batch (b,) logits or log hazards, and (b,) bool of whom anything could be said.
+    """
     outputs, known = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     targets, has = [torch.zeros((0, 2) if survival else 0)], list[tuple[Modality, ...]]()
-    for batch in loader.each(64, patients, reads):
-        fused, target = adapted.model(batch), batch.targets[adapted.name]
-        output = adapted.task.read(fused.pooled)
+    for batch in batches:
+        (output, there), target = say(batch), batch.targets[name]
         outputs.append(output if survival else output.sigmoid())
         assert isinstance(target.values, Tensor)
         targets.append(target.values)
-        known.append(target.mask & fused.present)
+        known.append(target.mask & there)
         owners = {m: set(ragged.patient.tolist()) for m, ragged in batch.payloads.items()}
         has += [tuple(m for m in owners if n in owners[m]) for n in range(len(batch.patients))]
     whole = lambda parts: torch.cat(parts).numpy()
-    return Predictions(adapted.name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has))
+    return Predictions(name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has))
 
 
 @dataclass(frozen=True, slots=True)

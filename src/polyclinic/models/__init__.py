@@ -10,7 +10,7 @@ from ..fusion import Tower
 from .model import Model, ModelFields, build_model
 from .two_tower import TwoTower
 from .unified import Unified
-from .weights import WeightsError, load_weights, save_weights
+from .weights import WeightsError, load_weights, save_weights, under
 
 ModelSpec = Annotated[TwoTower | Unified, Field(discriminator="kind")]
 
@@ -25,4 +25,5 @@ __all__ = [
     "build_model",
     "load_weights",
     "save_weights",
+    "under",
 ]

@@ -93,6 +93,11 @@ def load_weights(path: Path, module: torch.nn.Module, config: Mapping[str, Any] 
     module.load_state_dict(state)
 
 
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, by what their names go on with."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _described(state: Mapping[str, Tensor]) -> dict[str, str]:
     """Each weight's shape and type, as a person reads them."""
     return {k: f"{tuple(v.shape)} {str(v.dtype).removeprefix('torch.')}" for k, v in state.items()}

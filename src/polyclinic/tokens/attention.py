@@ -166,18 +166,12 @@ class Remembered:
     ends: Tensor | None = None
     context: Tensor | None = None
 
-    def extend(self, k: Tensor, v: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The first tokens, or one further token a sequence, (g s l e) → all so far; `Memory.next` tells which are none.
-
-        Args:
-            k, v: of the new tokens.
-            lengths: (s,) how many tokens each sequence has had; None for the first ones.
-        """
-        if lengths is None:
+    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """The first tokens, or one further token a sequence, (g s l e) → all so far; `Memory.next` tells which are none."""
+        if self.keys is None:
             self.count = k.shape[2]
             self.keys, self.values = (F.pad(self._ended(x), (0, 0, 0, ROOM)) for x in (k, v))
             return k, v
-        assert self.keys is not None
         assert self.values is not None
         if self.keys.shape[2] == self.count:
             self.keys, self.values = (F.pad(x, (0, 0, 0, ROOM)) for x in (self.keys, self.values))
@@ -272,7 +266,6 @@ class Sight:
         biases: of each bucket, see `attend`.
         causal: see `attend`.
         angles: of rotary positions.
-        lengths: (s,) tokens so far, where one a sequence is added to a memory.
     """
 
     enter: Seats
@@ -280,7 +273,6 @@ class Sight:
     biases: list[Tensor | None]
     causal: bool = False
     angles: tuple[Tensor, Tensor] | None = None
-    lengths: Tensor | None = None
 
 
 class Attention(nn.Module):
@@ -318,7 +310,7 @@ class Attention(nn.Module):
         answers = []
         for (q, k, v), bias in zip(sight.enter.split(qkv, [h, g, g]), sight.biases, strict=True):
             if remembered is not None:
-                k, v = remembered.extend(k, v, sight.lengths)
+                k, v = remembered.extend(k, v)
             answers.append(attend(q, k, v, bias, sight.causal))
         return self.out(sight.leave.merge(answers))
 

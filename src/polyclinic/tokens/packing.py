@@ -18,9 +18,8 @@ def counts(patient: Tensor, patients: int) -> Tensor:
 
 def select(tokens: Tokens, keep: Tensor) -> Tokens:
     """The tokens where keep (n,) is True."""
-    rows = torch.nonzero(
-        keep
-    ).flatten()  # found once, and taken by rows, whose gradient is cheaper than that of brackets
+    # Found once, and taken by rows, whose gradient is cheaper than that of brackets.
+    rows = torch.nonzero(keep).flatten()
     take = lambda values: values.index_select(0, rows)
     patient = take(tokens.patient)
     return Tokens(

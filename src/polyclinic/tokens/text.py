@@ -110,10 +110,13 @@ class Llama(TextFields):
 
 def spelled(text: str, standard: TextStandard, fingerprint: Fingerprint) -> Tensor:
     """(w,) int64: a text's word numbers as a note's harmoniser gives them, without the first, which begins a note."""
-    if not text:
-        return torch.zeros(0, dtype=torch.int64)
-    note = Record("", "", None, Modality.TEXT, "text", "")
-    return torch.from_numpy(harmonise(Payload(np.zeros(0), text=text), note, standard, fingerprint).array)[1:]
+    return as_note(text, standard, fingerprint)[1:] if text else torch.zeros(0, dtype=torch.int64)
+
+
+def as_note(text: str, standard: TextStandard, fingerprint: Fingerprint, language: str | None = None) -> Tensor:
+    """(w,) int64: a text's word numbers as a note's harmoniser gives them."""
+    note = Record("", "", None, Modality.TEXT, "text", "", attributes={"language": language} if language else {})
+    return torch.from_numpy(harmonise(Payload(np.zeros(0), text=text), note, standard, fingerprint).array)
 
 
 class TextEncoder(Encoder):

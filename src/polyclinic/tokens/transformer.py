@@ -200,4 +200,4 @@ class Transformer(nn.Module):
         if style.rotary is not None:
             angles = style.rotary.angles(layout.order() if place is None else place, self.head)
         enter, leave = layout.seats(self.heads + 2 * groups), layout.seats(self.heads)
-        return Sight(enter, leave, biases, style.causal and lengths is None, angles, lengths)
+        return Sight(enter, leave, biases, style.causal and lengths is None, angles)

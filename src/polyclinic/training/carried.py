@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models import Model
+from ..models import Model, under
 from ..objectives import Objective
 from ..objectives.hybrid import places
 
@@ -34,7 +34,7 @@ def carry(objective: Objective, spec: Any, before: Mapping[str, Tensor], spec_be
     learned = {name for name, weight in objective.named_parameters() if weight.requires_grad}
     carried = []
     for which, place in _parts(spec).items():
-        own, theirs = _under(place, state), _under(known[which], before) if which in known else {}
+        own, theirs = under(place, state), under(known[which], before) if which in known else {}
         if own and {n: t.shape for n, t in own.items()} == {n: t.shape for n, t in theirs.items()}:
             for name in (n for n in own if place + n in learned):
                 own[name].copy_(theirs[name])
@@ -51,7 +51,3 @@ def _parts(spec: Any) -> dict[tuple[Any, ...], str]:
         count[which] += 1
         found[*which, count[which]] = place
     return found
-
-
-def _under(place: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(place): tensor for name, tensor in tensors.items() if name.startswith(place)}

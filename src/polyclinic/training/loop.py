@@ -17,7 +17,7 @@ from ..cohort import Cohort, subset
 from ..cohort.mixture import parts_of
 from ..harmonise import Cache
 from ..harmonise.loader import Loader
-from ..models import Model, build_model, save_weights
+from ..models import Model, build_model, save_weights, under
 from ..models.lora import merged
 from . import beginning, checkpoint, guard, memory, sharded
 from .carried import carry
@@ -84,15 +84,10 @@ def _begin(run: Run, recipe: Recipe, cohort: Cohort, resume: bool) -> None:
 
 def _finish(run: Run, trained: dict[str, Tensor]) -> None:
     """Write the model, the objective beside it first: where the model's file stands, the run is finished."""
-    objective = _of("objective.", trained)
+    objective = under("objective.", trained)
     save_weights(run.objective_weights, objective, {"recipe": run.recipe.name})
-    save_weights(run.weights, _of("model.", trained), weights_config(run.recipe))
+    save_weights(run.weights, under("model.", trained), weights_config(run.recipe))
     checkpoint.forget(run.path / "checkpoints")
-
-
-def _of(part: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of one part of a `Trainee`, by their names in it."""
-    return {name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)}
 
 
 def _divides(recipe: Recipe, world: int) -> None:
@@ -149,7 +144,7 @@ class _Training:
                 before += recipe.stages[number].steps
                 if number + 1 < len(recipe.stages):  # a model that was spread over ranks is not spread again
                     model = build_model(recipe.model, recipe.encoders, self.run.fingerprint, recipe.seed)
-                    model.load_state_dict(_of("model.", trained))
+                    model.load_state_dict(under("model.", trained))
         except InterruptedRunError:
             self._record(meter, first)
             raise
@@ -171,7 +166,11 @@ class _Training:
         loader, trainee = self._loader(stage), trainee_of(model, recipe, self.run.fingerprint, number)
         if left:
             carry(
-                trainee.objective, stage.objective, _of("objective.", left), recipe.stages[number - 1].objective, model
+                trainee.objective,
+                stage.objective,
+                under("objective.", left),
+                recipe.stages[number - 1].objective,
+                model,
             )
         with guard.enough_memory(recipe, stage, None):
             found = memory.estimate(ranks.fabric, trainee, loader, stage, ranks.world)
@@ -198,7 +197,7 @@ class _Training:
         if stage.lora is not None:
             trained = merged(trained, stage.lora.alpha)
         if stage.keep:
-            own = _of("model.", trained)
+            own = under("model.", trained)
             ranks.once(lambda: save_weights(self.run.stage_weights(stage.name), own, weights_config(recipe)))
         return trained
 

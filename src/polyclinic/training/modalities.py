@@ -36,19 +36,17 @@ def own_weights(model: Model) -> dict[Modality, list[nn.Parameter]]:
 
 def norms(groups: Mapping[Modality, Sequence[Tensor]], ranks: Ranks) -> dict[Modality, float]:
     """The norm of each group of tensors, all ranks' shards together; every rank has the same."""
-    parts = {m: [local(t) for t in tensors] for m, tensors in groups.items() if tensors}
-    if not parts:
+    there = {m: tensors for m, tensors in groups.items() if tensors}
+    if not there:
         return {}
-    squares = torch.stack([get_total_norm(own).double().square() for own in parts.values()])
-    if any(local(t) is not t for tensors in groups.values() for t in tensors):
-        # Those without a dimension are whole on every rank: of them one rank speaks.
-        alike = [[t for t in tensors if local(t) is t] for tensors in groups.values() if tensors]
-        if not ranks.first:
-            squares -= torch.stack(
-                [sum((t.double().square().sum() for t in own), squares.new_zeros(())) for own in alike]
-            )
+    sharded = any(local(t) is not t for tensors in there.values() for t in tensors)
+    # Those without a dimension are whole on every rank: of them one rank speaks.
+    speaks = lambda t: not sharded or ranks.first or local(t) is not t
+    each = [get_total_norm([local(t) for t in tensors if speaks(t)]) for tensors in there.values()]
+    squares = torch.stack(each).double().square()
+    if sharded:
         dist.all_reduce(squares)
-    return dict(zip(parts, squares.sqrt().tolist(), strict=True))
+    return dict(zip(there, squares.sqrt().tolist(), strict=True))
 
 
 class Pace(nn.Module):

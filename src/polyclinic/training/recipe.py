@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..cohort import SplitSpec
 from ..cohort.definitions import chosen
-from ..harmonise import Fingerprint, harmonise
+from ..harmonise import Fingerprint
 from ..models import ModelSpec
 from ..objectives import (
     CausalLanguage,
@@ -29,10 +29,10 @@ from ..objectives import (
     Structure,
     Supervised,
 )
-from ..schema import Modality, Payload, Record
+from ..schema import Modality
 from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
-from ..tokens.text import TextFields
+from ..tokens.text import TextFields, as_note
 from .ranks import Strategy
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
@@ -40,7 +40,7 @@ from .reading import folder as folder
 from .schedule import Schedule
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """A name that can be a folder's."""
@@ -353,7 +353,7 @@ class Recipe(BaseModel):
         standard, found = self.standards().get(Modality.TEXT), {}
         for name, task in self.tasks.items():
             read = lambda *texts: (
-                tuple(_words(t, standard, fingerprint) for t in texts)
+                tuple(as_note(t, standard, fingerprint) for t in texts)
                 if standard is not None and fingerprint is not None
                 else ()
             )
@@ -384,15 +384,6 @@ class Recipe(BaseModel):
             return cls.model_validate(source.data)
         except ValidationError as error:
             raise explained(error, source, cls.model_json_schema()) from error
-
-
-def _words(name: str, standard: Any, fingerprint: Fingerprint) -> Tensor:
-    """(w,) int64: a name as a note's harmoniser reads it."""
-    import numpy as np
-    import torch
-
-    note = Record("", "", None, Modality.TEXT, "name", "")
-    return torch.from_numpy(harmonise(Payload(np.zeros(0), text=name), note, standard, fingerprint).array)
 
 
 def schema() -> dict[str, Any]:

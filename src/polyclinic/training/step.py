@@ -191,10 +191,8 @@ class Stepper:
             with self._apart(number + 1 < len(micros)):
                 losses = Losses(*self.wrapped(micro, draw, view))
                 total = losses.total
-                # What is of others alone (`gather.py`) teaches this part nothing.
-                if (
-                    total is not None and total.requires_grad
-                ):  # ranks average their gradients, and their shares are of all
+                # What is of others alone (`gather.py`) teaches this part nothing; ranks average gradients, and shares are of all.
+                if total is not None and total.requires_grad:
                     self.ranks.fabric.backward(total * (share * self.ranks.world))
                 terms = {name: float(term.detach()) for name, term in losses.terms.items() if name != ANCHOR}
                 if terms and total is not None:

@@ -27,15 +27,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...harmonise import Fingerprint, TextStandard, harmonise
+from ...harmonise import Fingerprint, TextStandard
 from ...harmonise.text import spelled
 from ...objectives import RetellObjective
-from ...schema import Batch, Modality, Payload, Ragged, Record
+from ...schema import Batch, Modality, Ragged
+from ...tokens.text import as_note
 from ..model import Model
 
 TEMPERATURE = 0.07
@@ -107,10 +107,8 @@ class M3fm:
     @torch.no_grad()
     def placed(self, texts: Sequence[str], language: str) -> Tensor:
         """(s e) the unit vectors of texts in a language."""
-        note = Record("", "", None, Modality.TEXT, "prompt", "", attributes={"language": language})
-        read = lambda text: harmonise(Payload(np.zeros(0), text=text), note, self.standard, self.fingerprint).array
         at = next(self.model.parameters()).device
-        words = [torch.from_numpy(read(text)).to(at) for text in texts]
+        words = [as_note(text, self.standard, self.fingerprint, language).to(at) for text in texts]
         s, rows = len(words), torch.arange(len(words), device=at)
         ragged = Ragged(words, rows, torch.zeros(s, device=at), None, s, [str(n) for n in range(s)])
         tokens = self.model.encode(Batch({Modality.TEXT: ragged}, {}, ragged.ids))

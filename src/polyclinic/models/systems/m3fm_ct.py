@@ -34,13 +34,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ...harmonise import Fingerprint, TextStandard, harmonise
+from ...harmonise import Fingerprint, TextStandard
 from ...objectives.question import Asked, Outcome, QuestionObjective, readable
-from ...schema import Batch, Modality, Payload, Record
+from ...schema import Batch, Modality
+from ...tokens.text import as_note
 from ..model import Model
 
 
@@ -79,13 +79,8 @@ class M3fmCt:
         tokens, found = self.model.encode(batch), torch.full((len(batch.patients),), torch.nan)
         reads = tuple(inputs) if inputs is not None else None
         who = torch.nonzero(readable(tokens, reads)).flatten() if tokens else torch.zeros(0, dtype=torch.int64)
-        (said,) = self.questions.answer(self.model, tokens, [Asked(self.words(question), outcome, who, reads)])
+        (said,) = self.questions.answer(
+            self.model, tokens, [Asked(as_note(question, self.standard, self.fingerprint), outcome, who, reads)]
+        )
         found[who] = said.float().cpu()
         return found
-
-    def words(self, question: str) -> Tensor:
-        """(w,) int64: a question as the model reads it."""
-        note = Record("", "", None, Modality.TEXT, "question", "")
-        return torch.from_numpy(
-            harmonise(Payload(np.zeros(0), text=question), note, self.standard, self.fingerprint).array
-        )

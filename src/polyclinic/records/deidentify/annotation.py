@@ -204,7 +204,7 @@ def _kept(item: Any, table: Mapping[str, Write], place: str, at: _Drawn) -> dict
         write = table.get(key)
         written = write(value, f"{place} {key}".strip(), at) if write else _NOTHING
         if written is _NOTHING:
-            dropped += key not in ("shapes",)
+            dropped += key != "shapes"
         else:
             new[key] = written
     if dropped:
