@@ -10,6 +10,7 @@ from torch import Tensor
 
 from polyclinic.tokens import attention
 from polyclinic.tokens.attention import Attention, Context, CrossAttention, Rotary, attend, distances, slopes, turned
+from polyclinic.tokens.frozen import frozen
 from polyclinic.tokens.layout import Layout
 from polyclinic.tokens.transformer import Style, Transformer
 
@@ -106,8 +107,9 @@ def test_a_context_is_seen_by_its_own_sequence_only(together: bool) -> None:
 
 @pytest.mark.parametrize("style", [DECODER, Style(causal=True)], ids=["llama", "gpt"])
 @pytest.mark.parametrize("lengths", [[6, 6], [2, 9, 5]])
-def test_remembered_is_what_was_seen(lengths: list[int], style: Style) -> None:
-    further, s = 70, len(lengths)  # more than there is room for at first
+@pytest.mark.parametrize("learning", [True, False])
+def test_remembered_is_what_was_seen(lengths: list[int], style: Style, learning: bool) -> None:
+    further = 70  # more than there is room for at first
     model = Transformer(WIDTH, DEPTH, HEADS, style=style, context=20).eval()
     whole = [torch.randn(n + further, WIDTH) for n in lengths]
     seen, theirs = torch.randn(8, 20), torch.tensor([0] * 5 + [1] * 3)
@@ -115,25 +117,33 @@ def test_remembered_is_what_was_seen(lengths: list[int], style: Style) -> None:
     wanted = model(torch.cat(whole), Layout.of(every), context=Context.of(every, seen, theirs)).split(
         [n + further for n in lengths]
     )
-    memory, first = model.memory(), groups(lengths)
+    with torch.set_grad_enabled(learning), frozen(model):
+        found = _remembering(model, whole, lengths, seen, theirs)
+    for number, (mine, n) in enumerate(zip(whole, lengths, strict=True)):
+        last = len(mine) if number else n + 40  # the first ends before the others
+        torch.testing.assert_close(torch.stack(found[number]), wanted[number][:last], atol=2e-5, rtol=0)
+
+
+def _remembering(
+    model: Transformer, whole: list[Tensor], lengths: list[int], seen: Tensor, theirs: Tensor
+) -> list[list[Tensor]]:
+    """What the model says of each token of each sequence, the first ones together and the further ones one by one."""
+    memory, first, rows = model.memory(), groups(lengths), torch.arange(len(lengths))
     start = torch.cat([x[:n] for x, n in zip(whole, lengths, strict=True)])
-    found = model(
-        start, Layout.of(first, together=True), context=Context.of(first, seen, theirs, together=True), memory=memory
-    )
-    torch.testing.assert_close(
-        found, torch.cat([w[:n] for w, n in zip(wanted, lengths, strict=True)]), atol=2e-5, rtol=0
-    )
-    rows = torch.arange(s)
-    for step in range(further):
+    context = Context.of(first, seen, theirs, together=True)
+    begun = model(start, Layout.of(first, together=True), context=context, memory=memory)
+    found = [list(part) for part in begun.split(lengths)]
+    context = Context.of(rows, seen, theirs, together=True)
+    for step in range(len(whole[0]) - lengths[0]):
         if step == 40:  # the first is done
             rows = rows[1:]
-            memory.keep(torch.arange(1, s))
+            memory.keep(torch.arange(1, len(rows) + 1))
+            context = Context.of(rows, seen, theirs, together=True)
         x = torch.stack([whole[i][lengths[i] + step] for i in rows.tolist()])
-        context = Context.of(rows, seen, theirs, together=True)
-        found = model(x, Layout.of(torch.arange(len(rows))), context=context, memory=memory)
-        torch.testing.assert_close(
-            found, torch.stack([wanted[i][lengths[i] + step] for i in rows.tolist()]), atol=2e-5, rtol=0
-        )
+        told = model(x, Layout.each(len(rows), x.device), context=context, memory=memory)
+        for i, one in zip(rows.tolist(), told, strict=True):
+            found[i].append(one)
+    return found
 
 
 def test_what_does_not_divide_is_refused() -> None:

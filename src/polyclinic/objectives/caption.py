@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, join
+from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, frozen, join
 from ..tokens.attention import CrossAttention
 from .language import END, Reading, first_word, next_words, words_of
 from .objective import Backbone, DecoderFields, Objective, Structure
@@ -100,18 +100,23 @@ class OnTop(nn.Module):
         """A note of each of the patients who (s,), from its first word (1,) in `begin`."""
         rows, memory = torch.arange(len(who), device=who.device), self.blocks.memory()
         hours = torch.zeros(len(rows), device=who.device)
-        reading = Reading(encoder, Ragged(begin, rows, hours, None, len(rows), [str(n) for n in rows.tolist()]))
-        while True:
-            layout = Layout.of(torch.arange(len(rows), device=who.device), together=True)
-            context = Context.of(who[rows], seen.values, seen.group, together=True)
-            hidden = self.blocks(self.enter(reading.last), layout, context=context, memory=memory)
-            going = writing.add(draw(self.leave(hidden)))
-            if going is None:
-                return writing.texts
-            if len(going) < len(rows):
-                memory.keep(going)
-                rows = rows[going]
-            reading.on(going, writing.last)
+        of = lambda rows: (
+            Layout.each(len(rows), who.device),
+            Context.of(who[rows], seen.values, seen.group, together=True),
+        )
+        with frozen(self, encoder):
+            reading = Reading(encoder, Ragged(begin, rows, hours, None, len(rows), [str(n) for n in rows.tolist()]))
+            layout, context = of(rows)
+            while True:
+                hidden = self.blocks(self.enter(reading.last), layout, context=context, memory=memory)
+                going = writing.add(draw(self.leave(hidden)))
+                if going is None:
+                    return writing.texts
+                if len(going) < len(rows):
+                    memory.keep(going)
+                    rows = rows[going]
+                    layout, context = of(rows)
+                reading.on(going, writing.last)
 
 
 class CaptionObjective(Objective):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..harmonise.text import MASK
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
+from ..tokens import frozen
 from .language import END, Reading, next_word_loss, words_of
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import GREEDY, UNTOLD, Sampling, Writing
@@ -174,8 +175,9 @@ class InstructObjective(Objective):
             torch.cat([text[:1], before.to(at), text[1 : 1 + room - most], after.to(at), mark])
             for text in ragged.values
         ]
-        reading, writing = Reading(encoder, replace(ragged, values=texts)), Writing(len(texts), most, END, at)
         logits = lambda: F.linear(reading.last, encoder.words.weight)
-        while (going := writing.add(sampling.draw(logits(), generator))) is not None:
-            reading.on(going, writing.last)
+        with frozen(encoder):
+            reading, writing = Reading(encoder, replace(ragged, values=texts)), Writing(len(texts), most, END, at)
+            while (going := writing.add(sampling.draw(logits(), generator))) is not None:
+                reading.on(going, writing.last)
         return writing.texts

@@ -145,7 +145,7 @@ class Reading:
         position[:, 3] = self._lengths.float()
         tokens = self.encoder.tokens(self.texts, self.encoder.words(words), row, position)
         place = self.encoder.place(tokens)
-        self.last = self.encoder.blocks(tokens.values, Layout.of(row, together=True), place, memory=self.memory)
+        self.last = self.encoder.blocks(tokens.values, Layout.each(len(row), row.device), place, memory=self.memory)
         return self.last
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..tokens import Context, Layout, Memory, Style, Transformer
+from ..tokens import Context, Layout, Memory, Style, Transformer, frozen
 
 GPT = Style(activation="gelu_tanh", causal=True)
 """GPT-2's."""
@@ -171,18 +171,25 @@ class WordDecoder(nn.Module):
         Raises:
             ValueError: a prompt and `most` words are more than there are places.
         """
+        with frozen(self):
+            return self._written(
+                prompts, Writing(len(prompts), most, end, prompts[0].device), seen, sampling, generator
+            )
+
+    def _written(
+        self, prompts: Sequence[Tensor], writing: Writing, seen: Seen | None, sampling: Sampling, generator: torch.Generator | None
+    ) -> list[Tensor]:  # fmt: skip
         text, device = numbers(prompts), prompts[0].device
         of = lambda group: None if seen is None else seen.context(group, together=True)
         memory, rows = self.blocks.memory(), torch.arange(len(prompts), device=device)
         hidden = self.hidden(torch.cat(list(prompts)), Layout.of(text, together=True), of(text), memory)
         assert memory.lengths is not None
-        writing = Writing(len(prompts), most, end, device)
-        last, layout, context = hidden[memory.lengths.cumsum(0) - 1], Layout.of(rows), of(rows)
+        last, layout, context = hidden[memory.lengths.cumsum(0) - 1], Layout.each(len(rows), device), of(rows)
         while (going := writing.add(sampling.draw(self.leave(last), generator))) is not None:
             if len(going) < len(rows):
                 memory.keep(going)
                 rows = rows[going]
-                layout, context = Layout.of(torch.arange(len(rows), device=device)), of(rows)
+                layout, context = Layout.each(len(rows), device), of(rows)
             last = self.hidden(writing.last, layout, context, memory)
         return writing.texts
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from .attention import Context, Memory, Rotary
 from .encoded import Encoded
 from .encoder import Encoder, EncoderFields
+from .frozen import frozen
 from .image import ImageEncoder, Vit
 from .kinematics import KinematicsEncoder, MotionVit
 from .layout import Layout
@@ -52,5 +53,5 @@ __all__ = [
     "KinematicsEncoder", "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
     "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",
-    "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "join", "select",
+    "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "frozen", "join", "select",
 ]  # fmt: skip

@@ -48,6 +48,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, causal: 
         return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), is_causal=causal)
     if causal:
         bias = triangle(length, many, q.device) if bias is None else bias + triangle(length, many, q.device)
+    if length == 1 and (bias is None or bias.shape[0] == 1) and not torch.is_grad_enabled():
+        # A further word: the fused kernel does not move what is remembered, and its dear backward is not asked for.
+        under = q.view(g, h // g, *q.shape[1:3], q.shape[3])[:, :, :, 0].transpose(1, 2)
+        seen = None if bias is None else bias.to(q.dtype)
+        return F.scaled_dot_product_attention(under, k, v, seen).transpose(1, 2).reshape(q.shape)
     if g < h and (bias is None or bias.shape[0] == 1):
         return _grouped(q, k, v, bias)
     if g < h:
@@ -158,6 +163,7 @@ class Remembered:
         count: tokens of the longest sequence.
         ends: (s l) the first tokens' numbers in their sequence, so that all end at the same place; None where they do.
         context: keys and values of what its cross-attention sees, packed (m 2·d).
+        seated: the same side by side, of the layout that stands beside it.
     """
 
     keys: Tensor | None = None
@@ -165,6 +171,7 @@ class Remembered:
     count: int = 0
     ends: Tensor | None = None
     context: Tensor | None = None
+    seated: tuple[Layout, list[tuple[Tensor, ...]]] | None = None
 
     def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """The first tokens, or one further token a sequence, (g s l e) → all so far; `Memory.next` tells which are none."""
@@ -338,15 +345,22 @@ class CrossAttention(nn.Module):
         """(n d) → (n d)."""
         if not context.queries.buckets:
             return torch.zeros_like(x)
-        kv = None if remembered is None else remembered.context
-        if kv is None:
-            kv = self.kv(context.values)
-            if remembered is not None:
-                remembered.context = kv
         h, answers = self.heads, []
-        queries, keys = context.queries.seats(h), context.keys.seats(2 * h)
-        sides = zip(queries.split(self.query(x), [h]), keys.split(kv, [h, h]), context.keys.buckets, strict=True)
+        queries = context.queries.seats(h)
+        sides = zip(
+            queries.split(self.query(x), [h]), self._seen(context, remembered), context.keys.buckets, strict=True
+        )
         for (q,), (k, v), bucket in sides:
             answers.append(attend(q, k, v, bucket.bias))
         heard = self.out(queries.merge(answers))
         return heard if queries.standing is None else heard.masked_fill(queries.standing[:, None], 0)
+
+    def _seen(self, context: Context, remembered: Remembered | None) -> list[tuple[Tensor, ...]]:
+        """Keys and values of each bucket, which a further word finds where the last one left them."""
+        seats, h = context.keys.seats(2 * self.heads), self.heads
+        if remembered is None:
+            return seats.split(self.kv(context.values), [h, h])
+        packed = remembered.context = self.kv(context.values) if remembered.context is None else remembered.context
+        if remembered.seated is None or remembered.seated[0] is not context.keys:
+            remembered.seated = context.keys, seats.split(packed, [h, h])
+        return remembered.seated[1]

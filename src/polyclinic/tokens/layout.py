@@ -77,6 +77,11 @@ class Layout:
         return cls(len(group), tuple(_bucket(starts, counts, rows[size]) for size in sorted(rows)))
 
     @classmethod
+    def each(cls, tokens: int, device: torch.device) -> Layout:
+        """Every token is a sequence of its own: the further words of as many texts."""
+        return cls(tokens, (Bucket(torch.arange(tokens, device=device)[:, None], None),), True)
+
+    @classmethod
     def pair(cls, queries: Tensor, keys: Tensor, together: bool = False) -> tuple[Layout, Layout]:
         """The layouts of two packed arrays whose equal group numbers belong together: bucket by bucket the same sequences.
 
@@ -157,12 +162,20 @@ class Seats:
 
     def split(self, packed: Tensor, parts: Sequence[int]) -> list[tuple[Tensor, ...]]:
         """(n r·e) → of each bucket the heads in parts, as many as said in each: (p s l e), contiguous."""
-        every: tuple[Tensor, ...] = _Enter.apply(packed, self, tuple(parts)) if self.shapes else ()
+        every: tuple[Tensor, ...] = ()
+        if self.shapes and torch.is_grad_enabled():
+            every = _Enter.apply(packed, self, tuple(parts))
+        elif self.shapes:
+            every = self.side_by_side(packed, parts)
         return [every[i : i + len(parts)] for i in range(0, len(every), len(parts))]
 
     def merge(self, answers: Sequence[Tensor]) -> Tensor:
         """(r s l e) of each bucket, at least one → (n r·e), zeros for a token without a seat."""
-        return _Leave.apply(self, *answers)
+        return _Leave.apply(self, *answers) if torch.is_grad_enabled() else self.packed(answers)
+
+    def side_by_side(self, packed: Tensor, parts: Sequence[int]) -> tuple[Tensor, ...]:
+        """As `split`, without gradients, the buckets' parts in turn."""
+        return tuple(part for side in self.seated(packed) for part in side.contiguous().split(tuple(parts)))
 
     def seated(self, packed: Tensor) -> list[Tensor]:
         """(n r·e) → (r s l e) of each bucket, zeros for padding."""
@@ -197,7 +210,7 @@ class _Enter(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, packed: Tensor, seats: Seats, parts: tuple[int, ...]) -> tuple[Tensor, ...]:
         ctx.seats = seats
-        return tuple(part for side in seats.seated(packed) for part in side.contiguous().split(parts))
+        return seats.side_by_side(packed, parts)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
