@@ -84,6 +84,7 @@ def test_no_command_is_left_out_of_this_test() -> None:
         "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
         "recipe list", "pretrain", "compare", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
+        "index", "search",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)
 
@@ -167,6 +168,8 @@ def test_many_set_aside_are_cut_and_the_rest_can_be_asked_for(tmp_path: Path) ->
         (("evaluate", "nowhere"), "no run in nowhere"),
         (("predict", "nowhere", "x.dcm"), "no run in nowhere"),
         (("serve", "nowhere"), "no run in nowhere"),
+        (("index", "nowhere"), "no run in nowhere"),
+        (("search", "nowhere", "--patient", "P"), "no index in nowhere"),
         (("demo", "--hospital", "nowhere"), "nowhere"),
     ],
 )
@@ -448,6 +451,20 @@ def test_an_overlay_is_written(tiny_segmentation_run: Run, small_hospital: Path,
     told = answer("predict", tiny_segmentation_run.path, volume, "--overlay", tmp_path / "o.png")
     assert told["overlay"] == str(tmp_path / "o.png")
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_alike_is_found(tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    made = answer("index", tiny_run.path, "--cohort", tiny_cohort.path, "--into", tmp_path / "index")
+    assert made["rows"]["patient"] > 20
+    patient = tiny_run.split.train[0]
+    hits = answer("search", tmp_path / "index", "--patient", patient, "--to", "table", "--k", 4)["hits"]
+    assert [h["rank"] for h in hits] == [1, 2, 3, 4]
+    assert patient not in {h["patient"] for h in hits}
+    assert hits[0]["patient"] in run("search", tmp_path / "index", "--patient", patient, "--to", "table").stdout
+    assert answer("search", tmp_path / "index", "--say", "pneumonia", "--k", 2)["hits"]
+    wrong = run("search", tmp_path / "index")
+    assert wrong.exit_code == 2
+    assert "--patient or --say" in wrong.stderr
 
 
 def test_doctor() -> None:

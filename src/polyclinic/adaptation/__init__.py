@@ -6,9 +6,10 @@ Imports `training` and above.
 from ..models.lora import LoraLinear, inject, merge
 from .adapt import METHODS, Adapted, adapt, open_adapted
 from .ask import ask
+from .index import Hit, Index, SearchError, index
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
-    "METHODS", "Adapted", "LoraLinear", "adapt", "ask", "embed", "inject", "merge", "open_adapted", "predict", "predict_files",
-    "predict_masks",
+    "METHODS", "Adapted", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "ask", "embed", "index", "inject", "merge", "open_adapted",
+    "predict", "predict_files", "predict_masks",
 ]  # fmt: skip

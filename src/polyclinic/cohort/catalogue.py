@@ -156,27 +156,39 @@ class Cohort:
                 f"see what there is with `polyclinic cohort describe {self.path}`; a table's column is attributes->>'column'",
             ) from error
 
-    def records(self, where: str | None = None) -> list[Record]:
+    def records(self, where: str | None = None, patients: Sequence[str] | None = None) -> list[Record]:
         """The records, in the order of their id, that a DuckDB condition admits.
 
+        Args:
+            where: the condition; None for all.
+            patients: only of these; None for everybody's.
         Raises:
             EmptyCohortError: a condition admits none, or the catalogue is empty.
             CohortError: records of a named cohort are gone.
         """
-        if where is None and self._records is not None:
+        if where is None and patients is None and self._records is not None:
             return self._records
-        rows = self.query(f"select * from records {condition(where)} order by id").to_pylist()
+        named = condition(where)
+        if patients is not None:
+            listed = ", ".join("'" + p.replace("'", "''") + "'" for p in patients)
+            named = f"{named or 'where true'} and patient in ({listed or 'null'})"
+        rows = self.query(f"select * from records {named} order by id").to_pylist()
         if where and (frozen := FROZEN.search(where)):
             self._all_there(frozen[1], int(frozen[2]))
         if not rows:
+            whose = "" if patients is None else f" of {len(patients)} patients"
             raise EmptyCohortError(
-                f"no record where {where}" if where else f"an empty catalogue in {self.path}",
+                f"no record{whose} where {where}"
+                if where
+                else f"no record{whose} in {self.path}"
+                if whose
+                else f"an empty catalogue in {self.path}",
                 "at least one record",
                 f"see `polyclinic cohort describe {self.path}` for what there is",
             )
         self._roots |= {row["id"]: Path(row["root"]) for row in rows}
         found = [_record(row) for row in rows]
-        if where is None:
+        if where is None and patients is None:
             self._records = found
         return found
 

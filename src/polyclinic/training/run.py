@@ -244,10 +244,20 @@ class Run:
             )
         return Cohort.open(self.lock["cohort"])
 
-    def loader(self, cohort: Cohort, patients: tuple[str, ...], tasks: tuple[str, ...] = (), **options: Any) -> Loader:
-        """A loader of some patients, as this run harmonises them."""
+    def loader(
+        self, cohort: Cohort, patients: tuple[str, ...], tasks: tuple[str, ...] = (), alone: bool = False, **options: Any
+    ) -> Loader:  # fmt: skip
+        """A loader of some patients, as this run harmonises them.
+
+        Args:
+            cohort: where they are.
+            patients: who.
+            tasks: whose labels come with them.
+            alone: take no other patient's records out of the catalogue: of many patients, a few at a time.
+            options: see `Loader`.
+        """
         labels = [label for name in tasks if (label := self.recipe.tasks[name].label(name)) is not None]
-        records = cohort.records(self.recipe.cohort.where)
+        records = cohort.records(self.recipe.cohort.where, patients if alone else None)
         return Loader(
             records,
             patients,
