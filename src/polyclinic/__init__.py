@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adaptation import Index, adapt, ask, index, predict
+    from .adaptation import Index, adapt, ask, export, index, predict
     from .clinic import serve
     from .cohort import Cohort, ingest, watch
     from .phantom import Phantom, simulate
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "evaluate", "index", "ingest", "predict", "pretrain", "serve",
+    "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "evaluate", "export", "index", "ingest", "predict", "pretrain", "serve",
     "simulate", "watch",
 ]  # fmt: skip
 
 _ROOM = {
     "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
     "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "adaptation", "index": "adaptation",
-    "Index": "adaptation", "predict": "adaptation",
+    "Index": "adaptation", "export": "adaptation", "predict": "adaptation",
     "evaluate": "trust", "serve": "clinic",
 }  # fmt: skip
 

@@ -84,7 +84,7 @@ def test_no_command_is_left_out_of_this_test() -> None:
         "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
         "recipe list", "pretrain", "compare", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
-        "index", "search",
+        "export", "index", "search",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)
 
@@ -168,6 +168,7 @@ def test_many_set_aside_are_cut_and_the_rest_can_be_asked_for(tmp_path: Path) ->
         (("evaluate", "nowhere"), "no run in nowhere"),
         (("predict", "nowhere", "x.dcm"), "no run in nowhere"),
         (("serve", "nowhere"), "no run in nowhere"),
+        (("export", "nowhere"), "no run in nowhere"),
         (("index", "nowhere"), "no run in nowhere"),
         (("search", "nowhere", "--patient", "P"), "no index in nowhere"),
         (("demo", "--hospital", "nowhere"), "nowhere"),
@@ -451,6 +452,13 @@ def test_an_overlay_is_written(tiny_segmentation_run: Run, small_hospital: Path,
     told = answer("predict", tiny_segmentation_run.path, volume, "--overlay", tmp_path / "o.png")
     assert told["overlay"] == str(tmp_path / "o.png")
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_export_is_written(tiny_segmentation_run: Run, tmp_path: Path) -> None:
+    told = answer("export", tiny_segmentation_run.path, "--format", "pt2", "--into", tmp_path / "net.pt2")
+    assert told["difference"] <= 1e-3
+    assert (tmp_path / "net.pt2").exists()
+    assert "slide" in refusal("export", tiny_segmentation_run.path, "--modality", "slide")["found"]
 
 
 def test_what_is_alike_is_found(tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:

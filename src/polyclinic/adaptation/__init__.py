@@ -6,10 +6,11 @@ Imports `training` and above.
 from ..models.lora import LoraLinear, inject, merge
 from .adapt import METHODS, Adapted, adapt, open_adapted
 from .ask import ask
+from .export import FORMATS, Exported, export
 from .index import Hit, Index, SearchError, index
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
-    "METHODS", "Adapted", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "ask", "embed", "index", "inject", "merge", "open_adapted",
-    "predict", "predict_files", "predict_masks",
+    "FORMATS", "METHODS", "Adapted", "Exported", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "ask", "embed", "export", "index",
+    "inject", "merge", "open_adapted", "predict", "predict_files", "predict_masks",
 ]  # fmt: skip

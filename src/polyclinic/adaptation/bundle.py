@@ -1,0 +1,159 @@
+"""A MONAI bundle of an exported network: MONAI reads the configuration, polyclinic the files, and the network itself needs neither.
+
+    bundle/ configs/metadata.json  configs/inference.json  configs/fingerprint.json  models/model.pt2  docs/README.md  export.json
+
+`python -m monai.bundle run --config_file configs/inference.json --bundle_root . --files "['scan.nii.gz']"` writes an answer a file:
+a mask on the file's own grid (NIfTI), or a line of `answers.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__, records
+from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, way_back
+from ..records import RecordError
+from ..schema import MissingExtraError, Modality, Payload, Rejected
+from ..tasks import SegmentationTask, Task
+
+NETWORK, FINGERPRINT, STANDARD = "models/model.pt2", "configs/fingerprint.json", "configs/standard.json"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def write(
+    place: Path, task: Task, modality: Modality, shape: Sequence[int], answer: str, wants: dict[str, Any]
+) -> None:
+    """The bundle's folder, all but the network and the fingerprint.
+
+    Args:
+        place: the new folder.
+        task: that the network answers.
+        modality: image or volume.
+        shape: (1 c …) of what it reads.
+        answer: what it says, in words.
+        wants: the standard that records are harmonised to.
+    """
+    for folder in ("configs", "models", "docs"):
+        (place / folder).mkdir(parents=True)
+    dense = isinstance(task, SegmentationTask)
+    classes = ["background", *task.spec.classes] if dense else [task.name]
+    own = {k: v for k, v in wants.items() if k != "spacing"}
+    files = {
+        "configs/metadata.json": _metadata(task.name, shape, answer, classes, dense),
+        "configs/inference.json": _inference(dense),
+        STANDARD: own | {"modality": modality.value},
+    }
+    for name, data in files.items():
+        (place / name).write_text(json.dumps(data, indent=1) + "\n")
+    (place / "docs/README.md").write_text(
+        f"# {task.name}\n\nExported by polyclinic {__version__}. Reads one {modality} a file; gives {answer}.\n"
+        "Research use only; not a medical device.\n\n"
+        "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --files \"['scan.nii.gz']\"\n"
+    )
+
+
+def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[str], dense: bool) -> dict[str, Any]:
+    """What MONAI's bundle specification asks of `metadata.json`."""
+    try:
+        from monai import __version__ as of_monai
+    except ImportError as error:
+        raise MissingExtraError("monai", "export") from error
+    side = lambda form, channels, named: {
+        "type": "image", "format": form, "num_channels": channels, "spatial_shape": list(shape[2:]), "dtype": "float32", "value_range": [],
+        "is_patch_data": False, "channel_def": {str(i): name for i, name in enumerate(named)},
+    }  # fmt: skip
+    out = side("segmentation", len(classes), classes) if dense else side("classes", 1, classes)
+    return {
+        "version": "0.1.0", "changelog": {"0.1.0": "exported"}, "monai_version": of_monai, "pytorch_version": torch.__version__,
+        "numpy_version": np.__version__, "required_packages_version": {"polyclinic": __version__}, "task": task, "description": answer,
+        "authors": "polyclinic", "copyright": "", "intended_use": "Research only; not a medical device.",
+        "network_data_format": {"inputs": {"image": side("magnitude", shape[1], ["image"])}, "outputs": {"pred": out}},
+    }  # fmt: skip
+
+
+def _inference(dense: bool) -> dict[str, Any]:
+    """Files → answers."""
+    return {
+        "imports": ["$import torch"],
+        "bundle_root": ".", "files": [], "output_dir": "$@bundle_root + '/eval'",
+        "network": f"$torch.export.load(@bundle_root + '/{NETWORK}').module()",
+        "reading": {"_target_": "polyclinic.adaptation.bundle.Reading", "root": "@bundle_root"},
+        "answers": {"_target_": f"polyclinic.adaptation.bundle.{'masks' if dense else 'numbers'}", "_mode_": "callable"},
+        "run": ["$@answers(@network, @reading, @files, @output_dir)"],
+    }  # fmt: skip
+
+
+class Reading:
+    """Files → what the network reads, as the run harmonised its own.
+
+    Args:
+        root: the bundle's folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        told = json.loads((Path(root) / STANDARD).read_text())
+        self.modality = Modality(told.pop("modality"))
+        self.standard = (ImageStandard if self.modality is Modality.IMAGE else VolumeStandard)(**told)
+        self.fingerprint = Fingerprint.open(Path(root) / FINGERPRINT)
+
+    def __call__(self, file: str | Path) -> tuple[Payload, Payload]:
+        """What stands in a file, and what the network reads of it.
+
+        Raises:
+            RecordError: it cannot be used, or does not hold one record of the modality.
+        """
+        path = Path(file).resolve()
+        if not path.is_file():
+            raise RecordError(f"no file {path.name}", "a file", "check the path")
+        found = [item for _, item in records.read_patient([path])]
+        mine = [r for r in found if not isinstance(r, Rejected) and r.modality is self.modality]
+        if len(mine) != 1:
+            why = "; ".join(r.found for r in found if isinstance(r, Rejected)) or f"{len(mine)} {self.modality}s"
+            raise RecordError(f"{path.name}: {why}", f"one {self.modality}", "give another file")
+        source = records.load(mine[0], path.parent)
+        return source, harmonise(source, mine[0], self.standard, self.fingerprint)
+
+
+Network = Callable[..., Tensor]
+
+
+def _said(network: Network, read: Payload) -> Tensor:
+    """The network's answer about a harmonised record."""
+    axes = read.array.ndim - 1
+    spacing = np.full(axes, np.nan)
+    if read.to_world is not None and not read.nominal:
+        spacing = np.linalg.norm(read.to_world[:3, :3], axis=0)[:axes][::-1].copy()
+    with torch.no_grad():
+        return network(torch.from_numpy(read.array)[None].float(), torch.from_numpy(spacing)[None].float())
+
+
+def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> dict[str, float]:
+    """The number said of each file, also written to `answers.json`."""
+    said = {Path(file).name: float(_said(network, reading(file)[1])[0]) for file in files}
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    (Path(output_dir) / "answers.json").write_text(json.dumps(said, indent=1) + "\n")
+    return said
+
+
+def masks(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> list[Path]:
+    """The mask of each file on its own grid, written as NIfTI."""
+    import nibabel as nib
+
+    written = []
+    for file in files:
+        source, read = reading(file)
+        mask = way_back(_said(network, read)[0].argmax(0).numpy(), read.history)
+        affine = LPS_TO_RAS @ (source.to_world if source.to_world is not None else np.eye(4))
+        place = Path(output_dir) / (Path(file).name.split(".")[0] + "_mask.nii.gz")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        planes = mask.astype(np.uint8)
+        nib.save(nib.Nifti1Image((planes if planes.ndim == 3 else planes[None]).transpose(), affine), place)  # pyright: ignore[reportPrivateImportUsage]
+        written.append(place)
+    return written
