@@ -33,9 +33,9 @@ class Relabelled(Cohort):
         super().__init__(cohort.path)
         self.whom, self.cells, self.no_masks = set(patients), cells, no_masks
 
-    def records(self, where: str | None = None) -> list[Record]:
+    def records(self, where: str | None = None, patients: Sequence[str] | None = None) -> list[Record]:
         found = []
-        for record in super().records(where):
+        for record in super().records(where, patients):
             if record.patient in self.whom:
                 if self.no_masks and record.attributes.get("mask_of"):
                     continue

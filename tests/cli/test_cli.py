@@ -454,6 +454,15 @@ def test_an_overlay_is_written(tiny_segmentation_run: Run, small_hospital: Path,
     assert (tmp_path / "o.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_everybody_of_a_catalogue_is_answered(tiny_finding_run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    words = ("predict", tiny_finding_run.path, "--cohort", tiny_cohort.path, "--into", tmp_path / "answers")
+    told = answer(*words)
+    assert told["answers"] > 5
+    assert told["answers"] + told["without"] == len(tiny_cohort.patients())
+    assert f"{told['answers']} answers" in run(*words).stdout
+    assert run("predict", tiny_finding_run.path).exit_code == 2
+
+
 def test_an_export_is_written(tiny_segmentation_run: Run, tmp_path: Path) -> None:
     told = answer("export", tiny_segmentation_run.path, "--format", "pt2", "--into", tmp_path / "net.pt2")
     assert told["difference"] <= 1e-3

@@ -5,12 +5,13 @@ Imports `training` and above.
 
 from ..models.lora import LoraLinear, inject, merge
 from .adapt import METHODS, Adapted, adapt, open_adapted
+from .answers import answer_cohort
 from .ask import ask
 from .export import FORMATS, Exported, export
 from .index import Hit, Index, SearchError, index
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
-    "FORMATS", "METHODS", "Adapted", "Exported", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "ask", "embed", "export", "index",
-    "inject", "merge", "open_adapted", "predict", "predict_files", "predict_masks",
+    "FORMATS", "METHODS", "Adapted", "Exported", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "answer_cohort", "ask", "embed",
+    "export", "index", "inject", "merge", "open_adapted", "predict", "predict_files", "predict_masks",
 ]  # fmt: skip

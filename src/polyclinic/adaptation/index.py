@@ -6,13 +6,11 @@ a patient, files or a sentence ──▶ vector ──▶ the nearest records of
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +21,17 @@ import pyarrow.parquet as pq
 import torch
 
 from ..cohort import Cohort
+from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Ragged
 from ..tokens import TextEncoder
 from ..tokens.text import as_note
 from ..training import Run
 from ..training.run import file_hash, write_json
+from .chunks import CHUNK, Progress, over
 from .nearest import Nearest
 
 PATIENT = "patient"
 """Beside the modalities: the mean of a patient's vectors, of length 1."""
-CHUNK = 512
-"""Patients a file of vectors; an interrupted indexing goes on after the last whole one."""
-Progress = Callable[[int, int, str], None]
 
 
 class SearchError(PolyclinicError):
@@ -204,13 +201,10 @@ def index(
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     place = Path(into) if into is not None else run.path / "index"
     who = sorted(set(patients)) if patients is not None else catalogue.patients(run.recipe.cohort.where)
-    plan = {"weights": file_hash(run.weights), "patients": _digest(who), "chunk": CHUNK}
-    if _json(place / "plan.json") != plan:
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
-        write_json(place / "plan.json", plan)
+    plan = {"weights": file_hash(run.weights)}
     (place / "index.json").unlink(missing_ok=True)
-    _embed(run, catalogue, who, place, progress)
+    make = partial(_embed, str(run.path), plan["weights"], catalogue.path)
+    over(make, who, place, plan, name="vectors", size=CHUNK, progress=progress)
     rows, recall = {}, {}
     for side in [*(m.value for m in run.recipe.encoders), PATIENT]:
         made = _gather(place, side)
@@ -231,21 +225,19 @@ def index(
     return Index.open(place)
 
 
-def _embed(run: Run, cohort: Cohort, who: list[str], place: Path, progress: Progress | None) -> None:
-    """A file of vectors for each chunk of patients that has none yet."""
-    model: Any = None
-    for number, start in enumerate(range(0, len(who), CHUNK)):
-        path = place / f"vectors-{number:05d}.parquet"
-        if not path.exists():
-            model = model or run.model()
-            loader = run.loader(cohort, tuple(who[start : start + CHUNK]), alone=True)
-            rows = [row for batch in loader.each(32) for row in _rows(model, batch)]
-            columns = {name: [row[name] for row in rows] for name in ("patient", "side", "records", "vector")}
-            beside = path.with_suffix(".part")
-            pq.write_table(pa.table(columns, schema=_SCHEMA), beside)
-            beside.replace(path)
-        if progress:
-            progress(min(start + CHUNK, len(who)), len(who), "patients")
+def _embed(run: str, weights: str, cohort: Path, who: tuple[str, ...]) -> pa.Table:
+    """The vectors of some patients."""
+    opened, model = _opened(run, weights)
+    loader = opened.loader(Cohort.open(cohort), who, alone=True)
+    rows = [row for batch in loader.each(32) for row in _rows(model, batch)]
+    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+
+
+@lru_cache(maxsize=1)
+def _opened(run: str, weights: str) -> tuple[Run, Model]:
+    """A run and its model of these weights, once in each process."""
+    opened = Run.open(run)
+    return opened, opened.model()
 
 
 _SCHEMA = pa.schema(
@@ -301,14 +293,3 @@ def _gather(place: Path, side: str) -> tuple[int, float] | None:
 def _matrix(rows: pa.Table) -> np.ndarray:
     """(n e)"""
     return rows["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
-
-
-def _digest(names: Sequence[str]) -> str:
-    return hashlib.blake2b("\x00".join(names).encode(), digest_size=16).hexdigest()
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None

@@ -43,7 +43,7 @@ def predict(
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     catalogue = cohort if isinstance(cohort, Cohort) else adapted.run.cohort(cohort)
     who = tuple(patients) if patients is not None else adapted.run.split.test
-    reads = _allowed(adapted, modalities)
+    reads = allowed(adapted, modalities)
     loader = adapted.run.loader(catalogue, who, (adapted.name,))
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     if isinstance(adapted.task, SegmentationTask):
@@ -51,7 +51,12 @@ def predict(
     return _linear(adapted, loader, there, reads)
 
 
-def _allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
+def allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
+    """The modalities that may be seen, in their order.
+
+    Raises:
+        AdaptError: one that the run does not read.
+    """
     if modalities is None:
         return adapted.inputs
     for wanted in modalities:

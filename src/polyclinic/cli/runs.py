@@ -183,16 +183,32 @@ def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
 def predict(
     run: RunPath,
     files: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             help="One patient's files (or a folder of them), of any modalities the run reads.", show_default=False
         ),
-    ],
+    ] = None,
     overlay: Annotated[
         Path | None, typer.Option(help="Write the picture of the answer to this PNG, where there is one.")
     ] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Answer about every patient of this catalogue instead, into Parquet files.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Of a catalogue: a condition on the records that may be read.")
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Of a catalogue: the files' folder; `answers` in the run's by default.")
+    ] = None,
+    engine: Annotated[Literal["processes", "ray"], typer.Option(help="Of a catalogue: who answers.")] = "processes",
+    workers: Annotated[int, typer.Option(min=1, help="Of a catalogue: how many.")] = 1,
 ) -> Reply:
-    """The answer about one patient, given as one or several files."""
+    """The answer about one patient, given as one or several files; or about everybody in a catalogue (Ctrl-C stops, the same goes on)."""
+    if (cohort is None) == (not files):
+        raise typer.BadParameter("give files, or --cohort")
+    if cohort is not None:
+        return _answers(run, cohort, where, into, engine, workers)
+    assert files is not None
     from ..clinic import Desk
 
     every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
@@ -211,6 +227,30 @@ def predict(
         "overlay": str(overlay) if overlay and answer.overlay else None
     }
     return Reply(data, shown)
+
+
+def _answers(
+    run: Path, cohort: Path, where: str | None, into: Path | None, engine: Literal["processes", "ray"], workers: int
+) -> Reply:
+    import pyarrow.parquet as pq
+
+    from ..adaptation import answer_cohort
+
+    with progress("predict") as report:
+        place = answer_cohort(run, cohort, where=where, into=into, engine=engine, workers=workers, progress=report)
+    told, why = 0, dict[str, int]()
+    for part in sorted(place.glob("answers-*.parquet")):
+        for reason in pq.read_table(part, columns=["why_not"])["why_not"].to_pylist():
+            told += reason is None
+            if reason is not None:
+                why[reason] = why.get(reason, 0) + 1
+    most = sorted(why.items(), key=lambda pair: -pair[1])
+    shown = [
+        f"{place}: {told} answers, {sum(why.values())} without one",
+        *(f"  {n} × {reason}" for reason, n in most[:5]),
+        f"what each rests on: {place}/lineage.json and the columns `records` and `modalities`. Research use only.",
+    ]
+    return Reply({"into": str(place), "answers": told, "without": sum(why.values()), "why_not": why}, shown)
 
 
 @command

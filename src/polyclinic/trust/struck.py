@@ -35,9 +35,9 @@ class Struck(Cohort):
         self.cohort, self.words = cohort, tuple(words)
         self._whole: dict[str, Record] = {}
 
-    def records(self, where: str | None = None) -> list[Record]:
+    def records(self, where: str | None = None, patients: Sequence[str] | None = None) -> list[Record]:
         """As the cohort's."""
-        return [self._struck(r) if r.modality is Modality.TEXT else r for r in self.cohort.records(where)]
+        return [self._struck(r) if r.modality is Modality.TEXT else r for r in self.cohort.records(where, patients)]
 
     def _struck(self, record: Record) -> Record:
         name = content_id(("\x00".join((record.id, *self.words))).encode())
