@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Spinning OpenMP threads stall each other on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
+WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:  ## show this list
@@ -43,7 +44,7 @@ lint: $(STAMP)  ## ruff, pyright and the import rules
 	$(BIN)/lint-imports
 
 test: $(STAMP) system lint  ## every check: ruff, pyright, import-linter, pytest
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 fast: $(STAMP)  ## the unmarked tests only
 	$(BIN)/python -m pytest -m "not slow and not server and not browser"

@@ -76,7 +76,7 @@ precision: fp32
 @pytest.fixture(scope="session", autouse=True)
 def _two_threads() -> None:
     """A test machine is shared; more threads than cores stall each other."""
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
 
 
 @pytest.fixture(scope="session")
