@@ -230,7 +230,6 @@ def test_a_broken_stack_does_not_take_the_others_with_it(tmp_path: Path, write_e
         ({"NumberOfFrames": 4}, "4 frames with functional groups for 3"),
         ({"NumberOfFrames": 2**31 - 1}, "a header that promises"),
         ({"PixelData": b"\0" * 100}, "pixel data that was cut short: 100 of 180 bytes"),
-        ({"InConcatenationTotalNumber": 3}, "one of 3 parts of a concatenation"),
         ({"Rows": 60000, "Columns": 4000}, "a header that promises"),
         ({"Rows": 0}, "a DICOM object without pixels"),
     ],

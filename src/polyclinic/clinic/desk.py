@@ -230,7 +230,7 @@ def understood(called: Mapping[Path, str]) -> tuple[list[Given], dict[Path, str]
     for path, item in records.read_patient(list(called)):
         if isinstance(item, Rejected):
             raise RecordError(f"{called[path]}: {item.found}", item.expected, item.remedy)
-        slices = item.attributes.get("slices") if "#series=" in item.uri else None
+        slices = item.attributes.get("parts", item.attributes.get("slices")) if "#series=" in item.uri else None
         one = Given(path, f"{called[path]} (a series of {slices} files)" if slices else called[path], item)
         first = seen.setdefault(item.id, one)
         if first.path == path:

@@ -19,6 +19,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record, Rejected
 from . import (
     dicom_annotations,
+    dicom_concatenation,
     dicom_contours,
     dicom_document,
     dicom_multiframe,
@@ -47,7 +48,7 @@ from .dicom_header import (
 )
 from .packed import MOST_ITEMS
 from .raster import MAGIC, luminance
-from .source import RecordError, content_id, place_id, place_of, split_uri
+from .source import RecordError, content_id, part_number, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
 _ENHANCED = {
@@ -88,7 +89,8 @@ def _check(dataset: Any) -> None:
 
 
 def series_of(path: Path, head: bytes) -> str | None:
-    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level; None for anything else.
+    """The SeriesInstanceUID of a CT, MR or PET slice that belongs into a volume, or of a slide's level, or the ConcatenationUID of a
+    part of an object; None for anything else.
 
     Args:
         path: the file.
@@ -96,10 +98,12 @@ def series_of(path: Path, head: bytes) -> str | None:
     """
     if dicom_slide.marked(head):
         return silent(dicom_slide.series_of)(path)
-    return _asked(beginning(head), lambda: glimpse(path), _series_of_slice)
+    return _asked(beginning(head), lambda: glimpse(path), _read_together_as)
 
 
-def _series_of_slice(dataset: Any) -> str | None:
+def _read_together_as(dataset: Any) -> str | None:
+    if uid := dicom_concatenation.uid_of(dataset):
+        return uid
     alone = (
         text(dataset, "Modality") in MEASURED and frames(dataset) == 1 and text(dataset, "SOPClassUID") not in _ENHANCED
     )
@@ -205,6 +209,8 @@ def _reader(dataset: Any) -> ModuleType | None:
 @silent
 def _read(path: Path, root: Path) -> list[Record | Rejected]:
     dataset = opened(path, pixels=True)
+    if uid := dicom_concatenation.uid_of(dataset):
+        return list(dicom_concatenation.read((path,), series_uri(path, uid, root), root, _reader))
     if reader := _reader(dataset):
         return list(reader.read(dataset, path, root))
     _check(dataset)
@@ -219,15 +225,18 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
 
 
 def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected]:
-    """The slices of one series in one folder as one volume, ordered along the normal (PS3.3 C.7.6.2.1.1), not by file name.
+    """The slices of one series in one folder as one volume; the parts of an object that was split as that object.
 
-    Slices that are broken, repeat a place, or have another orientation or size than most, are set aside. Where slices are
-    missing, each unbroken run of two or more is a volume of its own (`#series=UID&run=2`; no slice is made up) and it is told
-    where the gap is. Slices askew or several images at each place refuse the series; of a tilted gantry `tilt_deg` tells, and
-    `to_world` is sheared.
+    Slices are ordered along the normal (PS3.3 C.7.6.2.1.1), not by file name. Those that are broken, repeat a place, or have
+    another orientation or size than most, are set aside. Where slices are missing, each unbroken run of two or more is a volume
+    of its own (`#series=UID&run=2`; no slice is made up) and it is told where the gap is. Slices askew or several images at each
+    place refuse the series; of a tilted gantry `tilt_deg` tells, and `to_world` is sheared.
     """
     if dicom_slide.mine(paths[0]):
         yield from dicom_slide.read(paths, root)
+        return
+    if uid := _split(paths[0]):
+        yield from silent(dicom_concatenation.read)(paths, series_uri(paths[0], uid, root), root, _reader)
         return
     slices: list[stack.Slice] = []
     ids: dict[Path, str] = {}
@@ -255,6 +264,13 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         if gap and number == 1:
             yield Rejected(record.uri, gap.found, gap.expected, f"{gap.remedy}; its unbroken runs are taken")
         yield replace(record, uri=uri, attributes={**record.attributes, **more})
+
+
+@silent
+def _split(path: Path) -> str | None:
+    """The UID of the concatenation that a file is a part of."""
+    with path.open("rb") as file:
+        return _asked(beginning(file.read(HEAD)), lambda: glimpse(path), dicom_concatenation.uid_of)
 
 
 def _volume(slices: Sequence[stack.Slice], ids: Mapping[Path, str], root: Path) -> Record:
@@ -319,25 +335,38 @@ def load(record: Record) -> Payload:
             return reader.load(dataset, record)
         _check(dataset)
         return Payload(dicom_pixels.image(dataset), to_world=_plane(dataset))
-    uid, _, number = fragment.removeprefix("series=").partition("&run=")
+    uid = fragment.removeprefix("series=").partition("&")[0]
+    paths = _of_series(Path(place), uid)
+    if paths and _split(paths[0]):
+        return dicom_concatenation.load(paths, record, _reader)
     slices: list[stack.Slice] = []
     pixels: dict[Path, np.ndarray] = {}
-    for path in sorted(Path(place).iterdir()):
+    for path in paths:
         try:
-            with path.open("rb") as file:
-                head = file.read(HEAD)
-            if recognises(path, head) and series_of(path, head) == uid:
-                dataset = opened(path, pixels=True)
-                _check(dataset)
-                pixels[path] = luminance(dicom_pixels.image(dataset))
-                del dataset.PixelData
-                slices.append(_placed(dataset, path))
+            dataset = opened(path, pixels=True)
+            _check(dataset)
+            pixels[path] = luminance(dicom_pixels.image(dataset))
+            del dataset.PixelData
+            slices.append(_placed(dataset, path))
         except (OSError, RecordError):
             continue  # what was set aside then is set aside now
     runs = stack.runs(slices)[0] if len(slices) > 1 else []
-    ordered = dict(enumerate(runs, start=1)).get(int(number or 1), [])
+    ordered = dict(enumerate(runs, start=1)).get(part_number(record.uri, "run") or 1, [])
     if len(ordered) != record.attributes["slices"]:
         raise RecordError(
             f"a series of {len(ordered)} slices that had {record.attributes['slices']}", "the folder as ingested", "ingest it again"
         )  # fmt: skip
     return Payload(np.stack([pixels[s.path] for s in ordered])[None], to_world=stack.to_world(ordered))
+
+
+def _of_series(folder: Path, uid: str) -> list[Path]:
+    found = []
+    for path in sorted(folder.iterdir()):
+        try:
+            with path.open("rb") as file:
+                head = file.read(HEAD)
+            if recognises(path, head) and series_of(path, head) == uid:
+                found.append(path)
+        except (OSError, RecordError):
+            continue  # what was set aside then is set aside now
+    return found

@@ -150,9 +150,6 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         yield from dicom_clip.read(dataset, path, root)
         return
     dicom_pixels.check(dataset)
-    parts = int(dataset.get("InConcatenationTotalNumber") or 1)
-    if parts > 1:
-        raise RecordError(f"one of {parts} parts of a concatenation", "the whole object", "export it in one piece")
     groups = Groups(dataset)
     slices = _slices(dataset, groups, path)
     if slices is None:

@@ -56,13 +56,25 @@ def each(dataset: Any, which: Sequence[int] | None = None, stored: bool = False)
     from pydicom.pixels.utils import iter_pixels
 
     check_frames(dataset)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    alone = int(dataset.BitsAllocated) == 1 and syntax.is_little_endian and not syntax.is_encapsulated
     try:
-        for pixels in iter_pixels(dataset, indices=which):
+        for pixels in _single_bits(dataset, which) if alone else iter_pixels(dataset, indices=which):
             yield pixels if stored else seen(pixels, dataset)
     except (GeneratorExit, RecordError, KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:
         raise _broken(dataset, error) from error
+
+
+def _single_bits(dataset: Any, which: Sequence[int] | None) -> Iterator[np.ndarray]:
+    """(y x) of each frame: with one bit a pixel it begins within a byte, where the last one ended (PS3.5 8.1.1)."""
+    size, data = int(dataset.Rows) * int(dataset.Columns), dataset.PixelData
+    for frame in range(frames(dataset)) if which is None else which:
+        start, within = divmod(frame * size, 8)
+        packed = np.frombuffer(data[start : start + -(-(within + size) // 8)], np.uint8)
+        bits = np.unpackbits(packed, bitorder="little")[within : within + size]
+        yield bits.reshape(int(dataset.Rows), int(dataset.Columns))
 
 
 def _broken(dataset: Any, error: BaseException) -> RecordError:

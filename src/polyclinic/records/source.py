@@ -112,7 +112,8 @@ def place_of(path: Path, root: Path) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`); of a workbook's, `sheet=Labs&row=17`."""
     found = re.fullmatch(
-        r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+(?:&run=\d+)?|(?:sheet|topic|column)=[^#]+)",
+        r"(.*)#((?:(?:row|stack|segment|group|roi|box|item|sample|page|run)=\d+|series=[\w.]+)(?:&(?:stack|segment|page|run)=\d+)*"
+        r"|(?:sheet|topic|column)=[^#]+)",
         uri,
         re.DOTALL,
     )
@@ -120,9 +121,9 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def part_number(uri: str, part: str) -> int | None:
-    """The number of a uri's part: 2 for `#stack=2`; None where the record is the file's only one."""
-    name, _, number = split_uri(uri)[1].partition("=")
-    return int(number) if name == part else None
+    """The number of a uri's part: 2 for `#stack=2` and `#series=1.2&stack=2`; None where the record is the file's only one."""
+    found = re.fullmatch(rf"(?:[^=]+=[\w.]+&)*{part}=(\d+)(?:&.*)?", split_uri(uri)[1])
+    return int(found[1]) if found else None
 
 
 def check_size(shape: tuple[int, ...], bytes_each: int) -> None:
