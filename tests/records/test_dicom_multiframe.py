@@ -190,6 +190,36 @@ def test_a_stack_that_is_none_is_refused(tmp_path: Path, write_enhanced: Any, pl
     assert found.startswith(reason)
 
 
+def test_where_frames_are_missing_each_unbroken_run_is_a_volume(tmp_path: Path, write_enhanced: Any) -> None:
+    """As of a series of single slices, one stack apart from another."""
+    echo = lambda te, zs: [frame_at(z, MREchoSequence={"EffectiveEchoTime": te}) for z in zs]
+    frames = echo(5, (9, 0, 1, 2, 6, 7, 8)) + echo(7, (0, 1, 2))
+    write_enhanced(tmp_path / "a.dcm", frames, Modality="MR")
+    (reason,) = reasons(tmp_path / "a.dcm")
+    assert reason == "stack 1 of 2: a series with missing slices: 3 between frame 4 and frame 5"
+    found = taken(tmp_path / "a.dcm")
+    assert [r.uri for r in found] == ["a.dcm#stack=1&run=1", "a.dcm#stack=1&run=2", "a.dcm#stack=2"]
+    assert [(r.attributes["slices"], r.attributes.get("run"), r.attributes.get("runs")) for r in found] == [
+        (3, 1, 2), (4, 2, 2), (3, None, None),
+    ]  # fmt: skip
+    assert len({r.id for r in found}) == 3
+    for record, values, z in zip(found, ([1, 2, 3], [4, 5, 6, 0], [7, 8, 9]), (0, 6, 0), strict=True):
+        payload = records.load(record, tmp_path)
+        assert payload.array[0, :, 0, 0].tolist() == values
+        assert world(payload)[2, 3] == z
+
+
+def test_a_frame_alone_between_missing_ones_is_set_aside_by_number(tmp_path: Path, write_enhanced: Any) -> None:
+    write_enhanced(tmp_path / "a.dcm", [frame_at(z) for z in (0, 2, 3, 4, 5, 6)])
+    assert reasons(tmp_path / "a.dcm") == [
+        "frame 1: a slice alone between missing ones",
+        "a series with missing slices: 1 between frame 1 and frame 2",
+    ]
+    (record,) = taken(tmp_path / "a.dcm")
+    assert (record.uri, record.attributes["slices"]) == ("a.dcm", 5)
+    assert records.load(record, tmp_path).array[0, :, 0, 0].tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_tilted_gantry_shears_the_grid(tmp_path: Path, write_enhanced: Any) -> None:
     frames = [frame_at(i) for i in range(4)]
     for i, item in enumerate(frames):

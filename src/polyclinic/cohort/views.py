@@ -70,8 +70,9 @@ create temp table links as
 -- ending. Features of a slide's tiles are about the slide that they are called as.
 create temp view files as
     select *, unended(name) as stem from (
-        select id, patient, root, modality, telling, parse_filename(regexp_replace(uri, '#(stack|item|group)=\d+$', '')) as name from owned
-        where not mask and modality not in ('table', 'omics') and kind <> 'SLIDE features'
+        select id, patient, root, modality, telling,
+            parse_filename(regexp_replace(uri, '#(stack|item|group|frame|run)=\d+(&run=\d+)?$', '')) as name
+        from owned where not mask and modality not in ('table', 'omics') and kind <> 'SLIDE features'
     );
 
 create temp table subjects as

@@ -23,6 +23,8 @@ from . import (
     dicom_contours,
     dicom_document,
     dicom_multiframe,
+    dicom_nuclear,
+    dicom_pages,
     dicom_pixels,
     dicom_report,
     dicom_rt,
@@ -62,7 +64,8 @@ _MOST_DECODED = 1024
 """How pixels were described that did decode, for so many descriptions."""
 
 _OBJECTS = (
-    dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_annotations, dicom_multiframe,
+    dicom_waveform, dicom_segmentation, dicom_report, dicom_rt, dicom_contours, dicom_document, dicom_annotations, dicom_nuclear,
+    dicom_multiframe,
 )  # fmt: skip
 """Readers of what is no single frame; each knows its own by the header."""
 
@@ -81,7 +84,8 @@ def _template(dataset: Any) -> str:
 
 def _check(dataset: Any) -> None:
     modality = text(dataset, "Modality")
-    if modality in _NOT_IMAGES:
+    page = modality == "DOC" and text(dataset, "SOPClassUID") in dicom_pages.CAPTURES
+    if modality in _NOT_IMAGES and not page:
         raise RecordError(
             f"a DICOM object of modality {modality}{_template(dataset)}", "an image of CR, DX, CT, MR, US, XA, MG …", "leave it out"
         )  # fmt: skip

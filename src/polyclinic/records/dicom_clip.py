@@ -66,7 +66,7 @@ def _indexed(dataset: Any, data: bytes, container: str) -> Index:
         return index(found, stream)
 
 
-def _times(dataset: Any) -> np.ndarray | None:
+def times(dataset: Any) -> np.ndarray | None:
     """(n,) seconds of the header's frames from the first; None where it does not say.
 
     FrameTimeVector stands before FrameTime, and both before the rates at which the clip was taken or is to be shown.
@@ -88,7 +88,7 @@ def _list(value: Any) -> Sequence[Any]:
     return () if value is None else value if not isinstance(value, int | float | str) else (value,)
 
 
-def _timing(times_s: np.ndarray) -> dict[str, Scalar]:
+def timing(times_s: np.ndarray) -> dict[str, Scalar]:
     """rate_hz, seconds (the last frame's own length too) and whether the frames are not even."""
     steps = np.diff(times_s)
     rate = len(steps) / float(times_s[-1]) if len(steps) else 1.0
@@ -98,7 +98,7 @@ def _timing(times_s: np.ndarray) -> dict[str, Scalar]:
 
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One video. All frames are decoded; of a long coded one as many as `video.read` does of a file."""
-    times = _times(dataset)
+    taken = times(dataset)
     about: dict[str, Scalar] = {"colour": _coloured(dataset)}
     if coded(dataset):
         data, container = _stream(dataset)
@@ -107,10 +107,10 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         broken = len(checked) - sum(1 for _ in decode(data, container, found, checked))
         lost = max(found.lost, frames(dataset) - len(found.pts))
         video.check_share(len(found.pts), lost, len(checked), broken)
-        times = _of_stream(times, found)
+        taken = _of_stream(taken, found)
         about |= {"frames_checked": len(checked), "frames_lost": lost + broken}
     else:
-        if times is None:
+        if taken is None:
             raise RecordError(
                 f"{frames(dataset)} frames without places or times", "a plane of each frame, or FrameTime, FrameTimeVector or CineRate",
                 "export it as single frames",
@@ -118,7 +118,7 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         for _ in dicom_pixels.each(dataset):  # a truncated file shows itself now
             pass
     whole = record_of(dataset, path, root)
-    about |= {"frames": len(times), **_timing(times)}
+    about |= {"frames": len(taken), **timing(taken)}
     yield replace(whole, modality=Modality.VIDEO, attributes={**whole.attributes, **about})
 
 
@@ -136,22 +136,34 @@ def load(dataset: Any) -> Payload:
 
     float32 as meant to be seen; uint8 of a coded stream, which is thinned out as `video.load` does.
     """
-    times, spacing = _times(dataset), spacing_of(dataset)
-    if coded(dataset):
-        data, container = _stream(dataset)
-        found = _indexed(dataset, data, container)
-        times = _of_stream(times, found)
-        wanted = video.spread(np.arange(len(found.pts)), video.most_frames(int(dataset.Rows) * int(dataset.Columns)))
-        clip, which = [], []
-        for pts, frame in decode(data, container, found, found.pts[wanted]):
-            clip.append(picture(frame, (False, False, False)))
-            which.append(int(np.searchsorted(found.pts, pts)))
-        clip, times = [p if _coloured(dataset) else p[:1] for p in clip], times[which]
-    else:
-        seen = (p.astype(np.float32) for p in dicom_pixels.each(dataset))
-        clip = [p[None] if p.ndim == 2 else p[..., :3].transpose(2, 0, 1) for p in seen]
-    if not clip or times is None:
+    taken = times(dataset)
+    if not coded(dataset):
+        return payload(dataset, range(frames(dataset)), taken if taken is not None else ())
+    data, container = _stream(dataset)
+    found = _indexed(dataset, data, container)
+    taken = _of_stream(taken, found)
+    wanted = video.spread(np.arange(len(found.pts)), video.most_frames(int(dataset.Rows) * int(dataset.Columns)))
+    clip, which = [], []
+    for pts, frame in decode(data, container, found, found.pts[wanted]):
+        clip.append(picture(frame, (False, False, False)))
+        which.append(int(np.searchsorted(found.pts, pts)))
+    return _shown([p if _coloured(dataset) else p[:1] for p in clip], dataset, taken[which])
+
+
+def payload(dataset: Any, which: Sequence[int], times_s: Sequence[float] | np.ndarray) -> Payload:
+    """Some of the frames, in the order given, as a clip that is not coded is loaded.
+
+    Args:
+        which: their numbers from 0.
+        times_s: seconds of each.
+    """
+    seen = (p.astype(np.float32) for p in dicom_pixels.each(dataset, which))
+    return _shown([p[None] if p.ndim == 2 else p[..., :3].transpose(2, 0, 1) for p in seen], dataset, times_s)
+
+
+def _shown(clip: Sequence[np.ndarray], dataset: Any, times_s: Sequence[float] | np.ndarray) -> Payload:
+    if not clip or len(times_s) != len(clip):
         raise RecordError("a clip without frames or times", "the clip as ingested", "send it again")
-    places = np.zeros((len(clip), 4))
-    places[:, 3] = times
+    spacing, places = spacing_of(dataset), np.zeros((len(clip), 4))
+    places[:, 3] = times_s
     return Payload(np.stack(clip), np.diag([spacing[1], spacing[0], 1.0, 1.0]) if spacing else None, places=places)

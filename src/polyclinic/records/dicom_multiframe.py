@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
-from . import dicom_clip, dicom_pixels, stack
+from . import dicom_clip, dicom_pages, dicom_pixels, stack
 from .dicom_header import first, frames, plane_of, record_of, spacing_of, text
 from .raster import channels_first
-from .source import RecordError, content_id, part_number, place_of
+from .source import RecordError, content_id, part_number
 
 _NOT_HERE = {"SEG", "SM", "RTDOSE", "RTPLAN", "RTSTRUCT", "SR"}
 
@@ -95,7 +96,7 @@ _APART: dict[str, Callable[[Groups, int], Scalar]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Stack:
+class Stack:
     """Frames that make up one image or volume, and what they have apart from the object's other stacks."""
 
     slices: tuple[stack.Slice, ...]
@@ -119,7 +120,7 @@ def _slices(dataset: Any, groups: Groups, path: Path) -> list[stack.Slice] | Non
     return found
 
 
-def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[_Stack]:
+def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[Stack]:
     """The stacks, in the order of the first frame of each: by StackID, then by what tells apart images at one place."""
     names = [str(groups.item(s.frame, "FrameContentSequence").get("StackID") or "") for s in slices]
     keys: list[tuple[Scalar, ...]] = [(name,) for name in names]
@@ -137,14 +138,14 @@ def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[_Stack]:
     for one, key in zip(slices, keys, strict=True):
         members.setdefault(key, []).append(one)
     start = 0 if "stack" in told else 1
-    return [_Stack(tuple(m), dict(zip(told, key[start:], strict=True))) for key, m in members.items()]
+    return [Stack(tuple(m), dict(zip(told, key[start:], strict=True))) for key, m in members.items()]
 
 
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a stack (a phase, an echo, a b-value), in the order of its first frame; a clip is one video.
+    """One record a stack (a phase, an echo, a b-value), in the order of its first frame; a clip is one video, a captured page an image.
 
-    Frames that repeat a place or lie unlike most are set aside; a stack with a gap, slices askew or several images at
-    each place is.
+    Frames that repeat a place or lie unlike most are set aside; where frames are missing, each unbroken run is a volume. A
+    stack of slices askew or of several images at each place is set aside.
     """
     if dicom_clip.coded(dataset):
         yield from dicom_clip.read(dataset, path, root)
@@ -153,44 +154,72 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     groups = Groups(dataset)
     slices = _slices(dataset, groups, path)
     if slices is None:
-        yield from dicom_clip.read(dataset, path, root)
+        yield from _placeless(dataset).read(dataset, path, root)
         return
     for _ in dicom_pixels.each(dataset):  # a truncated file shows itself now
         pass
-    whole, place = record_of(dataset, path, root), place_of(path, root)
-    stacks = _stacks(slices, groups)
+    yield from placed(_stacks(slices, groups), record_of(dataset, path, root), path)
+
+
+def _placeless(dataset: Any) -> ModuleType:
+    return dicom_pages if dicom_pages.mine(dataset) else dicom_clip
+
+
+def placed(stacks: Sequence[Stack], whole: Record, path: Path) -> Iterator[Record | Rejected]:
+    """The records of stacks, an unbroken run each, and what is none of any.
+
+    Args:
+        whole: what the object says of all of them.
+        path: the file.
+    """
     for number, one in enumerate(stacks, start=1):
-        named = f"stack {number} of {len(stacks)}: " if len(stacks) > 1 else ""
+        several = len(stacks) > 1
+        named, place = f"stack {number} of {len(stacks)}: " if several else "", [f"stack={number}"] if several else []
         try:
-            ordered, aside = _ordered(one)
+            runs, aside, gap = _runs(one)
         except RecordError as error:
-            yield Rejected(place, named + error.found, error.expected, error.remedy)
+            yield Rejected(whole.uri, named + error.found, error.expected, error.remedy)
             continue
         for left, error in aside:
-            yield Rejected(place, f"frame {left.frame + 1}: {error.found}", error.expected, error.remedy)
-        first = ordered[0]
-        rows = {"spacing_y_mm": first.spacing[0], "spacing_x_mm": first.spacing[1], **one.apart}
-        if len(ordered) > 1:
-            rows |= {"slices": len(ordered), "spacing_z_mm": float(np.linalg.norm(stack.step(ordered)))}
-            rows |= {"tilt_deg": tilt} if (tilt := stack.tilt_deg(ordered)) else {}
-            rows |= {"grid": stack.grid(ordered)}
-        yield replace(
-            whole,
-            id=content_id(path, f"stack={number}" if len(stacks) > 1 else ""),
-            modality=Modality.VOLUME if len(ordered) > 1 else Modality.IMAGE,
-            uri=f"{place}#stack={number}" if len(stacks) > 1 else place,
-            attributes={**whole.attributes, **rows},
-        )
+            yield Rejected(whole.uri, f"frame {left.frame + 1}: {error.found}", error.expected, error.remedy)
+        if gap:
+            yield Rejected(whole.uri, named + gap.found, gap.expected, f"{gap.remedy}; its unbroken runs are taken")
+        for run, ordered in enumerate(runs, start=1):
+            more: dict[str, Scalar] = {"run": run, "runs": len(runs)} if len(runs) > 1 else {}
+            fragment = "&".join([*place, f"run={run}"] if more else place)
+            yield replace(
+                whole,
+                id=content_id(path, fragment),
+                modality=Modality.VOLUME if len(ordered) > 1 else Modality.IMAGE,
+                uri=f"{whole.uri}#{fragment}" if fragment else whole.uri,
+                attributes={**whole.attributes, **_grid(ordered), **one.apart, **more},
+            )
 
 
-def _ordered(one: _Stack) -> tuple[list[stack.Slice], list[tuple[stack.Slice, RecordError]]]:
-    return stack.ordered(one.slices) if len(one.slices) > 1 else (list(one.slices), [])
+def _grid(ordered: Sequence[stack.Slice]) -> dict[str, Scalar]:
+    first = ordered[0]
+    rows: dict[str, Scalar] = {"spacing_y_mm": first.spacing[0], "spacing_x_mm": first.spacing[1]}
+    if len(ordered) > 1:
+        rows |= {"slices": len(ordered), "spacing_z_mm": float(np.linalg.norm(stack.step(ordered)))}
+        rows |= {"tilt_deg": tilt} if (tilt := stack.tilt_deg(ordered)) else {}
+        rows |= {"grid": stack.grid(ordered)}
+    return rows
+
+
+def _runs(one: Stack) -> tuple[list[list[stack.Slice]], stack.Aside, RecordError | None]:
+    return stack.runs(one.slices) if len(one.slices) > 1 else ([list(one.slices)], [], None)
+
+
+def chosen(stacks: Sequence[Stack], record: Record) -> list[stack.Slice]:
+    """The slices of a record that `placed` made."""
+    runs = _runs(stacks[(part_number(record.uri, "stack") or 1) - 1])[0]
+    return runs[(part_number(record.uri, "run") or 1) - 1]
 
 
 def load(dataset: Any, record: Record) -> Payload:
     """Of a stack array (1 z y x), of one plane (c y x) float32, to_world → mm; CT, MR and PET keep their units.
 
-    A clip as `dicom_clip` has it.
+    A clip as `dicom_clip` has it, a page as `dicom_pages`.
     """
     if dicom_clip.coded(dataset):
         return dicom_clip.load(dataset)
@@ -198,19 +227,30 @@ def load(dataset: Any, record: Record) -> Payload:
     groups = Groups(dataset)
     slices = _slices(dataset, groups, Path(record.uri))
     if slices is None:
-        return dicom_clip.load(dataset)
-    number = part_number(record.uri, "stack") or 1
-    ordered, _ = _ordered(_stacks(slices, groups)[number - 1])
+        return dicom_pages.load(dataset, record) if dicom_pages.mine(dataset) else dicom_clip.load(dataset)
+    in_units = lambda values, frame: _in_units(values, dataset, groups, frame)
+    return assembled(dataset, chosen(_stacks(slices, groups), record), in_units)
+
+
+def assembled(
+    dataset: Any, ordered: Sequence[stack.Slice], in_units: Callable[[np.ndarray, int], np.ndarray]
+) -> Payload:
+    """The payload of slices: array (1 z y x), of one (c y x), float32.
+
+    Args:
+        ordered: along the normal.
+        in_units: of a frame's stored values and its number from 0, the values.
+    """
     numbers = [s.frame for s in ordered]
     stored = text(dataset, "PhotometricInterpretation") != "PALETTE COLOR"
     seen = zip(numbers, dicom_pixels.each(dataset, numbers, stored), strict=True)
     if len(ordered) == 1:
         ((frame, pixels),), only = seen, ordered[0]
-        image = _in_units(channels_first(pixels), dataset, groups, frame)
+        image = in_units(channels_first(pixels), frame)
         return Payload(image, to_world=stack.plane(only.spacing, only.position, only.cosines))
     array = np.empty((1, len(ordered), int(dataset.Rows), int(dataset.Columns)), np.float32)
     for place, (frame, pixels) in enumerate(seen):
-        array[0, place] = _in_units(dicom_pixels.grey(pixels.astype(np.float32)), dataset, groups, frame)
+        array[0, place] = in_units(dicom_pixels.grey(pixels.astype(np.float32)), frame)
     return Payload(array, to_world=stack.to_world(ordered))
 
 

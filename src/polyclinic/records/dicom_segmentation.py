@@ -30,6 +30,8 @@ _VOLUMES = {
     "1.2.840.10008.5.1.4.1.1.128.1", "1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.13.1.3",
 }  # fmt: skip
 """The enhanced ones, and tomosynthesis: one instance is a volume."""
+_NUCLEAR = {"1.2.840.10008.5.1.4.1.1.20"}
+"""A reconstruction is a volume, and what is planar is not."""
 _SLIDES = {"1.2.840.10008.5.1.4.1.1.77.1.6"}
 _LONGEST_KIND = 200
 LARGEST_SIDE = 4096
@@ -196,7 +198,8 @@ def _source(dataset: Any, groups: Groups) -> tuple[str, Modality]:
         if len(series) == 1 and "" not in series:
             return series.pop(), Modality.VOLUME if len(instances) > 1 else Modality.IMAGE
     elif len(instances) == 1:
-        return instances.pop(), Modality.VOLUME if kinds <= _VOLUMES else Modality.IMAGE
+        placed = kinds <= _NUCLEAR and groups.plane(0) is not None
+        return instances.pop(), Modality.VOLUME if kinds <= _VOLUMES or placed else Modality.IMAGE
     raise RecordError(
         f"a segmentation that names {len(instances)} images and no one series" if named else "a segmentation that names no image",
         "one image or series in the Referenced Series Sequence", "export it with its reference",

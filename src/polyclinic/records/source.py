@@ -112,7 +112,7 @@ def place_of(path: Path, root: Path) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`); of a workbook's, `sheet=Labs&row=17`."""
     found = re.fullmatch(
-        r"(.*)#((?:(?:row|stack|segment|group|roi|box|item|sample|page|run)=\d+|series=[\w.]+)(?:&(?:stack|segment|page|run)=\d+)*"
+        r"(.*)#((?:(?:row|stack|segment|group|roi|box|item|sample|frame|run)=\d+|series=[\w.]+)(?:&(?:stack|segment|frame|run)=\d+)*"
         r"|(?:sheet|topic|column)=[^#]+)",
         uri,
         re.DOTALL,
