@@ -114,6 +114,87 @@ def test_a_mask_is_linked_to_its_series_and_lands_on_it(
     assert np.array_equal(landed, again)  # the planes that are not stored are empty
 
 
+def on_grid(mask: Payload, image: Payload) -> np.ndarray:
+    """(z y x) the mask's numbers at the voxels of the image; 0 outside it."""
+    assert mask.to_world is not None
+    assert image.to_world is not None
+    result = np.zeros(image.array.shape[1:], np.float32)
+    for place in np.ndindex(*result.shape):
+        at = np.linalg.inv(mask.to_world) @ image.to_world @ [*place[::-1], 1.0]
+        z, y, x = np.rint(at[2::-1]).astype(int)
+        if all(0 <= i < n for i, n in zip((z, y, x), mask.array.shape[1:], strict=True)):
+            result[place] = mask.array[0, z, y, x]
+    return result
+
+
+@pytest.mark.parametrize("late", ["mask", "series"])
+@pytest.mark.parametrize("reach", [(True, True), (True, False), (False, True)])
+def test_a_mask_of_a_series_in_runs_is_laid_on_each_run_that_it_reaches(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], late: str, reach: tuple[bool, bool]
+) -> None:
+    folder = tmp_path / "in"
+    (folder / "series").mkdir(parents=True)
+    images, labels = write_series(folder / "series", SHAPE), drawn()
+    labels[3:5] = 0
+    labels[5, 1:4, 1:5] = 2
+    labels[:3] *= reach[0]
+    labels[4:] *= reach[1]
+    (folder / "series/3.dcm").unlink()  # the one in the middle
+    segmentation(tmp_path / "seg.dcm", images, labels)
+    if late == "mask":
+        ingest(folder, tmp_path / "c")
+        shutil.copy(tmp_path / "seg.dcm", folder)
+    else:
+        shutil.move(folder / "series", tmp_path / "series")
+        shutil.copy(tmp_path / "seg.dcm", folder)
+        ingest(folder, tmp_path / "c")
+        shutil.move(tmp_path / "series", folder / "series")
+    cohort = ingest(folder, tmp_path / "c")
+    (gap,) = cohort.rejected()
+    assert gap.found.startswith("a series with missing slices")
+    runs = sorted((r for r in cohort.records() if r.attributes.get("run")), key=lambda r: str(r.attributes["run"]))
+    masks = {str(r.attributes["mask_of"]): r for r in cohort.records() if r.attributes.get("mask")}
+    assert [r.id in masks for r in runs] == list(reach)
+    assert len({r.id for r in cohort.records()}) == len(cohort.records()) == 2 + sum(reach)
+    for run, part in zip(runs, (labels[:3], labels[4:]), strict=True):
+        if run.id in masks:
+            assert masks[run.id].patient == run.patient
+            assert np.array_equal(on_grid(cohort.load(masks[run.id]), cohort.load(run)), part)
+            assert cohort.records(f"id = '{masks[run.id].id}'") == [masks[run.id]]
+
+
+def test_a_mask_that_lies_where_slices_are_missing_is_of_no_run(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    images, labels = write_series(tmp_path, SHAPE), np.zeros((7, *SHAPE), np.uint8)
+    labels[3, 2:5, 2:5] = 1
+    segmentation(tmp_path / "seg.dcm", images, labels, names=("Liver",))
+    (tmp_path / "3.dcm").unlink()
+    cohort = ingest(tmp_path, tmp_path / "c")
+    (mask,) = cohort.records("(attributes->>'mask')::bool")
+    assert "mask_of" not in mask.attributes
+
+
+def test_a_mask_of_an_enhanced_image_in_runs_is_laid_on_them(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+
+    (tmp_path / "series").mkdir()
+    (tmp_path / "in").mkdir()
+    images = write_series(tmp_path / "series", SHAPE)
+    whole = LegacyConvertedEnhancedCTImage(images[:3] + images[4:], "1.77", 2, generate_uid(), 1)
+    whole.save_as(tmp_path / "in/whole.dcm")
+    labels = np.delete(drawn(), 3, axis=0)
+    segmentation(tmp_path / "in/seg.dcm", [whole], labels)
+    cohort = ingest(tmp_path / "in", tmp_path / "out")
+    runs = [r for r in cohort.records() if r.attributes.get("run")]
+    masks = {str(r.attributes["mask_of"]): r for r in cohort.records() if r.attributes.get("mask")}
+    assert len(runs) == len(masks) == 2
+    laid = [on_grid(cohort.load(masks[r.id]), cohort.load(r)) for r in sorted(runs, key=lambda r: r.uri)]
+    assert np.array_equal(np.concatenate(laid), labels)
+
+
 def test_an_enhanced_image_is_linked_by_its_instance(
     tmp_path: Path, write_series: Callable[..., list[FileDataset]]
 ) -> None:

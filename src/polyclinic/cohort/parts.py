@@ -170,7 +170,7 @@ def _row(record: Record) -> dict[str, Any]:
         "file": None if follows else file, "about_file": linking.get("about_file") if picture else file if follows else None,
         "telling": telling(str(linking.get("image_file") or record.uri)),
         "alone": any(linking.get(name) is not None for name in _ALONE),
-        "shape": shape, "corners": corners, "near": near, "places": _places(record.uri) if grid else None,
+        "shape": shape, "corners": corners, "near": near, "places": _places(record.uri) if grid and not linking.get("source_uid") else None,
     }  # fmt: skip
 
 

@@ -40,21 +40,41 @@ create temp view owned as
     and owners.root = said.root and owners.file = parse_filename(said.uri)
     left join bare on bare.root = said.root and bare.stem = slide_of(said.kind, said.uri);
 
+-- Of two grids' corners, where along an axis of the one a place lies, in mm from its first voxel; and whether the other begins
+-- before it ends and ends after it begins. A grid of one plane ends where it begins.
+create temp macro along(grid, axis, place) as (
+    list_dot_product(grid[3 * axis + 1:3 * axis + 3], place) - list_dot_product(grid[1:3], place)
+    - list_dot_product(grid[3 * axis + 1:3 * axis + 3], grid[1:3]) + list_dot_product(grid[1:3], grid[1:3])
+) / list_distance(grid[3 * axis + 1:3 * axis + 3], grid[1:3]);
+
+create temp macro meets(grid, other, planes, near, axis) as along(grid, axis, other[1:3]) <=
+    list_distance(grid[3 * axis + 1:3 * axis + 3], grid[1:3]) + near and along(
+        grid, axis, case when string_split(planes, 'x')[axis] = '1' then other[1:3] else other[3 * axis + 1:3 * axis + 3] end
+    ) >= -near;
+
 -- The image of a mask has its name (or its accession number, or its series); of several, the one that shares most folders with it.
+-- Of a volume in unbroken runs it is each run that the mask reaches.
 create temp view named as
-    select id, patient, modality, root, telling, unnest(list_distinct([stem, accession, series])) as name from owned where not mask;
+    select id, patient, modality, root, telling, uri, corners, near, unnest(list_distinct([stem, accession, series])) as name
+    from owned where not mask;
 
 create temp table called as
-    select mask.id as mask, image.id as image, image.patient, len(list_intersect(mask.telling, image.telling)) as shared
+    select mask.id as mask, image.id as image, image.patient, len(list_intersect(mask.telling, image.telling)) as shared,
+        mask.corners is not null and regexp_matches(image.uri, '[#&]run=\d+$') as run
     from owned as mask join named as image
-    on mask.mask and mask.modality = image.modality and mask.root = image.root and mask.stem = image.name;
+    on mask.mask and mask.modality = image.modality and mask.root = image.root and mask.stem = image.name
+    where not run or (
+        meets(image.corners, mask.corners, mask.shape, image.near, 1) and meets(image.corners, mask.corners, mask.shape, image.near, 2)
+        and meets(image.corners, mask.corners, mask.shape, image.near, 3)
+    );
 
 -- Where no image has its name, it is the one whose voxels lie where the mask's do, in its folder and not by name another case's.
 create temp view placed as
     select id, patient, modality, root, mask, shape, corners, near, unnest(places) as place from owned where shape is not null;
 
 create temp view overlaid as
-    select distinct mask.id as mask, image.id as image, image.patient, 0 as shared from placed as mask join placed as image
+    select distinct mask.id as mask, image.id as image, image.patient, 0 as shared, false as run
+    from placed as mask join placed as image
     on mask.mask and not image.mask and mask.modality = image.modality and mask.root = image.root and mask.shape = image.shape
     and mask.place.folder = image.place.folder and list_distance(mask.corners, image.corners) <= least(mask.near, image.near)
     and (list_has_all(mask.place.words, image.place.words) or list_has_all(image.place.words, mask.place.words));
@@ -63,8 +83,9 @@ create temp view pairs as
     select * from called union all select * from overlaid where mask not in (select mask from called);
 
 create temp table links as
-    select mask, arg_max(image, (shared, image)) as image, arg_max(patient, (shared, image)) as patient, count(*) as fitting
-    from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most group by mask;
+    select mask, arg_max(image, (shared, image)) as image, arg_max(patient, (shared, image)) as patient, count(*) as fitting, run
+    from (select *, max(shared) over (partition by mask) as most from pairs) where shared = most
+    group by mask, run, case when run then image end;
 
 -- A table's row that names a file is about it, and, where it names no patient, its patient's; one that was converted has another
 -- ending. Features of a slide's tiles are about the slide that they are called as.
@@ -96,7 +117,7 @@ create temp view linked as
             coalesce(
                 links.patient, case when owned.about_file is not null or (features and subjects.fitting = 1) then subjects.patient end,
                 owned.patient
-            ) as patient
+            ) as patient, case when links.run then md5(owned.id || links.image) else owned.id end as id
         ), links.image,
         case when subjects.files = 1 and (owned.about_file is not null or features or subjects.patient = owned.patient)
             then subjects.file end as about, case

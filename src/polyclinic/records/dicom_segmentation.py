@@ -21,6 +21,7 @@ from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import dicom_pixels, dicom_slide_header, stack
 from .dicom_header import frames, record_of, text
 from .dicom_multiframe import Groups
+from .grid import grid_of
 from .source import RecordError, check_size, content_id, part_number, place_of
 
 _SLICES = {"1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.128"}
@@ -293,6 +294,7 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         about |= {"spacing_y_mm": spacing[0], "spacing_x_mm": spacing[1]}
     if modality is Modality.VOLUME:
         about |= {"slices": grid.shape[0], "spacing_z_mm": grid.step_mm}
+        about |= {"grid": grid_of(grid.shape[::-1], grid.to_world)} if grid.to_world is not None else {}
     if modality is Modality.SLIDE:
         about |= {"rows": int(dataset.TotalPixelMatrixRows), "columns": int(dataset.TotalPixelMatrixColumns)}
         about |= {"sampled_every": grid.every}
