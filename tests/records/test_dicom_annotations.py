@@ -10,12 +10,14 @@ import highdicom
 import numpy as np
 import pydicom
 import pytest
-from highdicom.ann import AnnotationGroup, MicroscopyBulkSimpleAnnotations
+from highdicom.ann import AnnotationGroup, Measurements, MicroscopyBulkSimpleAnnotations
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 
 from polyclinic import records
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.cohort.catalogue import inputs
+from polyclinic.records.dicom_annotations import measurements
 from polyclinic.schema import Modality
 from reading import reasons, refused, taken
 
@@ -99,6 +101,94 @@ def test_a_real_object_is_linked_to_its_slide_and_no_input(shared_data: Path, tm
         array = cohort.load(record).array
         assert np.allclose(array[:, :2], np.concatenate(expected), atol=1e-3)
         assert np.array_equal(np.bincount(array[:, 2].astype(int)), [len(e) for e in expected])
+
+
+MEASURED = {
+    ("Area", "um2"): np.array([4.5, np.nan, 2.25], np.float32),
+    ("Perimeter", "um"): np.array([8.0, 9.0, 6.5], np.float32),
+}
+
+
+def with_measurements(path: Path, slide: Path, mm: bool = False) -> Any:
+    """Three polygons as highdicom writes their measurements; of the second no area."""
+    concept = {"Area": codes.SCT.Area, "Perimeter": Code("131191004", "SCT", "Perimeter")}
+    unit = {"um2": codes.UCUM.SquareMicrometer, "um": codes.UCUM.Micrometer}
+    shapes = [np.column_stack([s, np.arange(len(s))]) if mm else s for s in SHAPES["POLYGON"]]
+    group = AnnotationGroup(
+        number=1, uid=highdicom.UID(), label="Nuclei", annotated_property_category=codes.SCT.AnatomicalStructure,
+        annotated_property_type=codes.SCT.Nucleus, graphic_type="POLYGON", graphic_data=shapes, algorithm_type="MANUAL",
+        measurements=[Measurements(name=concept[n], values=v, unit=unit[u]) for (n, u), v in MEASURED.items()],
+    )  # fmt: skip
+    made = written(path, slide, {"POINT": SHAPES["POINT"]}, mm=False)
+    made.AnnotationGroupSequence = [group]
+    if mm:
+        made.AnnotationCoordinateType = "3D"
+    made.save_as(path)
+    return made
+
+
+@pytest.mark.parametrize("mm", [False, True])
+def test_measurements_are_those_of_each_shape(tmp_path: Path, slide: Path, mm: bool) -> None:
+    made = with_measurements(tmp_path / "a.dcm", slide, mm)
+    (record,) = taken(tmp_path / "a.dcm")
+    assert [record.attributes[f"measurement_{i}"] for i in (1, 2)] == ["Area [um2]", "Perimeter [um]"]
+    assert record.attributes["shapes"] == 3
+    payload = records.load(record, tmp_path)
+    assert payload.names == ("Nuclei", "Area [um2]", "Perimeter [um]")
+    found = measurements(payload)
+    by_highdicom = made.AnnotationGroupSequence[0].get_measurements()[1].T
+    for (name, unit), values, theirs in zip(MEASURED, MEASURED.values(), by_highdicom, strict=True):
+        assert np.array_equal(found[f"{name} [{unit}]"], values, equal_nan=True)
+        assert np.array_equal(theirs, values, equal_nan=True)
+    width = 3 if mm else 2
+    assert payload.array[:, width].tolist() == [0] * 3 + [1] * 5 + [2] * 4  # whose number is where it was
+    assert payload.array[:, width + 2].tolist() == [8.0] * 3 + [9.0] * 5 + [6.5] * 4
+
+
+def test_a_group_without_measurements_has_none(tmp_path: Path, slide: Path) -> None:
+    written(tmp_path / "a.dcm", slide, {"POINT": SHAPES["POINT"]})
+    (record,) = taken(tmp_path / "a.dcm")
+    payload = records.load(record, tmp_path)
+    assert payload.array.shape == (7, 3)
+    assert measurements(payload) == {}
+
+
+def _spoiled(item: Any, **values: list[float]) -> None:
+    held = item.MeasurementValuesSequence[0]
+    for keyword, numbers in values.items():
+        setattr(
+            held, keyword, np.array(numbers, np.uint32 if keyword == "AnnotationIndexList" else np.float32).tobytes()
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"FloatingPointValues": [1.0]}, "1 values of 2"),  # of two shapes that are listed
+        ({"AnnotationIndexList": [1, 1]}, "2 values of 2"),
+        ({"AnnotationIndexList": [0, 1]}, "2 values of 2"),
+        ({"AnnotationIndexList": [1, 4]}, "2 values of 2"),
+    ],
+)
+def test_measurements_that_do_not_fit_are_set_aside_and_their_shapes_are_not(
+    tmp_path: Path, slide: Path, values: dict[str, list[float]], said: str
+) -> None:
+    made = with_measurements(tmp_path / "a.dcm", slide)
+    _spoiled(made.AnnotationGroupSequence[0].MeasurementsSequence[0], **values)
+    made.save_as(tmp_path / "a.dcm")
+    assert reasons(tmp_path / "a.dcm") == [f"Area [um2]: {said} of 3 shapes"]
+    (record,) = taken(tmp_path / "a.dcm")
+    assert "measurement_2" not in record.attributes
+    assert list(measurements(records.load(record, tmp_path))) == ["Perimeter [um]"]
+
+
+def test_measurements_of_one_name_are_told_apart(tmp_path: Path, slide: Path) -> None:
+    made = with_measurements(tmp_path / "a.dcm", slide)
+    group = made.AnnotationGroupSequence[0]
+    group.MeasurementsSequence = [group.MeasurementsSequence[1], group.MeasurementsSequence[1]]
+    made.save_as(tmp_path / "a.dcm")
+    (record,) = taken(tmp_path / "a.dcm")
+    assert list(measurements(records.load(record, tmp_path))) == ["Perimeter [um]", "Perimeter [um] 2"]
 
 
 def test_a_group_that_contradicts_itself_is_set_aside_by_its_number(tmp_path: Path, slide: Path) -> None:

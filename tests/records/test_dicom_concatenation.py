@@ -34,8 +34,7 @@ def split(
     packed = source.file_meta.TransferSyntaxUID.is_encapsulated
     count = int(source.NumberOfFrames)
     assert sum(counts) == count
-    if packed:
-        frames = list(generate_frames(source.PixelData, number_of_frames=count))
+    frames = list(generate_frames(source.PixelData, number_of_frames=count)) if packed else []
     uid, parts, start = generate_uid(), [], 0
     for number, some in enumerate(counts, start=1):
         one = pydicom.dcmread(whole)

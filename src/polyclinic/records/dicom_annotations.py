@@ -1,6 +1,7 @@
 """DICOM bulk annotations of slides (ANN): points and outlines drawn on a slide, or found on it, a record a group.
 
-A record is an answer and never a model's input. The catalogue links it to its slide, whichever came first.
+What was measured of each shape comes with it. A record is an answer and never a model's input. The catalogue links it to its
+slide, whichever came first.
 Source: DICOM PS3.3 A.87 and C.37.1 (Microscopy Bulk Simple Annotations).
 """
 
@@ -84,6 +85,58 @@ def _shapes(group: Any, in_mm: bool) -> np.ndarray:
     return np.column_stack([points, number]).astype(np.float32)
 
 
+def _measured(group: Any, shapes: int) -> Iterator[tuple[str, np.ndarray | RecordError]]:
+    """What was measured and in which unit, `Area [um2]`, and (shapes,) float32, NaN of what it was not measured of; or why it is none."""
+    for item in group.get("MeasurementsSequence") or ():
+        concept, unit = first(item, "ConceptNameCodeSequence"), first(item, "MeasurementUnitsCodeSequence")
+        name = f"{text(concept, 'CodeMeaning') or 'measurement'} [{text(unit, 'CodeValue') or '1'}]"
+        held = first(item, "MeasurementValuesSequence")
+        data, which = held.get("FloatingPointValues") or b"", held.get("AnnotationIndexList")
+        values = np.frombuffer(data[: len(data) // 4 * 4], "<f4")
+        index = (
+            np.arange(shapes)
+            if which is None
+            else np.frombuffer(which[: len(which) // 4 * 4], "<u4").astype(np.int64) - 1
+        )
+        if (
+            len(values) != len(index)
+            or len(set(index.tolist())) < len(index)
+            or not ((index >= 0) & (index < shapes)).all()
+        ):
+            yield name, RecordError(
+                f"{len(values)} values of {len(index)} of {shapes} shapes", "one a shape that is listed (PS3.3 C.37.1.2)",
+                "export it again",
+            )  # fmt: skip
+            continue
+        found = np.full(shapes, np.nan, np.float32)
+        found[index] = values
+        yield name, found
+
+
+def _whole(group: Any, in_mm: bool) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The shapes, with a column more a measurement, and what those are called."""
+    shapes = _shapes(group, in_mm)
+    number = shapes[:, -1].astype(np.int64)
+    sound = [(name, v) for name, v in _measured(group, int(number[-1]) + 1) if isinstance(v, np.ndarray)]
+    check_size((len(shapes), shapes.shape[1] + len(sound)), 4)
+    return np.column_stack([shapes, *(v[number] for _, v in sound)]), tuple(name for name, _ in sound)
+
+
+def measurements(payload: Payload) -> dict[str, np.ndarray]:
+    """What was measured of the shapes of a record: name with its unit, `Area [um2]` → (shapes,) float32, NaN where it was not.
+
+    Of several of one name, the last is called `Area [um2] 2` and so on.
+    """
+    names = payload.names[1:]
+    number, values = payload.array[:, -1 - len(names)], payload.array[:, payload.array.shape[1] - len(names) :]
+    _, begins = np.unique(number, return_index=True)
+    found: dict[str, np.ndarray] = {}
+    for column, name in enumerate(names):
+        again = sum(other == name for other in names[:column])
+        found[f"{name} {again + 1}" if again else name] = values[begins, column]
+    return found
+
+
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     """A record a group; a group that is none is set aside by its number."""
     check_whole(dataset)
@@ -93,14 +146,18 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         raise RecordError("annotations without a group", "at least one", "leave it out")
     for number, group in enumerate(groups, start=1):
         try:
-            shapes = _shapes(group, in_mm)
+            shapes, measured = _whole(group, in_mm)
         except RecordError as error:
             yield Rejected(place, f"group {number}: {error.found}", error.expected, error.remedy)
             continue
+        count = int(shapes[-1, -1 - len(measured)]) + 1
+        for name, found in _measured(group, count):
+            if isinstance(found, RecordError):
+                yield Rejected(f"{place}#group={number}", f"{name}: {found.found}", found.expected, found.remedy)
         kind, label = text(group, "GraphicType").lower(), text(group, "AnnotationGroupLabel")
         meaning = text(first(group, "AnnotationPropertyTypeCodeSequence"), "CodeMeaning")
         about: dict[str, Scalar] = {
-            "mask": True, "stem": stem, "source_uid": stem, "annotation": kind, "shapes": int(shapes[-1, -1]) + 1, "labels": label,
+            "mask": True, "stem": stem, "source_uid": stem, "annotation": kind, "shapes": count, "labels": label,
             "meaning": meaning or None, "made": text(group, "AnnotationGroupGenerationType").lower() or None,
             "unit": "mm" if in_mm else "px",
         }  # fmt: skip
@@ -111,15 +168,19 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
             modality=Modality.SLIDE,
             kind=f"{kind.upper()}S {(label or meaning).lower()}".strip()[:200],
             uri=f"{place}#group={number}",
-            attributes=keep | about,
+            attributes=keep | about | {f"measurement_{i}": name for i, name in enumerate(measured, start=1)},
         )
 
 
 def load(dataset: Any, record: Record) -> Payload:
-    """array (p 3) or, in mm, (p 4), as `_shapes` has it; names the group's label. An ellipse is the ends of its axes, the longer first."""
+    """array (p 3 + m) or, in mm, (p 4 + m): `_shapes`, and of each point the m measurements of its shape, which `measurements` has by name.
+
+    names are the group's label, and of each measurement what it is and its unit. An ellipse is the ends of its axes, the longer first.
+    """
     groups = dataset.get("AnnotationGroupSequence") or ()
     number = part_number(record.uri, "group") or 1
     if number > len(groups):
         raise RecordError(f"no group {number}", "the file as ingested", "ingest it again")
     group = groups[number - 1]
-    return Payload(_shapes(group, _in_mm(dataset)), names=(text(group, "AnnotationGroupLabel"),))
+    array, measured = _whole(group, _in_mm(dataset))
+    return Payload(array, names=(text(group, "AnnotationGroupLabel"), *measured))

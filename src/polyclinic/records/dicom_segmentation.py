@@ -294,7 +294,8 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         about |= {"spacing_y_mm": spacing[0], "spacing_x_mm": spacing[1]}
     if modality is Modality.VOLUME:
         about |= {"slices": grid.shape[0], "spacing_z_mm": grid.step_mm}
-        about |= {"grid": grid_of(grid.shape[::-1], grid.to_world)} if grid.to_world is not None else {}
+        deep, high, wide = grid.shape
+        about |= {"grid": grid_of((wide, high, deep), grid.to_world)} if grid.to_world is not None else {}
     if modality is Modality.SLIDE:
         about |= {"rows": int(dataset.TotalPixelMatrixRows), "columns": int(dataset.TotalPixelMatrixColumns)}
         about |= {"sampled_every": grid.every}

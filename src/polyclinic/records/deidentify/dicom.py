@@ -25,7 +25,7 @@ _BYTES = frozenset({"OB", "OW", "UN", "OB or OW"})
 _TECHNICAL, _BINARY = frozenset(profile.TECHNICAL.split()), frozenset(profile.BINARY.split())
 _VERBATIM, _FREE = frozenset(profile.VERBATIM.split()), frozenset(profile.FREE_TEXT.split())
 _UID_KEPT = frozenset(profile.UID_KEPT.split())
-_LABELS = frozenset({"StructureSetLabel", "RTPlanLabel"})
+_LABELS = frozenset({"StructureSetLabel", "RTPlanLabel", "AnnotationGroupLabel"})
 _DUMMY = {
     "PN": "Removed",
     "AS": "000D",

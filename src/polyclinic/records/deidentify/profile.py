@@ -102,7 +102,7 @@ AcquisitionProtocolDescription ContrastBolusAgent DerivationDescription Performe
 RequestedContrastAgent RequestedProcedureDescription ROIDescription ROIName ROIObservationLabel SeriesDescription
 StructureSetLabel StructureSetName StudyDescription SpecimenShortDescription TreatmentSite
 AcquisitionDeviceProcessingDescription RequestedSeriesDescription AdmittingDiagnosesDescription RTPlanLabel RTPlanName
-PyramidLabel PyramidDescription
+PyramidLabel PyramidDescription AnnotationGroupLabel AnnotationGroupDescription
 """
 """Clean Descriptors Option, E.3.6: of these, the words remain that say nothing about a person."""
 
