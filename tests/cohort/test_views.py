@@ -225,6 +225,10 @@ def test_real_organ_maps_land_on_their_series_and_on_their_volume(shared_data: P
     assert masks(cohort) == {"example_seg_dicom.nii.gz": series, "example_seg.nii.gz": "example_ct_sm.nii.gz"}
     assert reasons(cohort) == {}
     found = {r.uri: r for r in cohort.records()}
+    assert {r.patient for r in found.values()} == {
+        "example_ct",
+        "example_mr",
+    }  # two people, in whichever form their scans lie there
     seen, drawn = cohort.load(found[series]), cohort.load(found["example_seg_dicom.nii.gz"])
     assert seen.to_world is not None
     assert drawn.to_world is not None

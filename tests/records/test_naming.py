@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from polyclinic.records.naming import is_mask, patient_of, telling, without_mask
+from polyclinic.records.naming import is_mask, patient_of, telling, without_form, without_mask
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,15 @@ def test_whose_an_image_is_say_its_folders_or_nobody(place: str, stem: str, pati
 
 def test_the_folders_that_tell_cases_apart() -> None:
     assert telling("labels/P1/ct.nii") == telling("images/P1/ct.nii") == ["P1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "whose"),
+    [
+        ("example_ct_dicom", "example_ct"), ("example_ct_sm", "example_ct"), ("example_ct", "example_ct"), ("example_mr_sm", "example_mr"),
+        ("P12_dicom-small", "P12"), ("hippocampus_001", "hippocampus_001"), ("prism", "prism"), ("dicom", "dicom"), ("_sm", "_sm"),
+        ("x_small_bowel", "x_small_bowel"), ("p7_followup", "p7_followup"),
+    ],
+)  # fmt: skip
+def test_in_which_form_a_scan_lies_there_says_not_whose_it_is(name: str, whose: str) -> None:
+    assert without_form(name) == whose

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..schema import MissingExtraError, Modality, Record, Scalar
 from .dicom_elements import Elements, elements
-from .naming import patient_of
+from .naming import patient_of, without_form
 from .packed import check_deflated, check_items, deflated
 from .source import RecordError, content_id, parse_time, place_of, quiet
 
@@ -223,7 +223,8 @@ def record_of(dataset: Any, path: Path, root: Path, name: str | None = None) -> 
     return Record(
         id=content_id(path),
         # (0010,0020) is of type 2, PS3.3 C.7.1.1: it may be empty, as in much that was de-identified.
-        patient=text(dataset, "PatientID") or patient_of(place_of(path, root), name or path.stem) or name or path.stem,
+        patient=text(dataset, "PatientID")
+        or without_form(patient_of(place_of(path, root), name or path.stem) or name or path.stem),
         time=parse_time(day + hour.ljust(6, "0")) or parse_time(day),
         modality=Modality.IMAGE,
         kind=" ".join(filter(None, kind)),

@@ -28,6 +28,7 @@ _WHAT = set(
 )
 """Words of a name that say what a file is, and not whose."""
 _MASK_ENDING = re.compile(r"[_-](seg|mask|label|segmentation)$", re.IGNORECASE)
+_FORM_ENDING = re.compile(r"([_-](sm|small|dicom|dcm|nifti|nii|lowres|resampled|resized|cropped))+$", re.IGNORECASE)
 _FOLDS = {
     "train": "train", "training": "train", "val": "validation", "valid": "validation", "validation": "validation",
     "dev": "validation", "development": "validation", "test": "test", "testing": "test",
@@ -48,6 +49,14 @@ def litter(place: PurePath) -> bool:
 def without_mask(stem: str) -> str:
     """The stem that an image and its mask share: without `_seg`, `_mask` and the like."""
     return _MASK_ENDING.sub("", stem)
+
+
+def without_form(name: str) -> str:
+    """A name without what says only in which form the scan lies there: `p12_ct_dicom`, `p12_ct` and `p12_ct_sm` are one patient's.
+
+    What says that it is another scan (`_mr`, `_followup`) stays: nothing pretends to know that it is of the same person.
+    """
+    return _FORM_ENDING.sub("", name) or name
 
 
 def is_mask(place: str) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
 from .grid import grid_of, is_label_map
-from .naming import is_image, is_mask, patient_of, telling, without_mask
+from .naming import is_image, is_mask, patient_of, telling, without_form, without_mask
 from .source import RecordError, check_size, content_id, place_of, quiet
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -66,7 +66,7 @@ def _kind(place: str, mask: bool) -> str:
 
 def _patient(place: str, stem: str) -> str:
     bids = re.match(r"sub-[A-Za-z0-9]+", stem)  # BIDS 1.10, entities: the first is the subject
-    return bids[0] if bids else patient_of(place, stem) or stem
+    return bids[0] if bids else without_form(patient_of(place, stem) or stem)
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
