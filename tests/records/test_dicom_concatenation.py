@@ -17,6 +17,7 @@ from pydicom.uid import RLELossless, generate_uid
 
 from polyclinic import records
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.records.deidentify import deidentify
 from polyclinic.schema import Record, Rejected
 from reading import parted
 from records.test_dicom_multiframe import frame_at, write_enhanced  # noqa: F401 (a fixture)
@@ -223,3 +224,23 @@ def test_a_part_that_is_gone_since_says_so(tmp_path: Path, whole: Path) -> None:
     paths[1].unlink()
     with pytest.raises(records.RecordError, match="1 of 2 parts of a concatenation: missing 2"):
         records.load(record, tmp_path / "in")
+
+
+def test_parts_that_no_memory_holds_are_refused_before_they_are_read(tmp_path: Path, whole: Path) -> None:
+    paths = split(whole, tmp_path / "in", (3, 4))
+    with paths[1].open("r+b") as file:
+        file.truncate(3 * 2**30)  # a hole that takes no room
+    found, (reason,) = taken(tmp_path / "in")
+    assert not found
+    assert reason.found.startswith("a header that promises 3.0 GiB")
+
+
+def test_without_identifiers_the_parts_still_are_one(tmp_path: Path, whole: Path) -> None:
+    split(whole, tmp_path / "in", (3, 4))
+    (tmp_path / "key").write_bytes(b"0123456789abcdef" * 2)
+    deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
+    (record,), aside = taken(tmp_path / "out")
+    assert not aside
+    assert record.attributes["parts"] == 2
+    expected = records.load(next(r for r in parted(whole)[0]), tmp_path)
+    assert np.array_equal(records.load(record, tmp_path / "out").array, expected.array)

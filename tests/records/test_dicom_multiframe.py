@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,23 @@ def test_a_header_that_promises_what_is_not_there_is_refused(
     write_enhanced(tmp_path / "a.dcm", [frame_at(i) for i in range(3)], **attributes)
     (found,) = reasons(tmp_path / "a.dcm")
     assert found.startswith(reason)
+
+
+def test_more_frames_than_there_are_bytes_are_refused_before_they_are_counted(
+    tmp_path: Path, write_enhanced: Any
+) -> None:
+    shared = group(
+        PixelMeasuresSequence={"PixelSpacing": [1, 1]}, PlanePositionSequence={"ImagePositionPatient": [0, 0, 0]},
+        PlaneOrientationSequence={"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+    )  # fmt: skip
+    about = {"NumberOfFrames": 2**24, "Rows": 1, "Columns": 1, "SharedFunctionalGroupsSequence": Items([shared])}
+    write_enhanced(tmp_path / "a.dcm", [frame_at(0)], PerFrameFunctionalGroupsSequence=None, **about)
+    tracemalloc.start()
+    (found,) = reasons(tmp_path / "a.dcm")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.startswith("pixel data that was cut short")
+    assert most < 2**26
 
 
 def test_a_frame_without_a_place_is_named(tmp_path: Path, write_enhanced: Any) -> None:

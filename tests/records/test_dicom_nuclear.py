@@ -216,6 +216,7 @@ def test_a_gated_acquisition_is_a_video_of_one_beat(tmp_path: Path, write: Any) 
         ("STATIC", {"PixelData": b"\0" * 100}, "pixel data that was cut short"),
         ("DYNAMIC", {"ActualFrameDuration": 5, "PixelData": b"\0" * 100}, "pixel data that was cut short"),
         ("STATIC", {"NumberOfFrames": 2**31 - 1}, "a header that promises"),
+        ("STATIC", {"NumberOfFrames": 2**28, "Rows": 1, "Columns": 1}, "pixel data that was cut short"),
     ],
 )
 def test_what_cannot_be_told_is_set_aside(

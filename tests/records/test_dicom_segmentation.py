@@ -195,6 +195,24 @@ def test_a_mask_of_an_enhanced_image_in_runs_is_laid_on_them(
     assert np.array_equal(np.concatenate(laid), labels)
 
 
+def test_a_mask_with_places_of_nuclear_medicine_is_of_a_volume(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]]
+) -> None:
+    """Even one of a single plane: what is planar has no places."""
+    from highdicom.legacy import LegacyConvertedEnhancedCTImage
+
+    (tmp_path / "series").mkdir()
+    whole = LegacyConvertedEnhancedCTImage(write_series(tmp_path / "series", SHAPE), "1.77", 2, generate_uid(), 1)
+    labels = np.zeros((7, *SHAPE), np.uint8)
+    labels[2, 2:5, 2:5] = 1
+    made = segmentation(tmp_path / "seg.dcm", [whole], labels, names=("Lesion",))
+    (named,) = made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    named.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.20"
+    made.save_as(tmp_path / "seg.dcm")
+    (record,) = taken(tmp_path / "seg.dcm")
+    assert (record.modality, record.attributes["stem"]) == (Modality.VOLUME, whole.SOPInstanceUID)
+
+
 def test_an_enhanced_image_is_linked_by_its_instance(
     tmp_path: Path, write_series: Callable[..., list[FileDataset]]
 ) -> None:

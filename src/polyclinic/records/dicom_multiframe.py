@@ -152,6 +152,7 @@ def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
         return
     dicom_pixels.check(dataset)
     groups = Groups(dataset)
+    dicom_pixels.check_frames(dataset)  # a header may promise any number of them
     slices = _slices(dataset, groups, path)
     if slices is None:
         yield from _placeless(dataset).read(dataset, path, root)

@@ -177,6 +177,7 @@ def _slots(dataset: Any, members: Sequence[int]) -> tuple[np.ndarray, np.ndarray
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
     """A volume a reconstruction, an image a planar frame, a video a dynamic or gated acquisition of a detector and energy window."""
     dicom_pixels.check(dataset)
+    dicom_pixels.check_frames(dataset)  # a header may promise any number of them
     kind = _kind(dataset)
     whole = record_of(dataset, path, root)
     whole = replace(whole, attributes={**whole.attributes, "acquisition": kind.lower()})

@@ -267,6 +267,7 @@ def _checked(dataset: Any, path: Path) -> tuple[Groups, _Grid, tuple[int | None,
     if int(dataset.get("SamplesPerPixel") or 1) != 1:
         raise RecordError("a segmentation in colours", "one number a pixel", "export it again")
     groups = Groups(dataset)
+    dicom_pixels.check_frames(dataset)
     grid = _tiles(dataset, groups, path) if "TotalPixelMatrixRows" in dataset else _grid(dataset, groups)
     return groups, grid, _segments(dataset, groups, grid, _names(dataset))
 
