@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from .. import __version__
 from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
@@ -19,7 +18,7 @@ from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import Answer, ClassificationTask, SegmentationTask, SurvivalTask
 from ..tokens import frozen
 from ..training import Run
-from ..training.run import file_hash, write_json
+from ..training.run import file_hash, versions, write_json
 from .adapt import Adapted, open_adapted
 from .chunks import CHUNK, Progress, over
 from .predict import allowed
@@ -66,7 +65,7 @@ def answer_cohort(
     lineage = {
         "run": str(adapted.run.path), "backbone": file_hash(adapted.run.weights), "adapter": _adapter(adapted.run), "task": adapted.name,
         "split": adapted.run.split.hash, "modalities": [m.value for m in reads], "cohort": str(catalogue.path), "where": where,
-        "version": __version__,
+        "versions": versions(),
     }  # fmt: skip
     make = partial(_answers, str(adapted.run.path), lineage["adapter"], catalogue.path, where, tuple(reads))
     over(make, who, place, lineage, name="answers", kind=engine, workers=workers, size=CHUNK, progress=progress)

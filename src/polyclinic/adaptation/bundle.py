@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__, records
+from .. import records
 from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, way_back
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
@@ -53,7 +54,7 @@ def write(
     for name, data in files.items():
         (place / name).write_text(json.dumps(data, indent=1) + "\n")
     (place / "docs/README.md").write_text(
-        f"# {task.name}\n\nExported by polyclinic {__version__}. Reads one {modality} a file; gives {answer}.\n"
+        f"# {task.name}\n\nExported by polyclinic {version("polyclinic")}. Reads one {modality} a file; gives {answer}.\n"
         "Research use only; not a medical device.\n\n"
         "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --files \"['scan.nii.gz']\"\n"
     )
@@ -72,7 +73,7 @@ def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[st
     out = side("segmentation", len(classes), classes) if dense else side("classes", 1, classes)
     return {
         "version": "0.1.0", "changelog": {"0.1.0": "exported"}, "monai_version": of_monai, "pytorch_version": torch.__version__,
-        "numpy_version": np.__version__, "required_packages_version": {"polyclinic": __version__}, "task": task, "description": answer,
+        "numpy_version": np.__version__, "required_packages_version": {"polyclinic": version("polyclinic")}, "task": task, "description": answer,
         "authors": "polyclinic", "copyright": "", "intended_use": "Research only; not a medical device.",
         "network_data_format": {"inputs": {"image": side("magnitude", shape[1], ["image"])}, "outputs": {"pred": out}},
     }  # fmt: skip
