@@ -25,6 +25,7 @@ from ..schema import MissingExtraError, Modality, Payload, Rejected
 from ..tasks import SegmentationTask, Task
 
 NETWORK, FINGERPRINT, STANDARD = "models/model.pt2", "configs/fingerprint.json", "configs/standard.json"
+OWN = version("polyclinic")
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
@@ -54,7 +55,7 @@ def write(
     for name, data in files.items():
         (place / name).write_text(json.dumps(data, indent=1) + "\n")
     (place / "docs/README.md").write_text(
-        f"# {task.name}\n\nExported by polyclinic {version("polyclinic")}. Reads one {modality} a file; gives {answer}.\n"
+        f"# {task.name}\n\nExported by polyclinic {OWN}. Reads one {modality} a file; gives {answer}.\n"
         "Research use only; not a medical device.\n\n"
         "    python -m monai.bundle run --config_file configs/inference.json --bundle_root . --files \"['scan.nii.gz']\"\n"
     )
@@ -73,7 +74,7 @@ def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[st
     out = side("segmentation", len(classes), classes) if dense else side("classes", 1, classes)
     return {
         "version": "0.1.0", "changelog": {"0.1.0": "exported"}, "monai_version": of_monai, "pytorch_version": torch.__version__,
-        "numpy_version": np.__version__, "required_packages_version": {"polyclinic": version("polyclinic")}, "task": task, "description": answer,
+        "numpy_version": np.__version__, "required_packages_version": {"polyclinic": OWN}, "task": task, "description": answer,
         "authors": "polyclinic", "copyright": "", "intended_use": "Research only; not a medical device.",
         "network_data_format": {"inputs": {"image": side("magnitude", shape[1], ["image"])}, "outputs": {"pred": out}},
     }  # fmt: skip
