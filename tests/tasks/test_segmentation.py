@@ -76,18 +76,16 @@ def test_an_answer_in_samples_where_the_file_has_no_scale() -> None:
     assert answer.headline == "hippocampus: anterior 2 pixels, posterior 1 pixels"
 
 
-def test_a_mask_is_the_likeliest_class() -> None:
-    logits = torch.tensor([[[[0.0, 5, 1]], [[1.0, 0, 1]], [[0.5, 1, 9]]]])
-    assert head().mask(logits).tolist() == [[[1, 0, 2]]]
-
-
 def test_of_images_as_of_volumes() -> None:
     spec = Segmentation.model_validate({"structure": "lung", "classes": ["lung"], "modality": "image", "channels": 2})
     task = head(spec)
     model = build_model(TwoTower(width=16, embedding=16), phantom.encoders(), phantom.fingerprint(), 0)
     standards = {m: s.standard() for m, s in phantom.encoders().items()}
     batch = phantom.batch(standards, {"a": {Modality.IMAGE: 2, Modality.TEXT: 1}, "b": {Modality.IMAGE: 1}})
-    assert task.output(model, batch).shape == (3, 2, 32, 32)
+    logits = task.output(model, batch)
+    assert logits.shape == (3, 2, 32, 32)
+    for mask, one in zip(task.masks(model, batch), logits, strict=True):
+        assert torch.equal(mask, (one[1] > one[0]).long())
     assert spec.label("lungs").modality is Modality.IMAGE
 
 

@@ -104,7 +104,7 @@ def _answers(
 def _batch(adapted: Adapted, loader: Loader, who: list[str], reads: Sequence[Modality]) -> list[dict[str, Any]]:
     """The rows of some patients together; where one cannot be read, of each alone."""
     try:
-        return list(_rows(adapted, loader, loader.of(who, reads)))
+        return list(_rows(adapted, loader, loader.of(who, reads, whole=isinstance(adapted.task, SegmentationTask))))
     except PolyclinicError as error:
         if len(who) == 1:
             return [_none(adapted, who[0], f"{error.found}; expected {error.expected}")]
@@ -141,7 +141,7 @@ def _masks(
     if not owners:
         return
     by_id = {r.id: r for p in batch.patients for r in loader.by_patient[p].get(modality, [])}
-    masks = task.mask(task.output(adapted.model, batch).float())
+    masks = task.masks(adapted.model, batch)
     for owner, name, mask in zip(owners, batch.payloads[modality].ids, masks, strict=True):
         payload, record = loader.payload(by_id[name]), by_id[name]
         source = payload.history[-1].to_world

@@ -121,12 +121,12 @@ class MaskAnswer:
 
 def _masks(
     adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
-) -> Iterator[tuple[Batch, Tensor]]:
-    """Of each batch: itself, and the masks (m …) on the standard grid."""
+) -> Iterator[tuple[Batch, list[Tensor]]]:
+    """Of each batch: itself, and the mask of each record on the standard grid."""
     assert isinstance(adapted.task, SegmentationTask)
     with torch.no_grad():
-        for batch in loader.each(8, patients, reads):
-            yield batch, adapted.task.mask(adapted.task.output(adapted.model, batch).float())
+        for batch in loader.each(8, patients, reads, whole=True):
+            yield batch, adapted.task.masks(adapted.model, batch)
 
 
 def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequence[Modality]) -> Predictions:
@@ -229,7 +229,7 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         load,
         most=None,
     )
-    batch = next(iter(loader.each(1, modalities=adapted.inputs)))
+    batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=isinstance(adapted.task, SegmentationTask))))
     used = tuple(batch.payloads)
     if not used:
         raise RecordError(
@@ -279,7 +279,7 @@ def _present_mask(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Mo
     if others:
         raise RecordError(f"{len(others) + 1} {modality}s", f"one {modality}", "give them one after the other")
     payload = loader.payload(record)
-    mask = task.mask(task.output(adapted.model, batch).float())[0].numpy()
+    mask = task.masks(adapted.model, batch)[0].numpy()
     source = loader.load(record)
     voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
     answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)

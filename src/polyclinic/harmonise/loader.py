@@ -20,6 +20,11 @@ from . import GridError, harmonise, image, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 
+Box = tuple[slice, ...]
+"""(z y x) of a whole volume."""
+ABOUT = 1 / 3
+"""How often a box of training is drawn about a structure: most of a large volume has none (Isensee et al. 2021, nnU-Net)."""
+
 
 class Loader:
     """Hands out batches of harmonised payloads and targets.
@@ -97,27 +102,28 @@ class Loader:
         return [self._assemble(part.tolist(), None, random) for part in np.array_split(self.sampler.batch(step), count)]
 
     def each(
-        self, size: int = 32, patients: Sequence[str] | None = None, modalities: Sequence[Modality] | None = None
-    ) -> Iterator[Batch]:
+        self, size: int = 32, patients: Sequence[str] | None = None, modalities: Sequence[Modality] | None = None,
+        whole: bool = False,
+    ) -> Iterator[Batch]:  # fmt: skip
         """Every patient once, with all records, in the order given.
 
         Args:
             size: patients a batch.
             patients: who; by default all of the loader's.
             modalities: what may be seen of them; by default everything. A patient left with nothing still comes.
+            whole: give volumes that are read a box at a time whole, with their masks; else the box in the middle.
         """
         who = [p for p in (self.patients if patients is None else patients) if p in self.by_patient]
         for start in range(0, len(who), size):
-            yield self._assemble(who[start : start + size], modalities, None)
+            yield self._assemble(who[start : start + size], modalities, None, whole)
         self.cache.flush()
 
     def of(
-        self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None
-    ) -> Batch:
-        """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`."""
-        return self._assemble(
-            list(patients), modalities, None if seed is None else np.random.default_rng([self.seed, seed, 2])
-        )
+        self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None, whole: bool = False
+    ) -> Batch:  # fmt: skip
+        """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`; `whole` as `each`'s."""
+        random = None if seed is None else np.random.default_rng([self.seed, seed, 2])
+        return self._assemble(list(patients), modalities, random, whole)
 
     def labelled(self, task: str) -> dict[str, Any]:
         """What is known of the loader's patients: patient → 0 or 1, (time, event), or 0 where the patient has a mask."""
@@ -153,8 +159,8 @@ class Loader:
         return self.fingerprint.hash
 
     def _assemble(
-        self, patients: list[str], modalities: Sequence[Modality] | None, random: np.random.Generator | None
-    ) -> Batch:
+        self, patients: list[str], modalities: Sequence[Modality] | None, random: np.random.Generator | None, whole: bool = False
+    ) -> Batch:  # fmt: skip
         chosen: dict[Modality, list[tuple[int, Record]]] = {}
         for number, patient in enumerate(patients):
             for modality, records in self.by_patient[patient].items():
@@ -164,19 +170,38 @@ class Loader:
                     picked = np.sort(random.choice(len(records), self.most, replace=False))
                     records = [records[i] for i in picked]
                 chosen.setdefault(modality, []).extend((number, r) for r in records)
-        payloads, kept = {}, {}
+        payloads, kept, boxes = {}, {}, dict[str, Box]()
         for modality in (m for m in Modality if m in chosen):
             # A table whose every code is unknown has no events: it is not a record of this batch.
             pairs = [(n, r, p) for n, r in chosen[modality] if (p := self.payload(r)).array.size]
             if pairs:
-                payloads[modality] = self._ragged(modality, pairs, len(patients))
+                if not whole and (size := getattr(self.standards[modality], "box", None)) is not None:
+                    boxes |= {r.id: self._box(r, p, size, random) for _, r, p in pairs}
+                payloads[modality] = self._ragged(modality, pairs, len(patients), boxes)
                 kept[modality] = pairs
-        return Batch(
-            payloads, {label.task: self._target(label, patients, kept) for label in self.labels}, list(patients)
-        )
+        targets = {label.task: self._target(label, patients, kept, boxes) for label in self.labels}
+        return Batch(payloads, targets, list(patients))
 
-    def _ragged(self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int) -> Ragged:
-        arrays = [torch.from_numpy(np.ascontiguousarray(p.array)) for _, _, p in pairs]
+    def _box(self, record: Record, payload: Payload, size: Sequence[int], random: np.random.Generator | None) -> Box:
+        """What of a whole volume is seen: the middle, or a random box, every third about a structure where there is a mask."""
+        shape = payload.array.shape[1:]
+        start = [(n - b) // 2 for n, b in zip(shape, size, strict=True)]
+        if random is not None:
+            start = [int(random.integers(n - b + 1)) for n, b in zip(shape, size, strict=True)]
+            masks = [self.answers[label.task].get(record.id) for label in self.labels if label.kind == "mask"]
+            drawn = [mask for mask in masks if mask is not None]
+            if drawn and random.random() < ABOUT:
+                places = np.argwhere(self._mask(drawn[int(random.integers(len(drawn)))], record, payload).numpy())
+                if len(places):
+                    about = places[int(random.integers(len(places)))].tolist()
+                    start = [min(max(0, a - b // 2), n - b) for a, b, n in zip(about, size, shape, strict=True)]
+        return tuple(slice(s, s + b) for s, b in zip(start, size, strict=True))
+
+    def _ragged(
+        self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int, boxes: Mapping[str, Box]
+    ) -> Ragged:
+        seen = [p.array[(slice(None), *boxes[r.id])] if r.id in boxes else p.array for _, r, p in pairs]
+        arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in seen]
         same = modality not in (Modality.TEXT, Modality.TABLE) and len({a.shape for a in arrays}) == 1
         # By difference, not by the machine's own clock, which knows summers and a zone.
         hours = [(r.time - self.start[r.patient]).total_seconds() / 3600 if r.time else 0.0 for _, r, _ in pairs]
@@ -192,13 +217,13 @@ class Loader:
         )
 
     def _target(
-        self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]]
-    ) -> Target:
+        self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]], boxes: Mapping[str, Box]
+    ) -> Target:  # fmt: skip
         answers = self.answers[label.task]
         if label.kind == "mask":
             modality = label.modality or Modality.VOLUME
             pairs = kept.get(modality, [])
-            masks = [self._mask(answers.get(r.id), r, p) for _, r, p in pairs]
+            masks = [self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs]
             return Target(masks, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
         width = 2 if label.kind == "survival" else 1
         values = torch.zeros(len(patients), width)

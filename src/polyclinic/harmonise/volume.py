@@ -21,6 +21,7 @@ class VolumeStandard(BaseModel):
     Args:
         spacing_mm: (z y x); None for the median of the training volumes.
         size: (z y x) about the centre; None for the whole volume, whose size is then its own.
+        box: (z y x) of a whole volume, how much a network sees of it at a time; the grid is at least as large.
         window_hu: of a CT, what becomes 0 and 1 (what is beyond stays there); None for HU / 500 within ±2.
         intensity: `own`: each MR (or PET) by its own voxels; `fingerprint`: each CT clipped to the training voxels' 0.5th and
             99.5th percentile, then by their mean and spread (Isensee et al. 2021, nnU-Net).
@@ -32,6 +33,7 @@ class VolumeStandard(BaseModel):
     kind: Literal["volume"] = "volume"
     spacing_mm: tuple[float, float, float] | None = (1.0, 1.0, 1.0)
     size: tuple[int, int, int] | None = Field(default=(40, 56, 40))
+    box: tuple[int, int, int] | None = None
     window_hu: tuple[float, float] | None = None
     intensity: Literal["own", "fingerprint"] = "own"
     bias_field: bool = False
@@ -90,8 +92,12 @@ def harmonise(payload: Payload, record: Record, standard: VolumeStandard, finger
     spacing = standard.spacing_mm or fingerprint.spacing_mm
     to_world = payload.to_world if payload.to_world is not None else np.diag([spacing[2], spacing[1], spacing[0], 1.0])
     shape = payload.array.shape[1:]
-    size = standard.size or whole(shape, straight(to_world) if sheared(to_world) else to_world, spacing)
-    to_source = plan(shape, to_world, spacing, standard.size)
+    size, box = standard.size, standard.box
+    if size is None:
+        size = whole(shape, straight(to_world) if sheared(to_world) else to_world, spacing)
+        if box is not None:
+            size = (max(size[0], box[0]), max(size[1], box[1]), max(size[2], box[2]))
+    to_source = plan(shape, to_world, spacing, standard.size if box is None else size)
     array, ct = finite(payload.array[:1]), is_ct(record, fingerprint)
     if not ct:
         array = standardise(without_bias(array[0], to_world)[None] if standard.bias_field else array)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 from ..cohort import Label
 from ..models import Model
 from ..objectives.segmentation import labelled_loss, mask_decoder
-from ..schema import Batch, Modality, Target
+from ..schema import Batch, Modality, Ragged, Target
+from .sliding import sliding
 from .task import Answer, Predictions, Task, TaskError, TaskFields
 
 
@@ -90,9 +92,30 @@ class SegmentationTask(Task):
         named = {f"dice_{name}": float(v) for name, v in zip(self.spec.classes, each, strict=True)}
         return {"dice": float(each.mean())} | named
 
-    def mask(self, logits: Tensor) -> Tensor:
-        """(m k …) → (m …) int64."""
-        return logits.argmax(1)
+    def masks(self, model: Model, batch: Batch) -> list[Tensor]:
+        """The mask (z y x) or (y x) int64 of each of the batch's records; of those that are read a box at a time, blended.
+
+        Args:
+            model: that was trained with it.
+            batch: whose volumes are whole where the encoder reads a box at a time (`Loader.each(whole=True)`).
+        """
+        modality = Modality(self.spec.modality)
+        box, ragged = model.encoder(modality).at_once, batch.payloads.get(modality)
+        if box is None or ragged is None:
+            return list(self.output(model, batch).float().argmax(1))
+        return [self._whole(model, batch, ragged.only([row]), box).argmax(0) for row in range(len(ragged))]
+
+    def _whole(self, model: Model, batch: Batch, one: Ragged, box: tuple[int, ...]) -> Tensor:
+        """Logits (k z y x) of one whole record, each of whose boxes is seen beside all else that its patient has."""
+        modality, owner = Modality(self.spec.modality), int(one.patient[0])
+        beside = {m: r.only(torch.nonzero(r.patient == owner).flatten().tolist()) for m, r in batch.payloads.items()}
+
+        def say(boxes: Tensor) -> Tensor:
+            seen = {m: _repeated(r, len(boxes)) for m, r in (beside | {modality: one}).items() if len(r)}
+            seen[modality] = replace(seen[modality], values=boxes)
+            return self.decoder(model(Batch(seen, {}, [""] * len(boxes))).tokens, boxes)
+
+        return sliding(say, one.values[0], box, batch=AT_ONCE)
 
     def present(self, mask: np.ndarray, voxel_ml: float | None, used: tuple[Modality, ...]) -> Answer:
         """The volumes in mL of a mask on the source's grid; in samples where the file has no scale."""
@@ -102,6 +125,26 @@ class SegmentationTask(Task):
             sizes[f"{name}_ml" if voxel_ml else f"{name}_pixels"] = round(count * voxel_ml, 3) if voxel_ml else count
         words = ", ".join(f"{k.rsplit('_', 1)[0]} {v} {'mL' if voxel_ml else 'pixels'}" for k, v in sizes.items())
         return Answer(f"{self.spec.structure}: {words}", sizes, used, overlay=mask)
+
+
+AT_ONCE = 2
+"""Boxes of a whole volume that are asked together."""
+
+
+def _repeated(ragged: Ragged, times: int) -> Ragged:
+    """One patient's records, as so many patients'."""
+    values = ragged.values
+    return replace(
+        ragged,
+        values=list(values) * times if isinstance(values, list) else values.repeat(times, *[1] * (values.ndim - 1)),
+        patient=torch.arange(times, device=ragged.patient.device).repeat_interleave(len(ragged)),
+        time_h=ragged.time_h.repeat(times),
+        spacing=None if ragged.spacing is None else ragged.spacing.repeat(times, 1),
+        patients=times,
+        ids=[f"{i}/{n}" for n in range(times) for i in ragged.ids],
+        places=None if ragged.places is None else ragged.places * times,
+        kinds=None if ragged.kinds is None else ragged.kinds * times,
+    )
 
 
 def volumes_ml(masks: Sequence[Tensor], classes: int, voxel_ml: float) -> np.ndarray:

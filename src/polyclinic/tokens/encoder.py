@@ -67,7 +67,8 @@ class Encoder(nn.Module, ABC):
 
     A subclass gives `embed`. Where masked reconstruction should ask for what was hidden, it gives `answer` and says in
     `answer_size` how many numbers (or categories) an answer has; where a record can be put
-    together of them, `pieces`. Where tokens lie on a grid, `patch` says of how many samples, and `channels` how many numbers a sample has.
+    together of them, `pieces`. Where tokens lie on a grid, `patch` says of how many samples, and `channels` how many numbers a sample has;
+    `at_once` is the box of samples that is read of a record at a time, None where each is read whole.
 
     Args:
         modality: which.
@@ -77,6 +78,7 @@ class Encoder(nn.Module, ABC):
     """
 
     patch: tuple[int, ...] = ()
+    at_once: tuple[int, ...] | None = None
     channels: int = 1
     answer_kind: Literal["continuous", "categorical"] = "continuous"
     answer_size: int = 0

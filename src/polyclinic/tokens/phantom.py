@@ -174,7 +174,11 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor,
         case ImageStandard():
             return normal(standard.channels, standard.size, standard.size), torch.rand(2, generator=draw) + 0.5, none
         case VolumeStandard():
-            return normal(1, *(standard.size or (16, 16, 16))), torch.rand(3, generator=draw) + 0.5, none
+            return (
+                normal(1, *(standard.size or standard.box or (16, 16, 16))),
+                torch.rand(3, generator=draw) + 0.5,
+                none,
+            )
         case SlideStandard():
             tiles, mm = between(1, standard.most), standard.mpp / 1000
             places = torch.zeros(tiles, 4)

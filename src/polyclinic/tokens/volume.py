@@ -22,11 +22,15 @@ class VolumeFields(EncoderFields, ABC):
 
     Args:
         size: (z y x) voxels.
+        whole: volumes are read whole, a box of `size` at a time: training draws one, where there are masks every third about a
+            structure; a segmentation asks boxes that overlap and blends what they say (Isensee et al. 2021, nnU-Net); all else
+            reads the box in the middle.
         spacing_mm: (z y x); None: the data's median.
         window_hu, intensity, bias_field: the standard's: how a CT or an MR is made comparable.
     """
 
     size: tuple[PositiveInt, PositiveInt, PositiveInt] = (40, 56, 40)
+    whole: bool = False
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = (1.0, 1.0, 1.0)
     window_hu: tuple[float, float] | None = None
     intensity: Literal["own", "fingerprint"] = "own"
@@ -37,6 +41,11 @@ class VolumeFields(EncoderFields, ABC):
     def boxes(self) -> tuple[int, int, int]:
         """(z y x) voxels a token."""
 
+    @property
+    def at_once(self) -> tuple[int, int, int] | None:
+        """The box that is read of a whole volume at a time; None where `size` is all that is read."""
+        return self.size if self.whole else None
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if any(n % p for n, p in zip(self.size, self.boxes, strict=True)):
@@ -46,8 +55,8 @@ class VolumeFields(EncoderFields, ABC):
     def standard(self, exclude: tuple[str, ...] = ()) -> VolumeStandard:
         """What it wants from the harmoniser."""
         return VolumeStandard(
-            size=self.size, spacing_mm=self.spacing_mm, window_hu=self.window_hu, intensity=self.intensity,
-            bias_field=self.bias_field,
+            size=None if self.whole else self.size, box=self.size if self.whole else None, spacing_mm=self.spacing_mm,
+            window_hu=self.window_hu, intensity=self.intensity, bias_field=self.bias_field,
         )  # fmt: skip
 
 
@@ -104,7 +113,7 @@ class VolumeEncoder(Encoder):
 
     def __init__(self, spec: Vit3d) -> None:
         super().__init__(Modality.VOLUME, spec)
-        self.patch, self.answer_size = spec.patch, math.prod(spec.patch)
+        self.patch, self.answer_size, self.at_once = spec.patch, math.prod(spec.patch), spec.at_once
         self.project = nn.Linear(self.answer_size, spec.width)
 
     def embed(self, ragged: Ragged) -> Tokens:

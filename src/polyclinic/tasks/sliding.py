@@ -1,0 +1,120 @@
+"""Answers of boxes, blended to the answer of the whole: what does not fit a network at once is asked box by box.
+
+        ┌────┬──┬────┐        boxes of equal size, evenly spread, that overlap;
+        │    │▒▒│    │        each weighs most in its middle (Gaussian, Isensee et al. 2021, nnU-Net)
+        └────┴──┴────┘
+
+A box's weights are divided by the sum of all boxes' there beforehand: that sum is a product of one of each axis, so that nothing but
+the answer itself is as large as the volume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIGMA = 1 / 8
+"""Of the Gaussian, in sizes of a box."""
+OVERLAP = 0.25
+"""How much of a box its neighbour sees too, at least."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Boxes along one axis.
+
+    Args:
+        size: samples of a box.
+        starts: where each begins.
+        weights: of each box (size,), so that those of all sum to 1 everywhere.
+    """
+
+    size: int
+    starts: tuple[int, ...]
+    weights: tuple[Tensor, ...]
+
+    @classmethod
+    def over(cls, length: int, size: int, overlap: float, grow: float, step: int) -> Axis:
+        """As few boxes as cover so many samples, none of them more than `grow` times `size`, a multiple of `step`.
+
+        Args:
+            length: samples, at least `size`.
+            size: of a box.
+            overlap: of `size`, at least.
+            grow: how much larger a box may be where fewer suffice then.
+            step: what a grown box is a multiple of.
+        """
+        shared, most = min(math.ceil(overlap * size), size - 1), max(size, int(grow * size) // step * step)
+        count = max(1, math.ceil((length - shared) / (most - shared)))
+        size = max(size, min(most, math.ceil((length + (count - 1) * shared) / count / step) * step))
+        size = min(size, length)
+        last = length - size
+        starts = tuple(round(last * n / (count - 1)) for n in range(count)) if count > 1 else (0,)
+        place = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
+        gaussian = torch.exp(-0.5 * (place / (SIGMA * size)) ** 2)
+        total = torch.zeros(length)
+        for start in starts:
+            total[start : start + size] += gaussian
+        return cls(size, starts, tuple(gaussian / total[start : start + size] for start in starts))
+
+
+def sliding(
+    say: Callable[[Tensor], Tensor], x: Tensor, box: Sequence[int], *, overlap: float = OVERLAP, grow: float = 1.0, step: int = 1,
+    batch: int = 1,
+) -> Tensor:  # fmt: skip
+    """What a network says of a whole volume or image.
+
+    Args:
+        say: boxes (w c z y x) or (w c y x) → (w k z y x) or (w k y x).
+        x: (c z y x) or (c y x); along an axis shorter than the box it is filled up with its least value for the asking.
+        box: (z y x) or (y x), the size that the network was trained at.
+        overlap: share of a box that its neighbour sees too, at least; from 0 to below 1.
+        grow: a network of convolutions may be asked larger boxes, up to so many times, where fewer suffice then.
+        step: what larger boxes are a multiple of: what the network halves.
+        batch: boxes asked at once.
+    Returns:
+        (k z y x) or (k y x) float32.
+    """
+    shape = x.shape[1:]
+    lack = [max(0, b - n) for b, n in zip(box, shape, strict=True)]
+    if any(lack):
+        x = F.pad(x, [side for n in reversed(lack) for side in (0, n)], value=float(x.min()))
+    axes = [Axis.over(n, b, overlap, grow, step) for n, b in zip(x.shape[1:], box, strict=True)]
+    answer: Tensor | None = None
+    for places in _groups(product(*(range(len(axis.starts)) for axis in axes)), batch):
+        where = [
+            [slice(a.starts[n], a.starts[n] + a.size) for a, n in zip(axes, place, strict=True)] for place in places
+        ]
+        said = say(torch.stack([x[(slice(None), *spans)] for spans in where]))
+        if answer is None:
+            answer = torch.zeros(said.shape[1], *x.shape[1:], device=x.device)
+        for one, place, spans in zip(said, places, where, strict=True):
+            answer[(slice(None), *spans)] += _weighed(
+                one.float(), [a.weights[n] for a, n in zip(axes, place, strict=True)]
+            )
+    assert answer is not None
+    return answer[(slice(None), *(slice(n) for n in shape))]
+
+
+def _weighed(said: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """(k …), each axis times its own weights."""
+    for number, own in enumerate(weights):
+        said = said * own.to(said.device).view(-1, *[1] * (len(weights) - 1 - number))
+    return said
+
+
+def _groups(places: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:
+    group: list[tuple[int, ...]] = []
+    for place in places:
+        group.append(place)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
