@@ -52,7 +52,7 @@ class Backbone(Protocol):
         ...
 
     def towers(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tower]:
-        """Each modality's unit vectors in the space that all share."""
+        """Each modality's unit vectors in the space that all share; of tokens that `encode` gave, of those that it is compared by."""
         ...
 
     def placed(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tokens]:

@@ -32,7 +32,7 @@ from ..objectives import (
 from ..schema import Modality
 from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
-from ..tokens.text import TextFields, as_note
+from ..tokens.text import CausalFields, TextFields, as_note
 from .ranks import Strategy
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
@@ -218,6 +218,11 @@ class Recipe(BaseModel):
         for modality, spec in self.encoders.items():
             if spec.standard().kind != modality.value:
                 raise ValueError(f"encoders.{modality}: an encoder of kind {spec.kind!r} reads {spec.standard().kind}")
+            if isinstance(spec, CausalFields) and spec.class_token and not self.model.fusion.own_trunks:
+                raise ValueError(
+                    f"encoders.{modality}: early fusion leaves the class token no trunk in which it hears the words; "
+                    "use intermediate or late, or leave `class_token` out"
+                )
         heads = getattr(self.model.fusion, "heads", 1)
         if self.model.width % heads:
             raise ValueError(f"model.fusion: {heads} heads do not divide a width of {self.model.width}")
