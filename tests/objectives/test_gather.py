@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Contrastive, Dino, Hybrid, Ibot, Local, Objective, ObjectiveError
-from polyclinic.objectives.gather import Part, Piece, Seen, across, pieces_of, weighed
+from polyclinic.objectives.gather import Part, Piece, Seen, across, agreed, pieces_of, weighed
 from polyclinic.schema import Batch, Modality
 from polyclinic.tokens import phantom
 
@@ -85,7 +85,7 @@ def divided(name: str, parts: list[list[str]]) -> dict[str, torch.Tensor]:
     """As an engine does it in one process, with as many micro-batches."""
     model = model_of()
     objective = built(name, model)
-    batches, seen = [batch_of(part) for part in parts], [Seen(model) for _ in parts]
+    batches, seen = [batch_of(part) for part in parts], [Seen(model, n) for n in range(len(parts))]
     with torch.no_grad():
         for batch, view in zip(batches, seen, strict=True):
             objective(view, batch, torch.Generator())
@@ -128,7 +128,7 @@ WORKER = """
 import sys
 import torch, torch.distributed as dist
 sys.path.insert(0, sys.argv[1])
-from test_gather import HAS, SPECS, Part, batch_of, built, gradients, learn, model_of, whole
+from test_gather import HAS, SPECS, Part, agreed, batch_of, built, gradients, learn, model_of, whole
 rank, worst = int(sys.argv[2]), 0.0
 dist.init_process_group("gloo", init_method="file://" + sys.argv[3], rank=rank, world_size=2)
 for spec in SPECS:
@@ -143,6 +143,8 @@ for spec in SPECS:
                 dist.all_reduce(found)
             size = max(1.0, float(expected[name].abs().max()))  # a loss of 20 is rounded at its sixth digit
             worst = max(worst, float((found - expected[name]).abs().max()) / size)
+seed = lambda view, own: agreed(view, torch.Generator().manual_seed(own))
+assert seed(Part(model, 0.5, world=2, place=rank), rank) == seed(model, 0), "ranks would not draw as one process does"
 dist.destroy_process_group()
 print(worst)
 """
@@ -172,7 +174,7 @@ def test_one_process_asks_nobody() -> None:
 
 def test_an_objective_that_does_not_compare_equally_often_is_refused() -> None:
     model = model_of()
-    one, other = Seen(model), Seen(model)
+    one, other = Seen(model, 0), Seen(model, 1)
     one.everyone({}, 1)
     with pytest.raises(ObjectiveError, match="0 times in one micro-batch and 1 in another"):
         pieces_of([one, other], model.modalities, 1)

@@ -30,6 +30,9 @@ class Backbone(Protocol):
     own_trunks: bool
     """Whether a modality's tokens go through their encoder's trunk before the fusion."""
 
+    place: int
+    """Which part of a step this is; 0 of one in one piece."""
+
     @property
     def modalities(self) -> list[Modality]:
         """What it can read."""

@@ -166,8 +166,10 @@ class Stepper:
         states = [d.get_state() for d in draws]
         buffers = _Buffers(self.trainee)
         with torch.no_grad():
-            for micro, draw, state in zip(micros, draws, states, strict=True):
-                self.wrapped(micro, draw, lambda model: seen.append(Seen(model)) or seen[-1])
+            for k, (micro, draw, state) in enumerate(zip(micros, draws, states, strict=True)):
+                self.wrapped(
+                    micro, draw, lambda model, k=k: seen.append(Seen(model, ranks.rank * count + k)) or seen[-1]
+                )
                 buffers.again()
                 draw.set_state(state)
                 if not seen[0].pieces:  # this objective compares nobody
