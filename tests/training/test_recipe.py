@@ -320,6 +320,9 @@ def test_what_reads_a_whole_batch_is_not_divided() -> None:
     }
     assert Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]}).stages[0].accumulate == 2
     stage["objective"] = {"kind": "hybrid", "balance": "gradnorm", "parts": compared}
-    assert Recipe.model_validate({**recipe, "stages": [stage]}).stages[0].accumulate == 1
-    with pytest.raises(ValidationError, match="gradnorm"):
-        Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]})
+    assert Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]}).stages[0].accumulate == 2
+    stage["objective"] = {"kind": "supervised", "tasks": ["os"]}
+    timed = {**recipe, "tasks": {"os": {"kind": "survival", "time": "months", "event": "died", "event_value": 1}}}
+    assert Recipe.model_validate({**timed, "stages": [stage]}).stages[0].accumulate == 1
+    with pytest.raises(ValidationError, match="the survival 'os' compares patients of one whole batch"):
+        Recipe.model_validate({**timed, "stages": [{**stage, "accumulate": 2}]})

@@ -85,8 +85,9 @@ class Model(nn.Module, ABC):
         seed: of the initial weights; a part's depend on it and on no other part.
     """
 
-    place = 0
-    """Which part of a step it reads; `training` divides a step and has a view of the model in each (`objectives/gather.py`)."""
+    place, world = 0, 1
+    """Which part of a step it reads, and for how many processes; `training` divides a step, and has a view of the model in each
+    part (`objectives/gather.py`)."""
 
     def __init__(
         self, spec: ModelFields, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int

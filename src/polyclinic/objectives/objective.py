@@ -32,6 +32,8 @@ class Backbone(Protocol):
 
     place: int
     """Which part of a step this is; 0 of one in one piece."""
+    world: int
+    """How many processes share the step."""
 
     @property
     def modalities(self) -> list[Modality]:

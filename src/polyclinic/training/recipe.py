@@ -295,8 +295,6 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"{place}.accumulate: the survival {timed[0]!r} compares patients of one whole batch; use 1"
             )
-        if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
-            raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
 
     def _uneven(self, place: str, stage: Stage) -> None:
         """Refuse what is between modalities of a model that reads one."""
