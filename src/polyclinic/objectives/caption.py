@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ..fusion import FusionFields
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, frozen, join
 from ..tokens.attention import CrossAttention
@@ -52,7 +53,7 @@ class Caption(DecoderFields):
         """Text, and those that are shown."""
         return {Modality.TEXT, *(self.modalities or ())}
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """The heads that look divide the fusion's width."""
         if self.queries and width % self.heads:
             raise ValueError(

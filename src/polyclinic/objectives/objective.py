@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from ..fusion import Tower
+from ..fusion import FusionFields, Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
 from ..tokens import Encoded, Encoder, EncoderFields
 
@@ -133,12 +133,13 @@ class ObjectiveFields(BaseModel, ABC):
         """The modalities that it names, of which there must be an encoder."""
         return set()
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """Refuse a recipe's network that it cannot be asked of.
 
         Args:
             encoders: of the model; those that it names are among them.
             width: d of the fusion.
+            fusion: how they meet.
         Raises:
             ValueError: in a person's words.
         """
