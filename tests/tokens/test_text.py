@@ -60,7 +60,7 @@ def test_a_class_token_hears_every_word_and_no_word_hears_it(spec: Gpt | Llama) 
     assert (ends.record.tolist(), ends.patient.tolist(), ends.lengths.tolist()) == ([0, 1, 2], [0, 2, 2], [1, 0, 2])
     assert ends.position[:, 3].tolist() == [3, 1, 3]  # behind the last word
     alone = encoder(notes())  # read without it
-    torch.testing.assert_close(words.values, alone.values, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(words.values, alone.values, atol=1e-5, rtol=1e-5)
     for field in ("patient", "record", "position", "lengths", "modality", "time_h"):
         assert torch.equal(getattr(words, field), getattr(alone, field)), field
     for place in range(3):  # each word of the first note changes its class token, and no other note's
@@ -68,10 +68,10 @@ def test_a_class_token_hears_every_word_and_no_word_hears_it(spec: Gpt | Llama) 
         other = encoder.ended(replace(notes(), values=[text, *notes().values[1:]]))[1].values
         changed = (other - ends.values).abs().amax(1)
         assert changed[0] > 1e-4
-        assert changed[1:].max() < 1e-6
-    ends.values.sum().backward()
+        assert changed[1:].max() < 1e-5
+    ends.values[:, 0].sum().backward()  # a normed token's numbers add up to nothing
     assert encoder.class_token.grad is not None
-    assert encoder.class_token.grad.any()
+    assert encoder.class_token.grad.abs().max() > 1e-4
 
 
 def test_a_class_token_is_asked_for_of_a_trunk() -> None:
