@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from polyclinic.objectives.balance import GradNorm, Uncertainty, gradient_norm
+from polyclinic.objectives.balance import GradNorm, Uncertainty, slope
 
 
 def test_uncertainty_is_the_papers_term_and_its_best_variance_is_twice_the_loss() -> None:
@@ -45,12 +45,28 @@ def linear(scales: list[float]) -> tuple[nn.Parameter, list[torch.Tensor]]:
     return w, [s * (w * d).sum() for s, d in zip(scales, direction, strict=False)]
 
 
+def test_the_norm_is_that_of_all_batches_of_a_step_together() -> None:
+    """Two whose gradients cancel have none, whatever each has; a loss is over those that speak."""
+    balance = GradNorm(["a", "b"], 1.5, 0.025)
+    w = nn.Parameter(torch.tensor([3.0, 0.0]))
+    balance({"a": w[0], "b": w[0] + w[1]}, [w], share=0.25)
+    balance({"a": -w[0]}, [w], share=0.25)
+    balance({"b": w[0] - 2 * w[1]}, [w], share=0.5)
+    rows, norms, losses = balance.measured()
+    assert rows.tolist() == [0, 1]
+    assert norms.tolist() == pytest.approx([0.0, math.hypot(0.75, 0.25 - 1.0)])
+    assert losses.tolist() == pytest.approx([0.0, 3.0])
+
+
 def test_the_norm_is_of_the_gradient_on_the_shared_weights() -> None:
     w, other = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.ones(2))
     loss = (w**2).sum() * other.sum()
-    assert float(gradient_norm(loss, [w, other])) == pytest.approx(math.sqrt(4**2 + 8**2 + 5**2 + 5**2))
-    assert float(gradient_norm(loss, [nn.Parameter(torch.ones(1))])) == 0
-    assert float(gradient_norm(torch.tensor(1.0), [w])) == 0
+    assert slope(loss, [w, other]).tolist() == pytest.approx([4, 8, 5, 5])
+    assert slope(loss, [nn.Parameter(torch.ones(1)), other]).tolist() == [0, 5, 5]
+    assert slope(torch.tensor(1.0), [w]).tolist() == [0, 0]
+    balance = GradNorm(["a", "b"], 1.5, 0.025)
+    balance({"b": loss}, [w, other])
+    assert [found.tolist() for found in balance.measured()] == [[1], [pytest.approx(math.sqrt(130))], [10]]
     loss.backward()  # the graph is still there
     assert w.grad is not None
 
@@ -104,9 +120,9 @@ def test_weights_move_only_in_a_step_and_only_of_parts_that_speak() -> None:
     for _ in range(2):
         assert balance(dict(zip("ab", losses, strict=True)), [w]) == {"a": 1.0, "b": 1.0}
     balance.eval()(dict(zip("ab", losses, strict=True)), [w])
-    assert len(balance.seen) == 2
+    assert balance.measured()[1].tolist() == pytest.approx([2.0, 18.0])  # of both batches, and of none in evaluation
     balance.stepped()
-    assert balance.first.isnan().tolist() == [False, False, True]
+    assert (balance.first == 0).tolist() == [False, False, True]
     assert balance.weights[0] > balance.weights[1]
     before = balance.weights.clone()
     balance.stepped()  # nothing was asked since

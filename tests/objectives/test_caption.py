@@ -15,8 +15,9 @@ from polyclinic.fusion import Late
 from polyclinic.harmonise import Fingerprint, harmonise
 from polyclinic.harmonise.text import spelled, train_tokenizer
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Caption, CaptionObjective, ObjectiveError, Sampling
+from polyclinic.objectives import Caption, CaptionObjective, Contrastive, Hybrid, ObjectiveError, Retell, Sampling
 from polyclinic.objectives.caption import AttentionalPool
+from polyclinic.objectives.embeddings import embeddings
 from polyclinic.objectives.language import words_of
 from polyclinic.phantom.report import Fact, realise
 from polyclinic.schema import Batch, Modality, Payload, Ragged, Record
@@ -153,6 +154,77 @@ def test_coca_goes_on_from_the_causal_encoder() -> None:
     beside = built(Caption(width=32, heads=2), bert)
     beside(bert, data, draws).terms["caption/text"].backward()
     assert all(p.grad is None for p in bert.encoder(Modality.TEXT).parameters())
+
+
+def as_gpt2(encoder: Any) -> Any:
+    """The trunk of a gpt encoder as the published network, without places of its own."""
+    from transformers import GPT2Config, GPT2Model
+
+    config = GPT2Config(vocab_size=4, n_positions=16, n_embd=16, n_layer=len(encoder.blocks.layers), n_head=2)
+    other = GPT2Model(config).eval()
+    theirs, ours = other.state_dict(), encoder.blocks.state_dict()
+    theirs["wpe.weight"].zero_()
+    names = {"norm1": "ln_1", "norm2": "ln_2", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj"}
+    names |= {"up": "mlp.c_fc", "down": "mlp.c_proj"}
+    for name, value in ours.items():
+        place = name.replace("blocks.", "h.").replace("norm.", "ln_f.") if name.startswith("norm.") else name
+        for mine, other_name in names.items():
+            place = place.replace(f"blocks.{name.split('.')[1]}.{mine}.", f"h.{name.split('.')[1]}.{other_name}.")
+        theirs[place].copy_(value.T if value.ndim == 2 else value)
+    return other
+
+
+@torch.no_grad()
+def test_cocas_class_token_is_what_is_compared() -> None:
+    """Section 3.2 of Yu et al. 2022, by transformers' GPT-2 and CLIP: [CLS] stands behind the note, its unimodal output is the
+    note's vector, and the caption is written from the words alone."""
+    from transformers.models.clip.modeling_clip import image_text_contrastive_loss
+
+    spec = Gpt(words=8, width=16, depth=2, heads=2, class_token=True)
+    encoders = {Modality.IMAGE: Vit(size=32, patch=16, **SIZE), Modality.TEXT: spec}
+    net = build_model(TwoTower(width=16, embedding=16, fusion=Late()), encoders, phantom.fingerprint(), 0)
+    encoder = words_of(net, "it")
+    assert encoder.class_token is not None
+    encoder.class_token.mul_(10)
+    data = batch(pictures(torch.arange(4), torch.Generator().manual_seed(0)), [0, 1, 2, 3], NAMES, [0, 1, 2, 3], 4)
+
+    gpt2, project, vectors = as_gpt2(encoder), net.project["text"], []
+    for note in NAMES:
+        place = torch.zeros(len(note) + 1, 4)
+        place[:, 3] = torch.arange(len(note) + 1)
+        read = torch.cat([encoder.words.weight[note], encoder.class_token[None]])
+        heard = gpt2(inputs_embeds=(read + encoder.position(place, torch.zeros(len(place))))[None]).last_hidden_state[
+            0, -1
+        ]
+        vectors.append(F.normalize(project(net.bridge["text"](heard) + net.name["text"]), dim=0))
+    images = F.normalize(net.project["image"](net.encode(data)[Modality.IMAGE].values.view(4, 4, 16).mean(1)), dim=1)
+    expected = image_text_contrastive_loss(torch.stack(vectors) @ images.T / 0.07)
+
+    hybrid = Hybrid(parts=(Contrastive(), Caption(width=32, heads=2, queries=2))).build(net, {})
+    terms = hybrid(net, data, torch.Generator()).terms
+    torch.testing.assert_close(terms["contrastive/image-text"], expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        net.towers(net.encode(data))[Modality.TEXT].vectors, torch.stack(vectors), atol=1e-5, rtol=0
+    )
+    encoder.class_token = None
+    without = hybrid(net, data, torch.Generator()).terms
+    torch.testing.assert_close(terms["caption/text"], without["caption/text"], atol=1e-6, rtol=1e-5)
+    assert abs(float(without["contrastive/image-text"] - expected)) > 1e-3
+
+
+def test_several_notes_are_compared_by_the_mean_of_their_class_tokens_or_each_by_its_own() -> None:
+    spec = Gpt(words=8, class_token=True, **SIZE)
+    net = build_model(TwoTower(width=16, embedding=16, fusion=Late()), {Modality.TEXT: spec}, phantom.fingerprint(), 0)
+    data = batch(None, [], NAMES, [0, 0, 2, 3], 4)
+    ends = net.encode(data).ends(Modality.TEXT)
+    tower = net.towers(net.encode(data))[Modality.TEXT]
+    assert tower.patient.tolist() == [0, 2, 3]
+    mean = torch.stack([ends.values[:2].mean(0), *ends.values[2:]])
+    torch.testing.assert_close(tower.vectors, F.normalize(net.project["text"](mean), dim=1))
+    each = embeddings(net, data, None, "record")[Modality.TEXT]
+    torch.testing.assert_close(each.vectors, F.normalize(net.project["text"](ends.values), dim=1))
+    retold = Retell(width=16, noise=0.0).build(net, {})
+    assert retold(net, data, torch.Generator()).total is not None
 
 
 def test_the_queries_look_at_their_own_patient() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Contrastive, Dino, Hybrid, Ibot, Local, Objective, ObjectiveError
+from polyclinic.objectives.balance import GradNorm
 from polyclinic.objectives.gather import Part, Piece, Seen, across, pieces_of, weighed
 from polyclinic.schema import Batch, Modality
 from polyclinic.tokens import phantom
@@ -40,6 +41,7 @@ SPECS: dict[str, Any] = {
     "dino": Dino(**SMALL),
     "ibot": Ibot(**SMALL),
     "hybrid": Hybrid(parts=(Contrastive(), Local(), Ibot(modalities=(IMAGE,), **SMALL))),
+    "gradnorm": Hybrid(parts=(Contrastive(), Ibot(modalities=(IMAGE,), **SMALL)), balance="gradnorm"),
 }
 
 
@@ -67,9 +69,11 @@ def learn(objective: Objective, view: Any, batch: Batch, share: float = 1.0) -> 
 
 
 def gradients(model: Model, objective: Objective) -> dict[str, torch.Tensor]:
-    """And where the centres are after the step, which no part may have moved alone."""
+    """And what is of the whole step: where its centres are after it, which no part may have moved alone, and GradNorm's measure."""
     named = {**dict(model.named_parameters()), **dict(objective.named_parameters())}
     found = {n: torch.zeros_like(p) if p.grad is None else p.grad.clone() for n, p in named.items()}
+    if isinstance(balance := getattr(objective, "balance", None), GradNorm):
+        found["measured norms"], found["measured losses"] = balance.measured()[1:]
     objective.stepped(model, 0.5)
     return found | {n: b.clone() for n, b in objective.named_buffers() if "centre" in n}
 
@@ -85,7 +89,7 @@ def divided(name: str, parts: list[list[str]]) -> dict[str, torch.Tensor]:
     """As an engine does it in one process, with as many micro-batches."""
     model = model_of()
     objective = built(name, model)
-    batches, seen = [batch_of(part) for part in parts], [Seen(model) for _ in parts]
+    batches, seen = [batch_of(part) for part in parts], [Seen(model, n) for n in range(len(parts))]
     with torch.no_grad():
         for batch, view in zip(batches, seen, strict=True):
             objective(view, batch, torch.Generator())
@@ -127,6 +131,7 @@ def test_parts_that_do_not_see_each_other_do_not(name: str) -> None:
 WORKER = """
 import sys
 import torch, torch.distributed as dist
+from polyclinic.objectives.gather import agreed
 sys.path.insert(0, sys.argv[1])
 from test_gather import HAS, SPECS, Part, batch_of, built, gradients, learn, model_of, whole
 rank, worst = int(sys.argv[2]), 0.0
@@ -139,10 +144,12 @@ for spec in SPECS:
         share = len(parts[rank]) / len(HAS)
         loss = learn(objective, Part(model, share, world=2, place=rank), batch_of(parts[rank]), share)
         for name, found in (gradients(model, objective) | {"loss": torch.tensor(loss)}).items():
-            if "centre" not in name:  # which each rank must come to by itself
+            if "centre" not in name and "measured" not in name:  # which each rank must come to by itself
                 dist.all_reduce(found)
             size = max(1.0, float(expected[name].abs().max()))  # a loss of 20 is rounded at its sixth digit
             worst = max(worst, float((found - expected[name]).abs().max()) / size)
+seed = lambda view, own: agreed(view, torch.Generator().manual_seed(own))
+assert seed(Part(model, 0.5, world=2, place=rank), rank) == seed(model, 0), "ranks would not draw as one process does"
 dist.destroy_process_group()
 print(worst)
 """
@@ -172,7 +179,7 @@ def test_one_process_asks_nobody() -> None:
 
 def test_an_objective_that_does_not_compare_equally_often_is_refused() -> None:
     model = model_of()
-    one, other = Seen(model), Seen(model)
+    one, other = Seen(model, 0), Seen(model, 1)
     one.everyone({}, 1)
     with pytest.raises(ObjectiveError, match="0 times in one micro-batch and 1 in another"):
         pieces_of([one, other], model.modalities, 1)

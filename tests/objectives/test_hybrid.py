@@ -171,7 +171,7 @@ def test_gradnorm_measures_each_part_on_the_bridges_and_keeps_its_weights_betwee
     torch.testing.assert_close(
         first.total, fixed(model, batch, draws()).total
     )  # all weights are 1 before the first step
-    assert hybrid.balance.seen[0][1].tolist() == pytest.approx(list(norms.values()), rel=1e-4)
+    assert hybrid.balance.measured()[1].tolist() == pytest.approx(list(norms.values()), rel=1e-4)
     first.total.backward()
     assert any(p.grad is not None for p in model.encoder(Modality.IMAGE).parameters())
     hybrid.stepped(model, 0.1)

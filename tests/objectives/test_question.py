@@ -71,6 +71,20 @@ def test_an_answer_depends_on_the_question_and_the_patient_and_on_nobody_else(fu
     assert len(set(first.tolist())) == 3  # another patient
 
 
+def test_each_question_is_read_once() -> None:
+    """The stage's own, by which all are standardised, and another that is asked; a question that is both is not read twice."""
+    net, read = model(), []
+    net.encoder(Modality.TEXT).register_forward_hook(
+        lambda _, given, __: read.append([w.tolist() for w in given[0].values])
+    )
+    new = torch.tensor([2, 9, 5])
+    asked = [Asked(words, "class", torch.tensor([0, 1])) for words in (OTHER, new, OTHER, new)]
+    first, second, *again = answer(net, batch([IMAGE, IMAGE]), *asked)
+    assert read == [[w.tolist() for w in (ONE, OTHER, THIRD, new)]]
+    torch.testing.assert_close(again, [first, second])
+    assert not torch.isclose(first, second, atol=1e-4).any()
+
+
 def test_only_what_may_be_read_is_read() -> None:
     net = model()
     data, less = batch([IMAGE | TEXT, IMAGE | TEXT]), batch([IMAGE, IMAGE])

@@ -165,6 +165,17 @@ def test_asking_changes_nothing_and_teaches_the_student_alone(spec: Dino | Ibot)
     assert objective.seen == {}  # what is only looked at moves no centre
 
 
+def test_prototypes_stand_still_in_the_first_hundredth_of_a_stage() -> None:
+    model, objective = made(Ibot(modalities=(IMAGE,), **SMALL))
+    head = objective.heads["image"]
+    for done, moves in ((0.0, False), (0.005, False), (0.02, True)):
+        before, layer = head.prototypes.detach().clone(), head.layers[0].weight.detach().clone()
+        objective.done.fill_(done)
+        a_step(model, objective, 0, done)
+        assert torch.equal(head.prototypes, before) is not moves
+        assert not torch.equal(head.layers[0].weight, layer)
+
+
 def test_what_is_hidden_from_the_student_teaches_it_nothing() -> None:
     """A sample that no view of the student's shows has no gradient, although the teacher reads it."""
     model, objective = made(

@@ -16,13 +16,14 @@ IMAGE, TEXT, TABLE = Modality.IMAGE, Modality.TEXT, Modality.TABLE
 def made(reads: list[Modality]) -> Encoded:
     weight = torch.ones((), requires_grad=True)
 
-    def read(modality: Modality) -> Tokens:
+    def read(modality: Modality) -> tuple[Tokens, Tokens]:
         reads.append(modality)
         spec = phantom.encoders()[modality]
         ragged = phantom.ragged(spec.standard(), {"a": 1, "b": 2})
         with torch.no_grad():
             tokens = spec.build(phantom.fingerprint()).embed(ragged)
-        return replace(tokens, values=weight * tokens.values)
+        tokens = replace(tokens, values=weight * tokens.values)
+        return tokens, tokens
 
     return Encoded([IMAGE, TEXT], read, lambda m, tokens: replace(tokens, values=tokens.values @ torch.ones(16, 3)))
 

@@ -53,6 +53,39 @@ causal = pytest.mark.parametrize("spec", CAUSAL, ids=["gpt", "llama"])
 
 
 @causal
+def test_a_class_token_hears_every_word_and_no_word_hears_it(spec: Gpt | Llama) -> None:
+    encoder = spec.model_copy(update={"class_token": True}).build(phantom.fingerprint())
+    words, ends = encoder.ended(notes())
+    assert encoder.class_token is not None
+    assert (ends.record.tolist(), ends.patient.tolist(), ends.lengths.tolist()) == ([0, 1, 2], [0, 2, 2], [1, 0, 2])
+    assert ends.position[:, 3].tolist() == [3, 1, 3]  # behind the last word
+    alone = encoder(notes())  # read without it
+    torch.testing.assert_close(words.values, alone.values, atol=1e-5, rtol=1e-5)
+    for field in ("patient", "record", "position", "lengths", "modality", "time_h"):
+        assert torch.equal(getattr(words, field), getattr(alone, field)), field
+    for place in range(3):  # each word of the first note changes its class token, and no other note's
+        text = torch.tensor([2, 7, 9]).index_fill(0, torch.tensor(place), 11)
+        other = encoder.ended(replace(notes(), values=[text, *notes().values[1:]]))[1].values
+        changed = (other - ends.values).abs().amax(1)
+        assert changed[0] > 1e-4
+        assert changed[1:].max() < 1e-5
+    ends.values[:, 0].sum().backward()  # a normed token's numbers add up to nothing
+    assert encoder.class_token.grad is not None
+    assert encoder.class_token.grad.abs().max() > 1e-4
+
+
+def test_a_class_token_is_asked_for_of_a_trunk() -> None:
+    one, other = (
+        Gpt(words=8, width=16, depth=1, heads=2, class_token=c).build(phantom.fingerprint()) for c in (False, True)
+    )
+    assert dict(other.named_parameters()).keys() - dict(one.named_parameters()).keys() == {"class_token"}
+    words, ends = one.ended(notes())
+    assert words is ends
+    with pytest.raises(ValidationError, match="a class token without a block"):
+        Gpt(depth=0, class_token=True)
+
+
+@causal
 def test_a_causal_encoders_words_know_what_came_before_them(spec: EncoderFields) -> None:
     encoder = spec.build(phantom.fingerprint())
     one = encoder(notes()).values

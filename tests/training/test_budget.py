@@ -86,3 +86,15 @@ def test_stages_cost_what_their_steps_do(light: Recipe, tiny_cohort: Cohort, tmp
     assert costs == stage_costs(run, tiny_cohort)
     each = stage_costs(run, tiny_cohort, sampled=100)  # every step there is
     assert each[0] == costs[0]  # the first stage has four steps, and all of them were looked at
+
+
+def test_what_modality_dropout_leaves_out_costs_nothing(light: Recipe, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    def cost(dropout: float) -> Cost:
+        stage = light.stages[1].model_copy(update={"modality_dropout": dropout})
+        run = Run(tmp_path / str(dropout))
+        prepare(run, light.model_copy(update={"stages": (stage,)}), tiny_cohort)
+        return stage_costs(run, tiny_cohort)[0]
+
+    whole, thinner = cost(0.0), cost(0.6)
+    assert 0 < thinner.tokens < 0.8 * whole.tokens
+    assert 0 < thinner.flops < 0.8 * whole.flops

@@ -47,8 +47,10 @@ for job in jobs:
 @pytest.fixture(scope="module")
 def recipe(light: Recipe) -> Recipe:
     """One stage of both objectives whose batch 2 and 4 ranks divide."""
+    two = light.stages[1].model_dump()
     stage = {
-        **light.stages[1].model_dump(),
+        **two,
+        "objective": two["objective"] | {"balance": "gradnorm"},
         "batch": 8,
         "steps": STEPS,
         "accumulate": 2,

@@ -300,6 +300,16 @@ def test_a_modality_is_compared_with_itself_by_its_patients_records(recipe: Path
         Recipe.load(recipe, [*alone, "stages.0.objective={kind: contrastive, loss: siglip}"])
 
 
+def test_a_class_token_hears_words_in_a_trunk_of_their_own() -> None:
+    text = {"kind": "gpt", "class_token": True}
+    stage = {"name": "s", "steps": 1, "objective": {"kind": "contrastive"}}
+    recipe = {"name": "r", "encoders": {"image": {"kind": "vit"}, "text": text}, "stages": [stage]}
+    late = {"kind": "two_tower", "fusion": {"kind": "late"}}
+    assert getattr(Recipe.model_validate({**recipe, "model": late}).encoders[Modality.TEXT], "class_token")  # noqa: B009
+    with pytest.raises(ValidationError, match="early fusion leaves the class token no trunk"):
+        Recipe.model_validate({**recipe, "model": {"kind": "two_tower", "fusion": {"kind": "early"}}})
+
+
 def test_what_reads_a_whole_batch_is_not_divided() -> None:
     compared = [{"kind": "local"}, {"kind": "dino"}, {"kind": "contrastive"}]
     stage = {"name": "s", "steps": 1, "batch": 4, "objective": {"kind": "hybrid", "parts": compared}}
@@ -310,6 +320,9 @@ def test_what_reads_a_whole_batch_is_not_divided() -> None:
     }
     assert Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]}).stages[0].accumulate == 2
     stage["objective"] = {"kind": "hybrid", "balance": "gradnorm", "parts": compared}
-    assert Recipe.model_validate({**recipe, "stages": [stage]}).stages[0].accumulate == 1
-    with pytest.raises(ValidationError, match="gradnorm"):
-        Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]})
+    assert Recipe.model_validate({**recipe, "stages": [{**stage, "accumulate": 2}]}).stages[0].accumulate == 2
+    stage["objective"] = {"kind": "supervised", "tasks": ["os"]}
+    timed = {**recipe, "tasks": {"os": {"kind": "survival", "time": "months", "event": "died", "event_value": 1}}}
+    assert Recipe.model_validate({**timed, "stages": [stage]}).stages[0].accumulate == 1
+    with pytest.raises(ValidationError, match="the survival 'os' compares patients of one whole batch"):
+        Recipe.model_validate({**timed, "stages": [{**stage, "accumulate": 2}]})

@@ -10,7 +10,7 @@ from torch import nn
 
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
-from polyclinic.objectives import Contrastive, Dino, Local, Objective
+from polyclinic.objectives import Contrastive, Dino, Hybrid, Local, Objective, Symile
 from polyclinic.schema import Batch, Losses, Modality
 from polyclinic.tokens import phantom
 from polyclinic.training.ranks import Ranks, fabric_for
@@ -70,10 +70,12 @@ def trained(stage: Stage, steps: int = 3, **options: Any) -> tuple[dict[str, tor
         (2, {"centre": True}),
         (4, {"centre": True}),
         (3, {"spec": Local()}),
+        (4, {"spec": Hybrid(parts=(CLIP, Local()), balance="gradnorm", rate=0.2)}),
+        (3, {"spec": Symile(modalities=(IMAGE, TEXT, TABLE), tuples=20)}),
     ],
 )
 def test_accumulated_is_the_large_batch(count: int, options: dict[str, Any]) -> None:
-    """A mean over patients, and a contrastive loss, whose micro-batches see each other's vectors; over several steps.
+    """A mean over patients, and contrastive losses, whose micro-batches see each other's vectors (and draw alike); over several steps.
 
     Running means are exact where the micro-batches have as many patients of each modality, as two and four of them have here.
     """

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..fusion import Fusion, FusionSpec, Intermediate, Tower
 from ..harmonise import Fingerprint
 from ..schema import Batch, Fused, Modality, Tokens
-from ..tokens import Encoded, Encoder, EncoderFields, join
+from ..tokens import Encoded, Encoder, EncoderFields, compared, join
 from ..tokens.packing import with_values
 
 
@@ -85,6 +85,10 @@ class Model(nn.Module, ABC):
         seed: of the initial weights; a part's depend on it and on no other part.
     """
 
+    place, world = 0, 1
+    """Which part of a step it reads, and for how many processes; `training` divides a step, and has a view of the model in each
+    part (`objectives/gather.py`)."""
+
     def __init__(
         self, spec: ModelFields, encoders: Mapping[Modality, EncoderFields], fingerprint: Fingerprint, seed: int
     ) -> None:
@@ -125,7 +129,7 @@ class Model(nn.Module, ABC):
     def encode(self, batch: Batch) -> Encoded:
         """The tokens of each modality that the batch has and the model knows, in the fusion's width; each is read when it is asked for."""
         there = [m for m in self.modalities if m in batch.payloads]
-        return Encoded(there, lambda m: self.encoder(m)(batch.payloads[m]), self.bridged)
+        return Encoded(there, lambda m: self.encoder(m).ended(batch.payloads[m]), self.bridged)
 
     def fuse(self, tokens: Mapping[Modality, Tokens], patients: int) -> Fused:
         """What the modalities' tokens are together; a batch without any gives zeros for all."""
@@ -150,8 +154,12 @@ class Model(nn.Module, ABC):
         """(b d) one modality's vector a patient, before its projection: where the towers end."""
 
     def towers(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tower]:
-        """Each modality's unit vectors in the space that all share, for the patients who have it."""
-        out = {}
+        """Each modality's unit vectors in the space that all share, for the patients who have it.
+
+        Args:
+            tokens: of each modality; of what `encode` gives, those that it is compared by (`tokens.compared`).
+        """
+        out, tokens = {}, compared(tokens)
         for modality in (m for m in Modality if m in tokens):
             there = torch.nonzero(tokens[modality].lengths > 0).flatten()
             vectors = self.project[modality.value](self.pool(tokens[modality])[there]).float()

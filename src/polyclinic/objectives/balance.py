@@ -4,21 +4,34 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from .gather import over_ranks
+
 
 class Balance(nn.Module, ABC):
-    """The parts' losses → a factor of each, and what is added to the whole."""
+    """The parts' losses → a factor of each, and what is added to the whole.
+
+    Attributes:
+        measures: whether it looks at gradients, which are of a whole step.
+    """
+
+    measures: ClassVar[bool] = False
 
     @abstractmethod
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Tensor | float]:
+    def forward(
+        self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter], share: float = 1.0, world: int = 1
+    ) -> dict[str, Tensor | float]:
         """A factor a part.
 
         Args:
             losses: of the parts that the batch speaks to, each weighted as its own specification says.
             shared: the last weights that all parts' answers come through.
+            share: of the step's patients, those of the batch.
+            world: how many processes share the step.
         """
 
     def added(self, part: str) -> Tensor | None:
@@ -32,7 +45,9 @@ class Balance(nn.Module, ABC):
 class Fixed(Balance):
     """The recipe's weights, as they are."""
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Tensor | float]:
+    def forward(
+        self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter], share: float = 1.0, world: int = 1
+    ) -> dict[str, Tensor | float]:
         """1 each."""
         return dict.fromkeys(losses, 1.0)
 
@@ -48,7 +63,9 @@ class Uncertainty(Balance):
         super().__init__()
         self.log_variance = nn.ParameterDict({part: nn.Parameter(torch.zeros(())) for part in parts})
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Tensor | float]:
+    def forward(
+        self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter], share: float = 1.0, world: int = 1
+    ) -> dict[str, Tensor | float]:
         """1 / σ² each."""
         return {part: torch.exp(-self.log_variance[part]) for part in losses}
 
@@ -66,12 +83,16 @@ class GradNorm(Balance):
     units, and no weight falls below 0. It costs one more backward pass a part, from its loss to the shared weights (not through the
     encoders' trunks, but through early fusion's).
 
+    Where a step is divided, each part's gradient is the sum of its pieces', weighed by their patients as the optimiser's is, and the norm
+    is that of the sum: norms of the pieces would tell of their noise.
+
     Args:
         parts: names.
         alpha: how hard a part that lags is pulled; 0 for equal norms.
         rate: of the weights' steps, relative to themselves.
     """
 
+    measures = True
     weights: Tensor
     first: Tensor
 
@@ -79,37 +100,55 @@ class GradNorm(Balance):
         super().__init__()
         self.parts, self.alpha, self.rate = list(parts), alpha, rate
         self.register_buffer("weights", torch.ones(len(self.parts)))
-        self.register_buffer("first", torch.full((len(self.parts),), torch.nan))
-        self.seen: list[tuple[list[int], Tensor, Tensor]] = []
-        """Of each batch since the last step: which parts, the norms of their gradients, their losses."""
+        self.register_buffer("first", torch.zeros(len(self.parts)))  # 0: none yet; averages are made of it, so no NaN
+        self.seen, self.world = list[Tensor](), 1
+        """Of each batch since the last step (p m + 2): of each part its gradient on the shared weights, its loss, and 1 where it
+        speaks; all of them times the batch's share of the step."""
 
-    def forward(self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter]) -> dict[str, Tensor | float]:
+    def forward(
+        self, losses: Mapping[str, Tensor], shared: Sequence[nn.Parameter], share: float = 1.0, world: int = 1
+    ) -> dict[str, Tensor | float]:
         """The weights of the last step."""
-        if self.training and torch.is_grad_enabled() and losses:
-            norms = [gradient_norm(loss, shared) for loss in losses.values()]
-            rows = [self.parts.index(part) for part in losses]
-            self.seen.append((rows, torch.stack(norms), torch.stack([x.detach().float() for x in losses.values()])))
+        if self.training and torch.is_grad_enabled():
+            made = self.weights.new_zeros(len(self.parts), sum(w.numel() for w in shared) + 2)
+            for part, loss in losses.items():
+                made[self.parts.index(part)] = torch.cat(
+                    [slope(loss, shared), loss.detach().float()[None], made.new_ones(1)]
+                )
+            made *= share
+            self.seen, self.world = [made + self.seen[0] if self.seen else made], world
         return {part: float(self.weights[self.parts.index(part)]) for part in losses}
+
+    @torch.no_grad()
+    def measured(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the step: (k,) which parts speak, (k,) the norms of their gradients, (k,) their losses, each over the pieces that speak."""
+        whole = over_ranks(self.seen[0], self.world)
+        rows = torch.nonzero(whole[:, -1] > 0).flatten()
+        return rows, whole[rows, :-2].norm(dim=1), whole[rows, -2] / whole[rows, -1]
 
     @torch.no_grad()
     def stepped(self) -> None:
         """One step of the weights of the parts that were seen."""
-        for rows, norms, losses in self.seen:
-            self.first[rows] = torch.where(self.first[rows].isnan(), losses, self.first[rows])
-            gone = losses / self.first[rows].clamp(min=torch.finfo(losses.dtype).tiny)
-            weighted = self.weights[rows] * norms
-            mean = weighted.mean()
-            if mean > 0:
-                wanted = mean * (gone / gone.mean()) ** self.alpha
-                self.weights[rows] *= torch.exp(-self.rate * torch.sign(weighted - wanted))
+        if not self.seen:
+            return
+        rows, norms, losses = self.measured()
         self.seen = []
+        self.first[rows] = torch.where(self.first[rows] == 0, losses, self.first[rows])
+        gone = losses / self.first[rows].clamp(min=torch.finfo(losses.dtype).tiny)
+        weighted = self.weights[rows] * norms
+        mean = weighted.mean()
+        if mean > 0:
+            wanted = mean * (gone / gone.mean()) ** self.alpha
+            self.weights[rows] *= torch.exp(-self.rate * torch.sign(weighted - wanted))
         self.weights *= len(self.parts) / self.weights.sum()
 
 
-def gradient_norm(loss: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
-    """() of a loss's gradient on some weights; the graph is kept."""
+def slope(loss: Tensor, shared: Sequence[nn.Parameter]) -> Tensor:
+    """(m,) float32, a loss's gradient on some weights, one after the other; the graph is kept."""
+    none = [torch.zeros(w.numel(), device=loss.device) for w in shared]
     if not loss.requires_grad:
-        return torch.zeros((), device=loss.device)
+        return torch.cat(none)
     slopes = torch.autograd.grad(loss, list(shared), retain_graph=True, allow_unused=True)
-    squares = [s.detach().float().square().sum() for s in slopes if s is not None]
-    return torch.stack(squares).sum().sqrt() if squares else torch.zeros((), device=loss.device)
+    return torch.cat(
+        [zero if s is None else s.detach().float().flatten() for s, zero in zip(slopes, none, strict=True)]
+    )

@@ -4,8 +4,8 @@ other modalities ── encoders ── [attentional pooling] ──────
 note ── gpt or llama encoder (causal, shared with the contrast) ── Transformer ── next words      CoCa
 note ── a decoder of its own ─────────────────────────────────── Transformer ── next words      where the encoder reads both ways
 
-A note is read once for both. The paper's contrast takes a class token that it puts at a note's end; here it takes the mean of a note's
-words, as of every record.
+A note is read once for both. The contrast takes a class token at the note's end where the encoder has one (`class_token: true`, the
+paper's; the multimodal half has the words alone, section 3.2), else the mean of the note's words, as of every record.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ..fusion import FusionFields
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, frozen, join
 from ..tokens.attention import CrossAttention
@@ -52,7 +53,7 @@ class Caption(DecoderFields):
         """Text, and those that are shown."""
         return {Modality.TEXT, *(self.modalities or ())}
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """The heads that look divide the fusion's width."""
         if self.queries and width % self.heads:
             raise ValueError(

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..fusion import Tower
+from ..fusion import FusionFields, Tower
 from ..schema import Batch, Losses, Modality, Tokens
+from ..tokens import EncoderFields
 from .embeddings import embeddings, of_both
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 
@@ -113,6 +114,14 @@ class Contrastive(ObjectiveFields):
         if isinstance(self.pairs, Modality):
             return {self.pairs}
         return set() if self.pairs == "all" else {m for pair in self.pairs for m in pair}
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
+        """There are two modalities to compare, or one is compared with itself by a loss that can."""
+        same = [a for a, b in self.pairs if a == b] if isinstance(self.pairs, tuple) else []
+        if len(encoders) < 2 and not same:
+            raise ValueError("contrastive compares modalities, and there is one encoder")
+        if same and self.loss != "supcon":
+            raise ValueError(f"a pair of {same[0]} with itself, which only `loss: supcon` compares")
 
     def among(self, there: Iterable[Modality]) -> list[tuple[Modality, Modality]]:
         """The pairs of the modalities that are there."""

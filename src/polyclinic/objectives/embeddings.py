@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..fusion import Tower
 from ..schema import Batch, Modality, Tokens
+from ..tokens import compared
 from .objective import Backbone
 
 Unit = Literal["patient", "record"]
@@ -50,7 +51,7 @@ def embeddings(
     Returns:
         Towers, whose `patient` is ascending; of records it holds the number of each one's patient, which may repeat.
     """
-    tokens = _named(model.encode(batch) if tokens is None else tokens, named)
+    tokens = compared(model.encode(batch) if tokens is None else tokens, named)
     if unit == "patient":
         return dict(model.everyone(model.towers(tokens), len(batch.patients)))
     found = model.towers({m: by_record(t) for m, t in tokens.items()})
@@ -62,13 +63,10 @@ def pieces(
     model: Backbone, batch: Batch, tokens: Mapping[Modality, Tokens] | None, named: Collection[Modality] = ()
 ) -> dict[Modality, Pieces]:
     """Each modality's vectors, one a token, of the patients who have it; the arguments are `embeddings`'."""
-    placed = model.placed(_named(model.encode(batch) if tokens is None else tokens, named))
+    tokens = model.encode(batch) if tokens is None else tokens
+    placed = model.placed({m: tokens[m] for m in tokens if not named or m in named})
     everyone = model.everyone({m: Tower(t.values, t.patient) for m, t in placed.items()}, len(batch.patients))
     return {m: _side_by_side(tower) for m, tower in everyone.items()}
-
-
-def _named(tokens: Mapping[Modality, Tokens], named: Collection[Modality]) -> dict[Modality, Tokens]:
-    return {m: tokens[m] for m in tokens if not named or m in named}
 
 
 def by_record(tokens: Tokens) -> Tokens:

@@ -51,10 +51,11 @@ class Seen:
 
     Args:
         model: everything else is asked of it.
+        place: of the step's parts, which.
     """
 
-    def __init__(self, model: Backbone) -> None:
-        self.model, self.pieces = model, list[Piece | Tensor]()
+    def __init__(self, model: Backbone, place: int) -> None:
+        self.model, self.place, self.pieces = model, place, list[Piece | Tensor]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
@@ -123,6 +124,12 @@ class Part:
         """What this call is answered with."""
         self.calls += 1
         return ask() if self.known is None else self.known[self.calls - 1]
+
+
+def agreed(model: Backbone, generator: torch.Generator) -> int:
+    """A seed of what all parts of a step must draw alike: the first part's, which is that of a step in one piece."""
+    own = torch.randint(2**62, (), generator=generator, device=generator.device)
+    return int(model.summed(own if model.place == 0 else torch.zeros_like(own)))
 
 
 def weighed(values: Tensor, weight: float) -> Tensor:

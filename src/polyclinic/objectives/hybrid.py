@@ -128,7 +128,10 @@ class HybridObjective(Objective):
         tokens = model.encode(batch) if tokens is None else tokens
         asked = {name: part(model, batch, generator, tokens) for name, part in parts.items()}
         totals = {name: total for name, losses in asked.items() if (total := losses.total) is not None}
-        factors = self.balance(totals, model.shared)
+        share = 1.0
+        if self.balance.measures:
+            share = len(batch.patients) / float(model.summed(torch.tensor([float(len(batch.patients))])))
+        factors = self.balance(totals, model.shared, share, model.world)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float | Tensor] = {}
         for number, (part, losses) in enumerate(asked.items()):

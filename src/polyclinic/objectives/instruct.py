@@ -22,8 +22,8 @@ from torch import Tensor
 from ..harmonise.text import MASK
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import frozen
-from .language import END, Reading, next_word_loss, words_of
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .language import END, LanguageFields, Reading, next_word_loss, words_of
+from .objective import Backbone, Objective, ObjectiveError, Structure
 from .words import GREEDY, UNTOLD, Sampling, Writing
 
 ANSWER = MASK
@@ -52,23 +52,17 @@ class Pair(BaseModel):
         return prompt
 
 
-class Instruct(ObjectiveFields):
+class Instruct(LanguageFields):
     """Answers to instructions.
 
     Of two or more records of a kind at one time nobody knows which answers which: they are not asked.
 
     Args:
         pairs: which kinds of records belong together.
-        weight: in a hybrid objective.
     """
 
     kind: Literal["instruct"] = "instruct"
     pairs: tuple[Pair, ...] = Field(min_length=1)
-    weight: float = Field(default=1.0, ge=0)
-
-    def named(self) -> set[Modality]:
-        """Text."""
-        return {Modality.TEXT}
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> InstructObjective:
         """The module, which has no weights: it goes on with the text encoder's own."""

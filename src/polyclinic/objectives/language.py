@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..fusion import FusionFields
 from ..harmonise.text import FIRST, MASK, PAD, SPECIAL
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Encoded, Layout, TextEncoder
+from ..tokens import Encoded, EncoderFields, Layout, TextEncoder
+from ..tokens.text import TextFields
 from .generative import keep_some
 from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
 from .words import UNTOLD, numbers
@@ -22,40 +25,54 @@ END = PAD
 """Tokens are packed, not padded: the word for padding is free to be a note's end."""
 
 
-class MaskedLanguage(ObjectiveFields):
-    """Words are hidden in their places, and asked for (Devlin et al. 2019, section 3.1).
+class LanguageFields(ObjectiveFields, ABC):
+    """What every objective has that asks the text encoder itself for words.
 
     Args:
-        ratio: the share of a note's words that is asked for: of these 80% are replaced by [MASK], 10% by any word, 10% stay.
         weight: in a hybrid objective.
     """
 
-    kind: Literal["masked_language"] = "masked_language"
-    ratio: float = Field(default=0.15, gt=0, lt=1)
+    causal: ClassVar[bool] = True
+    """Whether the encoder must read from the first word to the last, or both ways."""
     weight: float = Field(default=1.0, ge=0)
 
     def named(self) -> set[Modality]:
         """Text."""
         return {Modality.TEXT}
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
+        """There is an encoder of words, with a trunk, that reads in this way."""
+        spec = encoders[Modality.TEXT]
+        if not fusion.own_trunks:
+            raise ValueError("early fusion leaves the text encoder no trunk to read with; use intermediate or late")
+        if not isinstance(spec, TextFields):
+            kind = getattr(spec, "kind", "another")
+            raise ValueError(f"needs an encoder that learns its own words (bert, gpt or llama); there is {kind}")
+        if spec.causal != self.causal:
+            wants, reads = ("gpt or llama", "reads both ways") if self.causal else ("bert", "sees no later word")
+            raise ValueError(f"needs a text encoder of kind {wants}; {getattr(spec, 'kind', 'this')} {reads}")
+
+
+class MaskedLanguage(LanguageFields):
+    """Words are hidden in their places, and asked for (Devlin et al. 2019, section 3.1).
+
+    Args:
+        ratio: the share of a note's words that is asked for: of these 80% are replaced by [MASK], 10% by any word, 10% stay.
+    """
+
+    causal = False
+    kind: Literal["masked_language"] = "masked_language"
+    ratio: float = Field(default=0.15, gt=0, lt=1)
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> MaskedLanguageObjective:
         """The module, with what turns a word's token into an answer."""
         return MaskedLanguageObjective(self, model)
 
 
-class CausalLanguage(ObjectiveFields):
-    """Each word is asked for from those before it (Radford et al. 2019); of a note that was not cut, its end too.
-
-    Args:
-        weight: in a hybrid objective.
-    """
+class CausalLanguage(LanguageFields):
+    """Each word is asked for from those before it (Radford et al. 2019); of a note that was not cut, its end too."""
 
     kind: Literal["causal_language"] = "causal_language"
-    weight: float = Field(default=1.0, ge=0)
-
-    def named(self) -> set[Modality]:
-        """Text."""
-        return {Modality.TEXT}
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> CausalLanguageObjective:
         """The module, which has no weights: a word's logit is the product with its embedding."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from ..fusion import FusionFields
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import EncoderFields, select
 from ..tokens.encoder import spacing_or
@@ -68,7 +69,7 @@ class LatentDiffusion(Between):
             raise ValueError(f"{self.target} has no grid to be generated on: image or volume")
         return self
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """The autoencoder and the patches divide the target's samples, where all its records are of one size."""
         size = getattr(encoders[self.target].standard(), "size", None)
         if size is not None:

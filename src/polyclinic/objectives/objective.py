@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from ..fusion import Tower
+from ..fusion import FusionFields, Tower
 from ..schema import Batch, Fused, Losses, Modality, PolyclinicError, Tokens
 from ..tokens import Encoded, Encoder, EncoderFields
 
@@ -29,6 +29,11 @@ class Backbone(Protocol):
     """e of the space that all modalities share."""
     own_trunks: bool
     """Whether a modality's tokens go through their encoder's trunk before the fusion."""
+
+    place: int
+    """Which part of a step this is; 0 of one in one piece."""
+    world: int
+    """How many processes share the step."""
 
     @property
     def modalities(self) -> list[Modality]:
@@ -52,7 +57,7 @@ class Backbone(Protocol):
         ...
 
     def towers(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tower]:
-        """Each modality's unit vectors in the space that all share."""
+        """Each modality's unit vectors in the space that all share; of tokens that `encode` gave, of those that it is compared by."""
         ...
 
     def placed(self, tokens: Mapping[Modality, Tokens]) -> dict[Modality, Tokens]:
@@ -128,12 +133,13 @@ class ObjectiveFields(BaseModel, ABC):
         """The modalities that it names, of which there must be an encoder."""
         return set()
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """Refuse a recipe's network that it cannot be asked of.
 
         Args:
             encoders: of the model; those that it names are among them.
             width: d of the fusion.
+            fusion: how they meet.
         Raises:
             ValueError: in a person's words.
         """

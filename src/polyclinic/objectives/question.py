@@ -17,8 +17,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from ..fusion import FusionFields, Intermediate, Late
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import join
+from ..tokens import EncoderFields, join
 from ..tokens.packing import copies, with_values
 from .objective import Backbone, Finding, Objective, ObjectiveError, Structure
 from .supervised import LabelledFields, finding_loss, findings, known
@@ -36,6 +37,14 @@ class Question(LabelledFields):
     def named(self) -> set[Modality]:
         """Text: the questions are."""
         return {Modality.TEXT}
+
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
+        """Tokens hear each other in the fusion."""
+        if isinstance(fusion, Late) or (isinstance(fusion, Intermediate) and fusion.style == "perceiver"):
+            raise ValueError(
+                "a question's words must hear what is known of the patient, and in this fusion "
+                "no token hears another; use early, or intermediate with another style"
+            )
 
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> QuestionObjective:
         """The module, with an answer a kind of task."""
@@ -129,7 +138,8 @@ class QuestionObjective(Objective):
             return [torch.zeros(0, device=at)] * len(asked)
         patients = torch.cat([question.patients for question in asked]).to(at)
         number = torch.arange(len(asked), device=at).repeat_interleave(torch.tensor(sizes, device=at))
-        words = copies(self._spoken(model, asked), number)
+        spoken, rows = self._spoken(model, asked)
+        words = copies(spoken, rows[number])
         shown: dict[Modality, Tokens] = {}
         for modality, found in tokens.items():
             may = torch.tensor([q.inputs is None or modality in q.inputs for q in asked], device=at)
@@ -143,24 +153,28 @@ class QuestionObjective(Objective):
                 for question, part in zip(asked, heard.split(sizes), strict=True)
             ]
 
-    def _spoken(self, model: Backbone, asked: list[Asked]) -> Tokens:
-        """The questions' words, each question a patient of its own; behind them the stage's own questions.
+    def _spoken(self, model: Backbone, asked: list[Asked]) -> tuple[Tokens, Tensor]:
+        """The words of the stage's own questions, and behind them of others that are asked, each question a patient of its own; and
+        which of these patients (q,) each that is asked is.
 
-        Each coordinate is standardised by the stage's questions: places are most of a word's vector, and alike in all questions. In
-        float32 whatever the model's precision, for what differs is little.
+        Each coordinate is standardised by the stage's questions, so that all of them are read: places are most of a word's vector, and
+        alike in all questions. In float32 whatever the model's precision, for what differs is little.
         """
-        own = [words for finding in self.asked.values() for words in finding.words]
+        every = [words for finding in self.asked.values() for words in finding.words]
+        own, row = len(every), {tuple(words.tolist()): n for n, words in enumerate(every)}
+        for question in asked:
+            if row.setdefault(tuple(question.words.tolist()), len(every)) == len(every):
+                every.append(question.words)
         at = self.mark.device
-        words = [*(question.words.to(at) for question in asked), *(each.to(at) for each in own)]
-        rows = torch.arange(len(words), device=at)
-        ragged = Ragged(
-            words, rows, torch.zeros(len(words), device=at), None, len(words), [str(n) for n in range(len(words))]
-        )
+        words, number = [each.to(at) for each in every], torch.arange(len(every), device=at)
+        names = [str(n) for n in range(len(every))]
+        ragged = Ragged(words, number, torch.zeros(len(every), device=at), None, len(every), names)
         with torch.autocast(at.type, enabled=False):
             spoken = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
-            known = spoken.values[spoken.patient >= len(asked)].detach()
+            known = spoken.values[spoken.patient < own].detach()
             spread = known.std(0, correction=0).clamp(min=SMALLEST_SPREAD)
-            return with_values(spoken, (spoken.values - known.mean(0)) / spread + self.mark)
+            spoken = with_values(spoken, (spoken.values - known.mean(0)) / spread + self.mark)
+        return spoken, torch.tensor([row[tuple(question.words.tolist())] for question in asked], device=at)
 
 
 def question_mean(fused: Tokens, words: Tokens) -> Tensor:

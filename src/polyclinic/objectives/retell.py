@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Tokens
+from ..tokens import compared
 from .embeddings import by_record
 from .language import END, first_word, next_words, words_of
 from .objective import Backbone, DecoderFields, Objective, Structure
@@ -84,7 +85,7 @@ class RetellObjective(Objective):
         with torch.set_grad_enabled(self.spec.teach and torch.is_grad_enabled()):
             if tokens is None:
                 tokens = model.encode(Batch({Modality.TEXT: ragged}, {}, batch.patients))
-            vectors = model.towers({Modality.TEXT: by_record(tokens[Modality.TEXT])})[Modality.TEXT].vectors
+            vectors = model.towers({Modality.TEXT: by_record(compared(tokens)[Modality.TEXT])})[Modality.TEXT].vectors
         draw = torch.randn(vectors.shape, generator=generator, device=generator.device).to(vectors.device)
         vectors = F.normalize(vectors + draw * (self.spec.noise / vectors.shape[1] ** 0.5), dim=1)
         texts = list(ragged.values)

@@ -31,6 +31,8 @@ TEACHER_TEMPERATURES = (0.04, 0.07)
 WARM = 0.3
 """The teacher's at the start, and after this share of the stage (Caron et al. 2021, section 3)."""
 CENTRE_MOMENTUM = 0.9
+STILL = 0.01
+"""Of the stage, in which the prototypes stay as they are (the first of a hundred epochs, as in the code of Caron et al. 2021)."""
 
 
 def _ordered(share: tuple[float, float]) -> tuple[float, float]:
@@ -193,7 +195,7 @@ class SelfDistillationObjective(Objective):
             teacher, head = self.teacher.model, self.teacher.heads[m.value]
             shown = _after(teacher, m, large.of(*_embedded(teacher.encoder(m), looks[:GLOBAL_VIEWS])))
             told = head(balanced(shown))
-        seen, hide = views.of(embedded, values), None
+        seen, hide, still = views.of(embedded, values), None, float(self.done) < STILL
         if spec.masked:
             records = len(large.record) // GLOBAL_VIEWS
             names = [f"{ragged.ids[r]}/{n // records}" for n, r in enumerate(large.record.tolist())]
@@ -202,12 +204,12 @@ class SelfDistillationObjective(Objective):
             blank = (self.hidden[m.value] + place).to(seen.values.dtype)
             seen = with_values(seen, seen.values.index_copy(0, hide.token, blank))
         seen = _after(model, m, seen)
-        answers = F.log_softmax(self.heads[m.value](balanced(seen)) / spec.temperature, 1)
+        answers = F.log_softmax(self.heads[m.value](balanced(seen), still) / spec.temperature, 1)
         found = {f"dino/{m}": Said(told, *view_loss(answers, self._sharp(f"dino/{m}", told), views.record))}
         if hide is not None and len(hide.token):
             with torch.no_grad():
                 told = head(shown.values[hide.token])
-            answers = F.log_softmax(self.heads[m.value](seen.values[hide.token]) / spec.temperature, 1)
+            answers = F.log_softmax(self.heads[m.value](seen.values[hide.token], still) / spec.temperature, 1)
             found[f"ibot/{m}"] = Said(told, *token_loss(answers, self._sharp(f"ibot/{m}", told), hide.view))
         return found
 

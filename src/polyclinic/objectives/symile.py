@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..schema import Batch, Losses, Modality, Tokens
 from .contrastive import scale_of
 from .embeddings import embeddings
+from .gather import agreed
 from .objective import Backbone, Objective, ObjectiveFields, Structure
 
 
@@ -107,6 +108,7 @@ class SymileObjective(Objective):
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
         """The term `symile/a-b-c`."""
+        seed = agreed(model, generator)
         towers = embeddings(model, batch, tokens, named=self.spec.named())
         if any(m not in towers for m in self.spec.modalities):
             return Losses({}, {})
@@ -117,6 +119,7 @@ class SymileObjective(Objective):
         if len(whole) < 2:
             return Losses({}, {})
         vectors = [tower.vectors[torch.isin(tower.patient, whole)] for tower in mine]
-        tuples = tuples_of(len(whole), len(mine) - 1, self.spec.tuples, generator).to(whole.device)
+        draws = torch.Generator().manual_seed(seed)
+        tuples = tuples_of(len(whole), len(mine) - 1, self.spec.tuples, draws).to(whole.device)
         name = "symile/" + "-".join(self.spec.modalities)
         return Losses({name: symile_loss(vectors, scale_of(self.log_scale), tuples)}, {name: self.spec.weight})

@@ -26,14 +26,17 @@ class PrototypeHead(nn.Module):
             nn.init.xavier_normal_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n d) → (n k) float32, within -1 to 1."""
+    def forward(self, x: Tensor, still: bool = False) -> Tensor:
+        """(n d) → (n k) float32, within -1 to 1; `still` prototypes are taught nothing."""
         first, second, last = self.layers
         x = last(F.gelu(second(F.gelu(first(x)))))
         with torch.autocast(
             x.device.type, enabled=False
         ):  # the teacher's temperature would multiply bfloat16's error by 25
-            return F.normalize(x.float(), dim=1) @ F.normalize(self.prototypes, dim=1).T
+            return (
+                F.normalize(x.float(), dim=1)
+                @ F.normalize(self.prototypes.detach() if still else self.prototypes, dim=1).T
+            )
 
 
 class Teacher(nn.Module):

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from ..fusion import FusionFields
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Encoder, EncoderFields, Layout, Transformer, select
 from ..tokens.position import PhysicalPosition
@@ -45,7 +46,7 @@ class Translation(Between):
             raise ValueError("a note is written, not translated sample by sample: use `caption`")
         return self
 
-    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int) -> None:
+    def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """The target's tokens hold all of its samples, and something is left to show."""
         spec = type(encoders[self.target])
         if not spec.pieced:

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .attention import Context, Memory, Rotary
-from .encoded import Encoded
+from .encoded import Encoded, compared
 from .encoder import Encoder, EncoderFields
 from .frozen import frozen
 from .image import ImageEncoder, Vit
@@ -53,5 +53,5 @@ __all__ = [
     "KinematicsEncoder", "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
     "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",
-    "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "frozen", "join", "select",
+    "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "compared", "frozen", "join", "select",
 ]  # fmt: skip

@@ -144,6 +144,11 @@ class Encoder(nn.Module, ABC):
         """Records → tokens (n d)."""
         return self.trunk(self.embed(ragged))
 
+    def ended(self, ragged: Ragged) -> tuple[Tokens, Tokens]:
+        """Records → tokens (n d), and those that a record is compared by: the same, but for an encoder that has some for that."""
+        tokens = self(ragged)
+        return tokens, tokens
+
     def tokens(
         self, ragged: Ragged, values: Tensor, record: Tensor, position: Tensor, time_h: Tensor | None = None
     ) -> Tokens:

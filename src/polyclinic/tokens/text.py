@@ -16,6 +16,8 @@ from ..harmonise.text import Language
 from ..schema import Modality, Payload, Ragged, Record, Tokens
 from .attention import Rotary
 from .encoder import Encoder, EncoderFields, rows_of
+from .layout import Layout
+from .packing import select
 from .transformer import Style
 
 
@@ -57,18 +59,36 @@ class Bert(TextFields):
     kind: Literal["bert"] = "bert"
 
 
-class Gpt(TextFields):
-    """A causal one: a word's token knows what came before it (Radford et al. 2019)."""
+class CausalFields(TextFields):
+    """What every encoder has that reads from the first word to the last.
+
+    Args:
+        class_token: whether a learned token stands behind each note's last word: it hears all of them, and none hears it. A note
+            is then compared by it, and not by the mean of its words (CoCa, Yu et al. 2022, section 3.2); whatever else reads
+            the note has the words alone.
+    """
+
+    causal: ClassVar[bool] = True
+    class_token: bool = False
+
+    @model_validator(mode="after")
+    def _hears(self) -> Self:
+        if self.class_token and not self.depth:
+            raise ValueError("a class token without a block in which it hears the words: give `depth` 1 or more")
+        return self
+
+
+class Gpt(CausalFields):
+    """A word's token knows what came before it (Radford et al. 2019)."""
 
     kind: Literal["gpt"] = "gpt"
-    causal: ClassVar[bool] = True
 
     def style(self) -> Style:
         """GPT-2's."""
         return Style(activation="gelu_tanh", causal=True)
 
 
-class Llama(TextFields):
+class Llama(CausalFields):
     """A causal one with rotary places, RMS norms and SwiGLU (Touvron et al. 2023).
 
     Args:
@@ -77,7 +97,6 @@ class Llama(TextFields):
     """
 
     kind: Literal["llama"] = "llama"
-    causal: ClassVar[bool] = True
     groups: int | None = Field(default=None, ge=1)
     theta: float = Field(default=10000.0, gt=1)
 
@@ -137,6 +156,8 @@ class TextEncoder(Encoder):
         self.begins = {language: standard.begin(language) for language in standard.languages}
         self.words = nn.Embedding(vocabulary, spec.width)
         nn.init.normal_(self.words.weight, std=0.1)
+        ends = isinstance(spec, CausalFields) and spec.class_token
+        self.class_token = nn.Parameter(torch.randn(spec.width) * 0.1) if ends else None
 
     def embed(self, ragged: Ragged) -> Tokens:
         """One token a word; its position's s is the word's order."""
@@ -144,6 +165,22 @@ class TextEncoder(Encoder):
         position = torch.zeros(len(record), 4, device=record.device)
         position[:, 3] = torch.cat([torch.arange(len(v), device=record.device) for v in ragged.values]).float()
         return self.tokens(ragged, self.words(self.answer(ragged)), record, position)
+
+    def ended(self, ragged: Ragged) -> tuple[Tokens, Tokens]:
+        """The words' tokens, and those that a note is compared by: its class token, where there is one; else the words'."""
+        if self.class_token is None:
+            return super().ended(ragged)
+        words = self.words(self.answer(ragged))
+        lengths = torch.tensor([len(v) for v in ragged.values], device=words.device)
+        record = torch.arange(len(lengths), device=words.device).repeat_interleave(lengths + 1)
+        order = Layout.of(record).order()
+        last = order == lengths[record]
+        row = torch.where(last, len(words), torch.cumsum(~last, 0) - 1)
+        values = torch.cat([words, self.class_token[None]]).index_select(0, row)
+        position = torch.zeros(len(record), 4, device=words.device)
+        position[:, 3] = order.float()
+        both = self.trunk(self.tokens(ragged, values, record, position))
+        return select(both, ~last), select(both, last)
 
     def placed(self, position: Tensor) -> Tensor:
         """The order is left to the trunk where it knows it."""

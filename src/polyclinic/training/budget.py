@@ -20,6 +20,7 @@ from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import Objective
 from ..schema import Batch, PolyclinicError
+from .modalities import thinned
 from .recipe import Recipe, Stage
 from .repeatable import generator
 from .run import Run
@@ -133,6 +134,9 @@ def stage_costs(run: Run, cohort: Cohort, sampled: int = SAMPLED) -> tuple[Cost,
         total = Cost(0, 0)
         for step in steps:
             batch = loader.batch(number * 1_000_003 + step)
+            if stage.modality_dropout:  # drawn as the step draws it
+                apart = generator(recipe.seed, number, step, "modality_dropout")
+                batch = thinned(batch, stage.modality_dropout, apart, recipe.masked_modalities(stage))
             total += step_cost(model, objective.train(), batch, generator(recipe.seed, number, step))
         found.append(total * (1 / len(steps)))
     return tuple(found)

@@ -8,7 +8,8 @@ here; a third, one pace for several objectives, is `objectives/balance.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,7 @@ from ..models import Model
 from ..schema import Batch, Modality
 from .ranks import Ranks, local
 
+Name = TypeVar("Name", bound=Hashable)
 SPAN = 20.0
 """Steps of a modality over which its speed is averaged."""
 
@@ -34,9 +36,9 @@ def own_weights(model: Model) -> dict[Modality, list[nn.Parameter]]:
     return found
 
 
-def norms(groups: Mapping[Modality, Sequence[Tensor]], ranks: Ranks) -> dict[Modality, float]:
+def norms(groups: Mapping[Name, Sequence[Tensor]], ranks: Ranks) -> dict[Name, float]:
     """The norm of each group of tensors, all ranks' shards together; every rank has the same."""
-    there = {m: tensors for m, tensors in groups.items() if tensors}
+    there = {name: tensors for name, tensors in groups.items() if tensors}
     if not there:
         return {}
     sharded = any(local(t) is not t for tensors in there.values() for t in tensors)

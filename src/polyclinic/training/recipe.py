@@ -16,12 +16,9 @@ from ..cohort.definitions import chosen
 from ..harmonise import Fingerprint
 from ..models import ModelSpec
 from ..objectives import (
-    CausalLanguage,
-    Contrastive,
     Finding,
     Hybrid,
     Instruct,
-    MaskedLanguage,
     ObjectiveSpec,
     Promptable,
     Question,
@@ -32,7 +29,7 @@ from ..objectives import (
 from ..schema import Modality
 from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
-from ..tokens.text import TextFields, as_note
+from ..tokens.text import CausalFields, as_note
 from .ranks import Strategy
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
@@ -218,6 +215,11 @@ class Recipe(BaseModel):
         for modality, spec in self.encoders.items():
             if spec.standard().kind != modality.value:
                 raise ValueError(f"encoders.{modality}: an encoder of kind {spec.kind!r} reads {spec.standard().kind}")
+            if isinstance(spec, CausalFields) and spec.class_token and not self.model.fusion.own_trunks:
+                raise ValueError(
+                    f"encoders.{modality}: early fusion leaves the class token no trunk in which it hears the words; "
+                    "use intermediate or late, or leave `class_token` out"
+                )
         heads = getattr(self.model.fusion, "heads", 1)
         if self.model.width % heads:
             raise ValueError(f"model.fusion: {heads} heads do not divide a width of {self.model.width}")
@@ -256,17 +258,9 @@ class Recipe(BaseModel):
         if not isinstance(part, SegmentationPart):  # the task says what that one reads
             self._encoded(place, part.named())
         try:
-            part.fits(self.encoders, self.model.width)
+            part.fits(self.encoders, self.model.width, self.model.fusion)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from error
-        if isinstance(part, Contrastive):
-            same = [a for a, b in part.pairs if a == b] if isinstance(part.pairs, tuple) else []
-            if len(self.encoders) < 2 and not same:
-                raise ValueError(f"{place}: contrastive compares modalities, and there is one encoder")
-            if same and part.loss != "supcon":
-                raise ValueError(f"{place}: a pair of {same[0]} with itself, which only `loss: supcon` compares")
-        if isinstance(part, MaskedLanguage | CausalLanguage | Instruct):
-            self._language_fits(place, not isinstance(part, MaskedLanguage))
         if isinstance(part, Promptable):
             self._promptable_fits(place, part)
         if isinstance(part, Supervised | Question):
@@ -290,8 +284,6 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"{place}.accumulate: the survival {timed[0]!r} compares patients of one whole batch; use 1"
             )
-        if isinstance(stage.objective, Hybrid) and stage.objective.balance == "gradnorm":
-            raise ValueError(f"{place}.accumulate: gradnorm takes the gradients of one whole batch; use 1")
 
     def _uneven(self, place: str, stage: Stage) -> None:
         """Refuse what is between modalities of a model that reads one."""
@@ -306,20 +298,6 @@ class Recipe(BaseModel):
         tasks = [self.tasks[name] for name in stage.objective.labelled()]
         return frozenset(Modality(task.modality) for task in tasks if isinstance(task, Segmentation))
 
-    def _language_fits(self, place: str, causal: bool) -> None:
-        spec = self.encoders[Modality.TEXT]
-        if not self.model.fusion.own_trunks:
-            raise ValueError(
-                f"{place}: early fusion leaves the text encoder no trunk to read with; use intermediate or late"
-            )
-        if not isinstance(spec, TextFields):
-            raise ValueError(
-                f"{place}: needs an encoder that learns its own words (bert, gpt or llama); there is {spec.kind}"
-            )
-        if spec.causal != causal:
-            wants, reads = ("gpt or llama", "reads both ways") if causal else ("bert", "sees no later word")
-            raise ValueError(f"{place}: needs a text encoder of kind {wants}; {spec.kind} {reads}")
-
     def _promptable_fits(self, place: str, part: Promptable) -> None:
         have = {n: t for n, t in self.tasks.items() if isinstance(t, Segmentation)}
         for name in part.tasks:
@@ -333,12 +311,6 @@ class Recipe(BaseModel):
         for name in part.tasks:
             if name not in have:
                 raise ValueError(f"{place}: no classification or survival {name!r} {_there(name, have)}")
-        fusion = self.model.fusion
-        if isinstance(part, Question) and (fusion.kind == "late" or getattr(fusion, "style", "") == "perceiver"):
-            raise ValueError(
-                f"{place}: a question's words must hear what is known of the patient, and in this fusion "
-                "no token hears another; use early, or intermediate with another style"
-            )
 
     def excluded(self) -> tuple[str, ...]:
         """The columns that no encoder may read: those that the tasks name."""

@@ -104,6 +104,8 @@ class Stepper:
         self.wrapped = ranks.fabric.setup(trainee.train())
         self.weights = [p for p in trainee.parameters() if p.requires_grad]
         self.own = own_weights(trainee.model)
+        apart_from = {id(p) for own in self.own.values() for p in own}
+        self.groups = {**self.own, None: [p for p in self.weights if id(p) not in apart_from]}
         apart = {} if trainee.pace is None else self.own
         self.bare = optimiser(trainee, stage.lr, stage.weight_decay, stage.betas, apart)
         self.adam = ranks.fabric.setup_optimizers(self.bare)
@@ -137,12 +139,17 @@ class Stepper:
 
     def _move(self, made: Made, step: int) -> None:
         """The weights' step; where a gradient is no number, only what is wrong."""
-        sharded = self._settled()
-        having = {m: [p.grad for p in own if p.grad is not None] for m, own in self.own.items()}
-        gradients = norms(having, self.ranks)
-        if not math.isfinite(self._clipped(sharded)):
+        self._settled()
+        groups = {m: [p.grad for p in group if p.grad is not None] for m, group in self.groups.items()}
+        gradients = norms(groups, self.ranks)
+        whole = math.hypot(*gradients.values())
+        if not math.isfinite(whole):
             made.wrong = f"gradients that are not numbers (of {', '.join(n for n in made.values if n != 'loss')})"
             return
+        if self.stage.clip is not None and whole > self.stage.clip:
+            for gradient in (g for group in groups.values() for g in group):
+                local(gradient).mul_(self.stage.clip / whole)
+        gradients = {m: gradients[m] for m in self.own if m in gradients}
         made.values |= {f"gradient/{m}": norm for m, norm in gradients.items()}
         if self.trainee.pace is not None:
             self.trainee.pace.note(gradients, norms(self.own, self.ranks))
@@ -166,8 +173,10 @@ class Stepper:
         states = [d.get_state() for d in draws]
         buffers = _Buffers(self.trainee)
         with torch.no_grad():
-            for micro, draw, state in zip(micros, draws, states, strict=True):
-                self.wrapped(micro, draw, lambda model: seen.append(Seen(model)) or seen[-1])
+            for k, (micro, draw, state) in enumerate(zip(micros, draws, states, strict=True)):
+                self.wrapped(
+                    micro, draw, lambda model, k=k: seen.append(Seen(model, ranks.rank * count + k)) or seen[-1]
+                )
                 buffers.again()
                 draw.set_state(state)
                 if not seen[0].pieces:  # this objective compares nobody
@@ -208,39 +217,16 @@ class Stepper:
         """While a rank still accumulates, nothing travels."""
         return self.ranks.fabric.no_backward_sync(self.wrapped) if apart and self.ranks.world > 1 else nullcontext()
 
-    def _settled(self) -> bool:
-        """Gradients that are every rank's, weights that nothing spoke to without one; whether ranks hold parts of them."""
+    def _settled(self) -> None:
+        """Gradients that are every rank's, and weights that nothing spoke to without one."""
         if self.ranks.world == 1:
-            return False
-        sharded = any(local(p) is not p for p in self.weights)
-        if sharded:
+            return
+        if any(local(p) is not p for p in self.weights):  # sharded, but for scalars
             self.ranks.average_([p.grad for p in scalars(self.trainee) if p.grad is not None])
         having = [p for p in self.weights if p.grad is not None]
         for weight, idle in zip(having, self.ranks.idle([p.grad for p in having if p.grad is not None]), strict=True):
             if idle:
                 weight.grad = None
-        return sharded
-
-    def _clipped(self, sharded: bool) -> float:
-        """The norm of the gradients before they were clipped."""
-        if sharded:
-            return clip_shards(self.weights, self.stage.clip, self.ranks)
-        having = [p for p in self.weights if p.grad is not None]
-        most = math.inf if self.stage.clip is None else self.stage.clip
-        return float(torch.nn.utils.clip_grad_norm_(having, most, foreach=False))
-
-
-def clip_shards(weights: Sequence[nn.Parameter], most: float | None, ranks: Ranks) -> float:
-    """`clip_grad_norm_` where ranks hold parts of the gradients, and scalars whole."""
-    total = torch.zeros((), dtype=torch.float64)
-    for grad in (p.grad for p in weights if p.grad is not None):
-        total += local(grad).double().square().sum().cpu() / (1 if local(grad) is not grad else ranks.world)
-    torch.distributed.all_reduce(total)
-    norm = float(total.sqrt())
-    if most is not None and math.isfinite(norm) and norm > most:
-        for grad in (p.grad for p in weights if p.grad is not None):
-            local(grad).mul_(most / (norm + 1e-6))
-    return norm
 
 
 def weighted(made: Sequence[tuple[float, dict[str, float], float]]) -> dict[str, float]:

@@ -16,7 +16,7 @@ It is no network of its own. The recipe `titan` trains it of parts that are else
 | two | captions, by PathChat, of 8,192 px regions | slides and their patients' notes | no file says where a note is of |
 | three | reports, with crops of 64 × 64 tiles | as two; over `most` tiles are thinned evenly | the slide is seen whole |
 | which notes | captions in two, reports in three | the same, by their kind (`mixture`) | |
-| text encoder | CONCH v1.5's, 12 blocks | `gpt`, from nothing | no weights are downloaded |
+| text encoder | CONCH v1.5's, 12 blocks | `gpt`, from nothing; a note's vector is its class token, as CoCa's | no weights are downloaded |
 
 Held against the model's published code (`vision_transformer.py` and the README of github.com/mahmoodlab/TITAN): features, distances,
 glass, [CLS] and pooling, 128 queries, 14 × 14 and 6 × 6 tiles. From the abstract: the three stages and PathChat's captions. Not checked,
