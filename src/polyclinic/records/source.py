@@ -112,7 +112,7 @@ def place_of(path: Path, root: Path) -> str:
 def split_uri(uri: str) -> tuple[str, str]:
     """The path and the fragment of a uri: `a/b.csv#row=17` → (`a/b.csv`, `row=17`); of a workbook's, `sheet=Labs&row=17`."""
     found = re.fullmatch(
-        r"(.*)#((?:row|stack|segment|group|roi|box|item|sample)=\d+|series=[\w.]+(?:&run=\d+)?|(?:sheet|topic|column)=[^#]+)",
+        r"(.*)#((?:row|stack|segment|roi|box|item|sample)=\d+|group=\d+(?:&run=\d+)?|series=[\w.]+(?:&run=\d+)?|(?:sheet|topic|column)=[^#]+)",
         uri,
         re.DOTALL,
     )
@@ -121,8 +121,9 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 def part_number(uri: str, part: str) -> int | None:
     """The number of a uri's part: 2 for `#stack=2`; None where the record is the file's only one."""
-    name, _, number = split_uri(uri)[1].partition("=")
-    return int(number) if name == part else None
+    found = re.fullmatch(r"(\w+)=(\d+)(?:&(run)=(\d+))?", split_uri(uri)[1])
+    numbers = dict(zip(found.groups()[::2], found.groups()[1::2], strict=True)) if found else {}
+    return int(numbers[part]) if part in numbers else None
 
 
 def check_size(shape: tuple[int, ...], bytes_each: int) -> None:
