@@ -13,13 +13,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+THREADED = 2**22
+"""Bytes from which a second thread pays: what is smaller is unpacked before it has woken, and on a busy machine long before."""
 _LARGEST = 2**31 - 64
 """Bytes that Blosc takes at once; a larger row is not compressed."""
 
@@ -55,10 +59,27 @@ class Shard:
         if self.packed:
             from numcodecs import Blosc
 
-            Blosc().decode(stored, found)
+            with _one_thread() if found.nbytes < THREADED else nullcontext():
+                Blosc().decode(stored, found)
         else:
             found.reshape(-1).view(np.uint8)[:] = np.frombuffer(stored, np.uint8)
         return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Blosc without its pool. It asks a global for that; in other threads than the main one it does without anyway."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    from numcodecs import blosc  # type: ignore[attr-defined]
+
+    before = blosc.use_threads
+    blosc.use_threads = False
+    try:
+        yield
+    finally:
+        blosc.use_threads = before
 
 
 def write(folder: Path, arrays: Sequence[np.ndarray], about: Sequence[Mapping[str, Any]]) -> None:
