@@ -91,7 +91,8 @@ def samples_of(batches: Iterator[Any]) -> Iterator[Sample]:
 
 
 def ours(folder: Path, samples: int, how: str) -> Callable[[], Iterator[Any]]:
-    import zarr  # noqa: F401 - not in the time, as the peer's is not
+    import google_crc32c  # noqa: F401 - not in the time, as the peer's are not
+    import numcodecs  # noqa: F401
 
     made = loader(folder, samples, 2**31 if how == "warm" else 2**20)
     who = list(made.patients)

@@ -108,7 +108,9 @@ def test_files_and_cohorts_are_answered_alike(adapted: Run, cohort: Cohort, tmp_
     patient = adapted.split.test[0]
     (mask,) = predict_masks(adapted, cohort, patients=[patient])
     file = cohort._roots[mask.record.id] / mask.record.uri
-    assert np.array_equal(predict_files(adapted, [file]).overlay, mask.on_source)
+    overlay = predict_files(adapted, [file]).overlay
+    assert overlay is not None
+    assert np.array_equal(overlay, mask.on_source)
     place = answer_cohort(adapted, cohort, patients=[patient], into=tmp_path / "answers")
     (row,) = pq.read_table(place / "answers-00000.parquet").to_pylist()
     assert float(dict(row["values"])["ball_ml"]) == pytest.approx(int((mask.on_source == 1).sum()) / 1000, abs=1e-3)

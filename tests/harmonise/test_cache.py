@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from zarr.core.sync import sync
 
 from polyclinic.harmonise import Cache, ImageStandard, TextStandard, VolumeStandard, harmonise
 from polyclinic.harmonise.fingerprint import Fingerprint
@@ -173,12 +175,12 @@ def test_records_of_one_shape_share_a_shard_of_one_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int16"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "uint8", "int16", "int64", "bool", ">i2", ">f4"])
 def test_any_zarr_reader_finds_the_rows_that_we_find(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, packed: bool
 ) -> None:
     if not packed:
-        monkeypatch.setattr("polyclinic.harmonise.cache._LARGEST", 0)  # as of a row of over 2 GiB
+        monkeypatch.setattr("polyclinic.harmonise.shard._LARGEST", 0)  # as of a row of over 2 GiB
     draw = np.random.default_rng(0)
     arrays = [np.zeros((1, 5, 7), dtype), *(draw.normal(50, 20, (5, 1, 5, 7)).astype(dtype))]
     cache = Cache(tmp_path)
@@ -190,7 +192,7 @@ def test_any_zarr_reader_finds_the_rows_that_we_find(
     for i, array in enumerate(arrays):
         found = Cache(tmp_path).get(str(i), STANDARD, "", never).array
         assert np.array_equal(found, array)
-        assert found.dtype == array.dtype
+        assert found.dtype == array.dtype.newbyteorder("<")
         assert found.flags.writeable
 
 
@@ -224,6 +226,31 @@ def test_one_damaged_row_costs_no_other(tmp_path: Path) -> None:
     again.flush()
     for name in "abc":
         assert_same(Cache(tmp_path).get(name, STANDARD, "", never), payloads[name])
+
+
+def test_what_is_let_go_within_zarrs_own_loop_is_written_all_the_same(tmp_path: Path) -> None:
+    held = [Cache(tmp_path)]
+    held[0].get("a", STANDARD, "", volume)
+    # A ring of references, as the garbage collector finds it and wherever it happens to run.
+    ring: list[object] = [held.pop()]
+    ring.append(ring)
+
+    async def collect() -> None:
+        ring.clear()
+        gc.collect()
+
+    sync(collect())
+    assert_same(Cache(tmp_path).get("a", STANDARD, "", never), volume())
+
+
+@pytest.mark.parametrize("end", ["", "sys.exit(3)", "raise KeyboardInterrupt"])
+def test_what_still_waits_when_the_program_ends_is_written(tmp_path: Path, end: str) -> None:
+    code = SHARE.replace('print("ready", flush=True)\nsys.stdin.readline()', "").replace("cache.flush()", end)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=False)
+    assert "Exception ignored" not in done.stderr
+    assert "SyncError" not in done.stderr
+    for i in range(40):
+        assert (Cache(tmp_path).get(str(i), VolumeStandard(), "", never).array == i).all()
 
 
 def test_places_and_records_of_nothing_are_kept_too(tmp_path: Path) -> None:

@@ -136,7 +136,6 @@ def test_one_that_was_cut_short_is_refused(tmp_path: Path, name: str, share: flo
         (236, b"99999999", "an EDF file that was cut short"),
         (236, b"-1      ", "an EDF recording that was not finished"),
         (236, b"many    ", "an EDF header that does not parse"),
-        (192, b"EDF+D", "an EDF+ recording with gaps"),
         (252, b"9999", "an EDF header that contradicts itself"),
         (252, b"0   ", "an EDF header that contradicts itself"),
         (244, b"nan     ", "an EDF file without a signal"),

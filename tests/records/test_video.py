@@ -282,6 +282,28 @@ def test_of_the_tags_only_the_time_is_taken(tmp_path: Path) -> None:
     assert not any(word in repr(record) for word in ("48.1", "Jane", "7e1"))
 
 
+def test_a_video_of_jigsaws_is_with_the_motion_of_its_trial(tmp_path: Path) -> None:
+    (tmp_path / "Knot_Tying/kinematics").mkdir(parents=True)
+    (tmp_path / "Knot_Tying/video").mkdir()
+    motion = tmp_path / "Knot_Tying/kinematics/Knot_Tying_D004.txt"
+    np.savetxt(motion, np.random.default_rng(0).normal(size=(100, 76)), fmt="%.6f", delimiter="     ")
+    moved = only(motion, tmp_path)
+    seen = [only(encode(tmp_path / f"Knot_Tying/video/Knot_Tying_D004_capture{n}.avi"), tmp_path) for n in (1, 2)]
+    for number, record in enumerate(seen, start=1):
+        assert record.patient == moved.patient == "surgeon D"
+        assert [record.attributes[k] for k in ("task", "trial", "capture")] == ["knot tying", 4, number]
+        assert (record.attributes["task"], record.attributes["trial"]) == (
+            moved.attributes["task"],
+            moved.attributes["trial"],
+        )
+    assert seen[0].attributes["stem"] != seen[1].attributes["stem"]
+    cut = only(encode(tmp_path / "Suturing_B001.mp4"), tmp_path)
+    assert (cut.patient, cut.attributes["trial"]) == ("surgeon B", 1)
+    # The same form elsewhere is a patient's number.
+    other = only(encode(tmp_path / "GI_P001.mp4"), tmp_path)
+    assert (other.patient, "trial" in other.attributes) == ("GI_P001", False)
+
+
 def test_a_name_with_a_colon_is_a_name(tmp_path: Path) -> None:
     assert len(load(encode(tmp_path / "pipe:0.mkv")).array) == 50
 

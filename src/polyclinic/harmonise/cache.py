@@ -4,8 +4,7 @@
                                                                          attributes: each row's record and geometry
 
 A record's id is its content's hash, so a changed file is another entry. A shard is written whole beside its place and renamed
-into it; nothing is ever added to one. Any Zarr reader opens it. A single row is read here by its place in the shard's index, without
-Zarr's way through an event loop, which takes longer than reading and decoding together.
+into it; nothing is ever added to one. Any Zarr reader opens it.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -28,12 +26,12 @@ import numpy as np
 from pydantic import BaseModel
 
 from ..schema import Payload, Step
+from . import shard
+from .shard import Shard
 
 _ON_DISK = {"image", "volume", "signal", "slide", "video", "kinematics"}
 _VERSION = "5"
 """Goes up whenever a standard's code makes other numbers of the same record, or a shard is encoded otherwise."""
-_LARGEST = 2**31 - 64
-"""Bytes that Blosc takes at once; a larger row is not compressed."""
 SHARD_BYTES, SHARD_ROWS, SHARD_SECONDS = 64 * 2**20, 256, 30.0
 """A shard is written when one of them is reached, and with what there is when the cache is flushed or let go."""
 
@@ -42,8 +40,9 @@ class Cache:
     """Harmonised payloads, kept.
 
     Several processes may share the folder: each writes shards of its own and reads everybody's. What cannot be read back is
-    made again; what cannot be written (a full disk) is kept in memory; what a process that ended had not yet written is made
-    again: whoever has asked for the last of many calls `flush`.
+    made again; what cannot be written (a full disk) is kept in memory. What waits to become a shard is written when the cache is
+    let go and when the program ends, wherever that happens; whoever wants others to read it before calls `flush`. Only what a killed
+    process had not yet written is made again.
 
     Args:
         folder: on the disk; None keeps them in memory only.
@@ -55,8 +54,8 @@ class Cache:
         self._kept: OrderedDict[tuple[str, str], Payload] = OrderedDict()
         self._bytes = 0
         self._shelves: dict[str, _Shelf] = {}
-        # Not when the program ends: Zarr's threads are gone by then.
-        weakref.finalize(self, _flush, self._shelves).atexit = False
+        # The garbage collector calls it in any thread and between any two lines: a shard is written with files alone.
+        weakref.finalize(self, _flush, self._shelves)
 
     def get(self, record_id: str, standard: BaseModel, extra: str, make: Callable[[], Payload]) -> Payload:
         """The payload of a record, made if it is not here.
@@ -132,12 +131,12 @@ class _Shelf:
         if changed == self.looked:
             return
         self.looked = changed
-        for shard in sorted(self.folder.glob("[!.]*.zarr")):
-            if shard in self.known:
+        for place in sorted(self.folder.glob("[!.]*.zarr")):
+            if place in self.known:
                 continue
-            self.known.add(shard)
-            for number, record_id in enumerate(_records(shard)):
-                self.rows.setdefault(record_id, []).append((shard, number))
+            self.known.add(place)
+            for number, record_id in enumerate(_records(place)):
+                self.rows.setdefault(record_id, []).append((place, number))
 
     def add(self, record_id: str, payload: Payload) -> None:
         """Keep a payload; now and then a shard is written."""
@@ -161,27 +160,12 @@ class _Shelf:
 
 
 def _write(folder: Path, rows: Sequence[tuple[str, Payload]]) -> None:
-    import zarr
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
     name = hashlib.blake2b("\n".join(record_id for record_id, _ in rows).encode(), digest_size=12).hexdigest()
     beside, place = folder / f".{name}.{os.getpid()}", folder / f"{name}.zarr"
-    first = rows[0][1].array
-    row = tuple(max(n, 1) for n in first.shape)
-    about: dict[str, Any] = {"rows": [_about(*row) for row in rows]}
     try:
         _sweep(folder)
         shutil.rmtree(beside, ignore_errors=True)
-        array = zarr.create_array(
-            beside, shape=(len(rows), *first.shape), dtype=first.dtype, chunks=(1, *row), shards=(len(rows), *row), attributes=about,
-            # Of floats the bytes of like weight lie together; seven times as fast to read as Zarr's own choice, and smaller.
-            compressors=[
-                *([BloscCodec(typesize=first.itemsize, cname="lz4", clevel=1, shuffle="shuffle")] if first.nbytes < _LARGEST else []),
-                Crc32cCodec(),
-            ],
-            config={"write_empty_chunks": True},  # a row of zeros is a row: one that the index lacks is lost
-        )  # fmt: skip
-        array[...] = np.stack([payload.array for _, payload in rows])
+        shard.write(beside, [payload.array for _, payload in rows], [_about(*row) for row in rows])
         if place.exists():  # the same records, of which one was damaged
             shutil.rmtree(place, ignore_errors=True)
         os.rename(beside, place)
@@ -211,87 +195,27 @@ def _about(record_id: str, payload: Payload) -> dict[str, Any]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Shard:
-    """A shard's file, where its rows lie in it, and what its attributes say of each.
-
-    Args:
-        rows: JSON, which is a fraction of what Python makes of it.
-        index: (n 2) uint64, offset and bytes, as the Zarr v3 specification's `sharding_indexed` codec has it.
-    """
-
-    file: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    packed: bool
-    rows: list[bytes]
-    index: np.ndarray
-
-    def values(self, number: int) -> np.ndarray:
-        """A row's array.
-
-        Raises:
-            ValueError, OSError: it is not there whole.
-        """
-        found = np.empty(self.shape, self.dtype)
-        if not found.size:
-            return found
-        offset, length = map(int, self.index[number])
-        with self.file.open("rb", buffering=0) as file:
-            stored = _checked(os.pread(file.fileno(), length, offset))
-        if self.packed:
-            from numcodecs import Blosc
-
-            Blosc().decode(stored, found)
-        else:
-            found.reshape(-1).view(np.uint8)[:] = np.frombuffer(stored, np.uint8)
-        return found
-
-
-def _checked(stored: bytes) -> bytes:
-    """What stands before its CRC-32C (RFC 3720, appendix B.4), as Zarr's codec `crc32c` puts it.
-
-    Raises:
-        ValueError: they do not agree.
-    """
-    import google_crc32c  # Zarr's own
-
-    if google_crc32c.value(stored[:-4]) != int.from_bytes(stored[-4:], "little"):
-        raise ValueError("a damaged chunk")
-    return stored[:-4]
-
-
 @lru_cache(maxsize=512)
-def _opened(shard: Path, changed: int) -> _Shard:
-    import zarr
-
-    array: Any = zarr.open_array(shard, mode="r")
-    rows = [json.dumps(row).encode() for row in array.attrs["rows"]]
-    file = shard / array.metadata.encode_chunk_key((0,) * array.ndim)
-    index = np.zeros((0, 2), np.uint64)
-    if array.size:
-        with file.open("rb") as stored:
-            stored.seek(-(16 * len(rows) + 4), os.SEEK_END)
-            index = np.frombuffer(_checked(stored.read()), "<u8").reshape(-1, 2)
-    return _Shard(file, array.shape[1:], array.dtype, len(array.compressors) > 1, rows, index)
+def _opened(place: Path, changed: int) -> Shard:
+    return shard.opened(place)
 
 
-def _shard(shard: Path) -> _Shard:
-    return _opened(shard, os.stat(f"{shard}/zarr.json").st_mtime_ns)
+def _shard(place: Path) -> Shard:
+    return _opened(place, os.stat(f"{place}/zarr.json").st_mtime_ns)
 
 
-def _records(shard: Path) -> list[str]:
+def _records(place: Path) -> list[str]:
     """Whose rows a shard has; one that cannot be opened is removed."""
     try:
-        return [str(json.loads(row)["record"]) for row in _shard(shard).rows]
-    except Exception:  # whatever a damaged file makes Zarr or a codec say
-        shutil.rmtree(shard, ignore_errors=True)
+        return [str(json.loads(row)["record"]) for row in _shard(place).rows]
+    except Exception:  # whatever a damaged file makes a codec say
+        shutil.rmtree(place, ignore_errors=True)
         return []
 
 
-def _row(shard: Path, number: int) -> Payload | None:
+def _row(place: Path, number: int) -> Payload | None:
     try:
-        opened = _shard(shard)
+        opened = _shard(place)
         about, values = json.loads(opened.rows[number]), opened.values(number)
         history = tuple(
             Step(s["name"], tuple(s["shape"]), s["to_world"] and tuple(map(tuple, s["to_world"])), s["parameters"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .anatomy import MASK, NODULE_HU, Grid, Lesions
+from .anatomy import MASK, NODULE_HU, SLICES, Grid, Lesions
 from .sites import Site
 
 MU_WATER = 0.0193
@@ -46,7 +46,8 @@ def attenuation(hu: np.ndarray) -> np.ndarray:
 
 def line_integrals(hu: np.ndarray, grid: Grid) -> np.ndarray:
     """(z x) ∫μ dy, front to back, dimensionless."""
-    return attenuation(hu).sum(axis=1) * np.float32(grid.spacing_mm[1])
+    sums = [attenuation(hu[at : at + SLICES]).sum(axis=1) for at in range(0, len(hu), SLICES)]
+    return np.concatenate(sums) * np.float32(grid.spacing_mm[1])
 
 
 def expected(integrals: np.ndarray, grid: Grid, site: Site) -> np.ndarray:

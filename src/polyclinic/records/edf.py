@@ -1,4 +1,7 @@
-"""EDF, EDF+ and BDF signals (`pyedflib`): sleep, EEG, long ECG; signals of one rate are one record.
+"""EDF, EDF+ and BDF signals: sleep, EEG, long ECG; signals of one rate are one record, and of a recording with gaps each unbroken run.
+
+Headers and notes are read by `pyedflib`; what it does not open (gaps, letters outside ASCII) it is given as it can, and samples are
+taken from the file as they lie there.
 
 Source: Kemp and Olivan 2003, EDF+ (edfplus.info/specs/edfplus.html); BioSemi's BDF is EDF in 24 bits.
 """
@@ -13,7 +16,8 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import product
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,8 +25,9 @@ from typing import Any
 import numpy as np
 
 from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
+from .edf_gaps import Run, runs
 from .naming import patient_of
-from .source import RecordError, check_size, content_id, part_number, place_of, split_uri
+from .source import RecordError, check_size, content_id, part_number, place_id, place_of, split_uri
 
 MOST_ANNOTATIONS = 1000
 _BDF = b"\xffBIOSEMI"
@@ -46,6 +51,10 @@ class _Header:
         samples: of each signal in one data record.
         records: data records.
         seconds: of one data record.
+        size: of the header, in bytes.
+        width: of a sample, in bytes.
+        bounds: of each signal the physical and the digital minimum and maximum, as they were written.
+        gaps: whether there may be gaps between data records.
         undated: whether the date is unknown.
         patient: what its patient is called by where letters of that are outside ASCII, else empty.
     """
@@ -54,18 +63,27 @@ class _Header:
     samples: tuple[int, ...]
     records: int
     seconds: float
+    size: int
+    width: int
+    bounds: tuple[tuple[str, ...], ...]
+    gaps: bool
     undated: bool
     patient: str = ""
 
     @property
+    def signals(self) -> list[int]:
+        """The numbers of those signals that are none of annotations."""
+        return [i for i, label in enumerate(self.labels) if label not in NOT_SIGNALS]
+
+    @property
     def counts(self) -> list[int]:
         """Samples a data record of each signal that is none of annotations: as pyedflib counts them."""
-        return [n for n, label in zip(self.samples, self.labels, strict=True) if label not in NOT_SIGNALS]
+        return [self.samples[i] for i in self.signals]
 
     @property
     def names(self) -> list[str]:
         """The labels of those signals, as they were written."""
-        return [label for label in self.labels if label not in NOT_SIGNALS]
+        return [self.labels[i] for i in self.signals]
 
     def groups(self) -> list[list[int]]:
         """Signals of one rate, in the order of the first of each."""
@@ -74,12 +92,28 @@ class _Header:
             found.setdefault(count, []).append(number)
         return list(found.values())
 
+    def block(self, path: Path, signal: int) -> np.ndarray:
+        """(records bytes) uint8 of one signal, of annotations or not, as it lies in the file."""
+        every = np.memmap(path, np.uint8, "r", self.size, (self.records, sum(self.samples) * self.width))
+        start = sum(self.samples[:signal]) * self.width
+        return every[:, start : start + self.samples[signal] * self.width]
+
+    def values(self, path: Path, signal: int, run: slice) -> np.ndarray:
+        """(t) float32 of a signal in its unit, of some data records."""
+        stored = np.ascontiguousarray(self.block(path, signal)[run]).reshape(-1, self.width)
+        digital = np.zeros((len(stored), 4), np.uint8)
+        digital[:, 4 - self.width :] = stored
+        least, most, lowest, highest = map(float, self.bounds[signal])
+        step = (most - least) / (highest - lowest)
+        counts = digital.view("<i4")[:, 0] >> 8 * (4 - self.width)
+        return (counts * step + (least - lowest * step)).astype(np.float32)
+
 
 def _header(path: Path) -> _Header:
     """The header, checked against the file's length before a library allocates anything.
 
     Raises:
-        RecordError: they disagree, or the recording has gaps.
+        RecordError: they disagree.
     """
     with path.open("rb") as file:
         head = file.read(256)
@@ -92,22 +126,20 @@ def _header(path: Path) -> _Header:
                 _words(more[start * count + i * width : start * count + (i + 1) * width]).strip() for i in range(count)
             ]
             labels, samples = field(0, 16), [int(v) for v in field(216, 8)]
+            bounds = list(zip(*(field(start, 8) for start in (104, 112, 120, 128)), strict=True))
             records, seconds = int(head[236:244]), float(head[244:252])
         except ValueError as error:
             raise RecordError(
                 "an EDF header that does not parse", "numbers where EDF has them", "copy it again"
             ) from error
-    if head[192:197] in (b"EDF+D", b"BDF+D"):
-        raise RecordError(
-            "an EDF+ recording with gaps (EDF+D)", "one without (EDF+C)", "convert it, or cut it at its gaps"
-        )
     if records == -1:
         raise RecordError("an EDF recording that was not finished", "a number of data records", "finish or repair it")
     if records < 1 or min(samples) < 1:
         raise _contradicts()
     if all(label in NOT_SIGNALS for label in labels) or not (np.isfinite(seconds) and seconds > 0):
         raise RecordError("an EDF file without a signal", "at least one signal", "give the recording that it is about")
-    expected = size + records * sum(samples) * (3 if head.startswith(_BDF) else 2)
+    width = 3 if head.startswith(_BDF) else 2
+    expected = size + records * sum(samples) * width
     if path.stat().st_size != expected:
         short = "that was cut short" if path.stat().st_size < expected else "of another length than its header says"
         raise RecordError(
@@ -118,7 +150,8 @@ def _header(path: Path) -> _Header:
     undated = head[88:168].startswith(b"Startdate X ") or head[168:176] == b"01.01.85"  # as EDF+ 2.1.3.4 has it
     code = head[8:88].split(b" ")[0]  # EDF+ 2.1.3.3: the first of the subfields
     named = "" if code.isascii() or head[192:196] not in (b"EDF+", b"BDF+") else _words(code)
-    return _Header(tuple(labels), tuple(samples), records, seconds, undated, named)
+    gaps = head[192:197] in (b"EDF+D", b"BDF+D")
+    return _Header(tuple(labels), tuple(samples), records, seconds, size, width, tuple(bounds), gaps, undated, named)
 
 
 def _contradicts() -> RecordError:
@@ -158,30 +191,41 @@ def _plain(head: bytes) -> bytes:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[Path]:
-    """The file, or a copy of it whose header keeps to ASCII: edflib opens no other."""
+def _readable(path: Path, header: _Header) -> Iterator[Path]:
+    """The file, or a copy of it that keeps to what edflib opens: a header in ASCII, and of one with gaps the first data record."""
     with path.open("rb") as file:
-        head = file.read(256)
-        head += file.read(256 * int(head[252:256]))
+        head = file.read(header.size)
     plain = _plain(head)
-    if plain == head:
+    if plain == head and not header.gaps:
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / f"recording{path.suffix}"
-        shutil.copyfile(path, copy)
-        with copy.open("r+b") as file:
-            file.write(plain)
+        if header.gaps:
+            copy.write_bytes(plain[:196] + b"C" + plain[197:236] + b"1".ljust(8) + plain[244:] + _first(path, header))
+        else:
+            shutil.copyfile(path, copy)
+            with copy.open("r+b") as file:
+                file.write(plain)
         yield copy
 
 
+def _first(path: Path, header: _Header) -> bytes:
+    """The first data record, begun at 0 and without notes."""
+    blocks = [header.block(path, i)[0].tobytes() for i in range(len(header.labels))]
+    notes = [i for i, label in enumerate(header.labels) if label in NOT_SIGNALS]
+    for i in notes:
+        blocks[i] = (b"+0\x14\x14" if i == notes[0] else b"").ljust(len(blocks[i]), b"\0")[: len(blocks[i])]
+    return b"".join(blocks)
+
+
 @contextmanager
-def _open(path: Path) -> Iterator[Any]:
+def _open(path: Path, header: _Header) -> Iterator[Any]:
     try:
         import pyedflib
     except ImportError as error:
         raise MissingExtraError("pyedflib", "signals") from error
-    with _ONE_AT_A_TIME, _readable(path) as plain:
+    with _ONE_AT_A_TIME, _readable(path, header) as plain:
         try:
             reader = pyedflib.EdfReader(str(plain))
         except Exception as error:
@@ -212,28 +256,36 @@ def _age(born: str, taken: datetime | None) -> float | None:
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a rate; what was noted during the recording stands in `annotations` of the first: [onset s, duration s, words]."""
+    """One record a rate and unbroken run; `annotations` of a run's first has what was noted in it: [onset s, duration s, words].
+
+    Where a recording has gaps (EDF+D), each run is a record with its own time (`#group=1&run=2`) and says in `onset_s` when it began
+    after the file's start; nothing is made up between them.
+    """
     header = _header(path)
     place, groups = place_of(path, root), header.groups()
     for group in groups:
         check_size((len(group), header.records * header.counts[group[0]]), 8)
-    with _open(path) as reader:
+    every = _runs(path, header) if header.gaps else []
+    with _open(path, header) as reader:
         about, signals = reader.getHeader(), reader.getSignalHeaders()
-        onset, duration, words = reader.readAnnotations()
-    taken = None if header.undated else about["startdate"]
+        noted = zip(*(found.tolist() for found in reader.readAnnotations()), strict=True)
+        every = every or [Run(0, header.records, 0.0, tuple(noted))]
+    began = None if header.undated else about["startdate"]
     code = header.patient or about["patientcode"].strip()
     named = bool(code) and code != "X"
-    noted = [[float(o), float(d), str(w)] for o, d, w in zip(onset, duration, words, strict=True)]
-    for number, group in enumerate(groups, start=1):
-        fragment = f"group={number}" if len(groups) > 1 else ""
+    whole = content_id(path) if len(every) > 1 else ""
+    for (turn, run), (number, group) in product(enumerate(every, start=1), enumerate(groups, start=1)):
+        part = f"group={number}" if len(groups) > 1 or len(every) > 1 else ""
+        fragment = f"{part}&run={turn}" if len(every) > 1 else part
         mine = [signals[i] for i in group]
         notes = {
-            "annotation_count": len(noted),
-            "annotations": json.dumps(noted[:MOST_ANNOTATIONS], ensure_ascii=False),
+            "annotation_count": len(run.notes),
+            "annotations": json.dumps(run.notes[:MOST_ANNOTATIONS], ensure_ascii=False),
         }
-        samples = header.counts[group[0]]
+        of = {"run": turn, "runs": len(every), "onset_s": run.onset_s} if len(every) > 1 else {}
+        samples, taken = header.counts[group[0]], began and began + timedelta(seconds=run.onset_s)
         yield Record(
-            id=content_id(path, fragment),
+            id=place_id(whole, fragment) if whole else content_id(path, fragment),
             patient=code if named else patient_of(place, path.stem) or path.stem,
             time=taken,
             modality=Modality.SIGNAL,
@@ -241,12 +293,23 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
             uri=f"{place}#{fragment}" if fragment else place,
             device=about["equipment"].strip() or None,
             attributes={
-                "rate_hz": samples / header.seconds, "channels": len(group), "seconds": header.records * header.seconds,
+                "rate_hz": samples / header.seconds, "channels": len(group), "seconds": run.records * header.seconds,
                 "unit": " ".join(sorted({s["dimension"].strip() for s in mine} - {""})) or None,
                 "age": _age(about["birthdate"], taken), "sex": about["sex"][:1].upper() or None,
-                "anonymous": not named, **(notes if number == 1 and noted else {}),
+                "anonymous": not named, **of, **(notes if number == 1 and run.notes else {}),
             },
         )  # fmt: skip
+
+
+def _runs(path: Path, header: _Header) -> list[Run]:
+    notes = [header.block(path, i) for i, label in enumerate(header.labels) if label in NOT_SIGNALS]
+    if not notes:
+        raise RecordError(
+            "an EDF+D recording without a signal of annotations, which tells when each data record began",
+            "one named `EDF Annotations`",
+            "check what wrote it",
+        )
+    return runs(notes, header.seconds, max(header.counts))
 
 
 def load(record: Record) -> Payload:
@@ -255,7 +318,9 @@ def load(record: Record) -> Payload:
     header = _header(path)
     group = header.groups()[(part_number(record.uri, "group") or 1) - 1]
     rate = header.counts[group[0]] / header.seconds
-    with _open(path) as reader:
-        array = np.stack([reader.readSignal(i).astype(np.float32) for i in group])
-        names = tuple(header.names[i] for i in group)
-    return Payload(array, np.diag([1.0 / rate, 1.0, 1.0, 1.0]), names=names)
+    which = slice(None)
+    if turn := part_number(record.uri, "run"):
+        run = _runs(path, header)[turn - 1]
+        which = slice(run.first, run.first + run.records)
+    array = np.stack([header.values(path, header.signals[i], which) for i in group])
+    return Payload(array, np.diag([1.0 / rate, 1.0, 1.0, 1.0]), names=tuple(header.names[i] for i in group))

@@ -40,6 +40,7 @@ _MOTION = re.compile(
 _GESTURE = re.compile(r"\s*(\d+)\s+(\d+)\s+G(\d+)\s*")
 TRIAL = re.compile(r"((?:[A-Za-z]+_|P\d{15}_)+)([A-Z]|P\d{15}-)(\d{3})(?!\d)")
 """Task, surgeon and trial: `Suturing_B001`; of a de-identified one `Suturing_P123456789012345-001`."""
+_TASKS = ("suturing", "knot tying", "needle passing")
 
 JIGSAWS_CHANNELS = tuple(
     f"{arm} {channel}"
@@ -252,11 +253,28 @@ def surgeon(trial: re.Match[str]) -> str:
     return f"surgeon {trial[2]}" if len(trial[2]) == 1 else trial[2].rstrip("-")
 
 
+def filmed(stem: str) -> tuple[str, dict[str, Scalar]] | None:
+    """Who operates in a video of JIGSAWS, and task, trial and camera, by its name (`Suturing_B001_capture1`); None of any other.
+
+    One letter and three digits may well be a patient in other videos: they count with the data set's own tasks or its word for the camera.
+    """
+    trial = TRIAL.match(stem)
+    if not trial:
+        return None
+    said, camera = _said(trial), re.fullmatch(r"_capture(\d)", stem[trial.end() :])
+    if not camera and said["task"] not in _TASKS:
+        return None
+    return surgeon(trial), {**said, **({"capture": int(camera[1])} if camera else {})}
+
+
+def _said(trial: re.Match[str]) -> dict[str, Scalar]:
+    return {"task": trial[1].replace("_", " ").strip().lower(), "trial": int(trial[3])}
+
+
 def _who(place: str, stem: str) -> tuple[str, dict[str, Scalar]]:
     """Whose a recording is (of JIGSAWS, the surgeon), and what its name says."""
     if trial := TRIAL.match(stem):
-        task = trial[1].replace("_", " ").strip().lower()
-        return surgeon(trial), {"task": task, "trial": int(trial[3]), "stem": trial[0]}
+        return surgeon(trial), {**_said(trial), "stem": trial[0]}
     first = stem.split("_")[0]
     return patient_of(place, stem) or (first if re.search(r"\d", first) else stem), {"stem": stem}
 

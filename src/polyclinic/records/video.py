@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected
+from . import kinematics
 from .naming import patient_of, telling
 from .source import RecordError, content_id, parse_time, place_of
 from .video_stream import Index, container_of, decode, index, opened, picture, turn_of
@@ -42,7 +43,10 @@ def _container(path: Path) -> str:
 
 
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
-    """One record a file; `frames_lost` counts those that are missing or do not decode, of those that were tried."""
+    """One record a file; `frames_lost` counts those that are missing or do not decode, of those that were tried.
+
+    A video of JIGSAWS is its surgeon's and says its task and trial, as the motion of the same trial does.
+    """
     container = _container(path)
     with opened(path, container) as (found, stream):
         frames = index(found, stream)
@@ -56,19 +60,21 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     check_share(len(frames.pts), frames.lost, len(tried), broken)
     place = place_of(path, root)
     first = path.stem.split("_")[0]
+    usual = patient_of(place, path.stem) or (first if re.search(r"\d", first) else path.stem)
+    patient, said = kinematics.filmed(path.stem) or (usual, {})
     if turn[0]:
         turned = {"rows": about["columns"], "columns": about["rows"], "pixel_aspect": 1 / about["pixel_aspect"]}
         about |= turned
     yield Record(
         id=content_id(path),
-        patient=patient_of(place, path.stem) or (first if re.search(r"\d", first) else path.stem),
+        patient=patient,
         time=made,
         modality=Modality.VIDEO,
         kind=_kind(place),
         uri=place,
         attributes=about | {
             "rotation_deg": _degrees(turn), "frames_checked": len(tried), "frames_lost": frames.lost + broken,
-            "stem": path.stem, "anonymous": True,
+            "stem": path.stem, "anonymous": True, **said,
         },
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ PACKAGES = (
     "safetensors",
     "duckdb",
     "pyarrow",
-    "zarr",
+    "numcodecs",
 )
 
 KEPT = "model/encoders"

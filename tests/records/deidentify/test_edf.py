@@ -18,6 +18,7 @@ from polyclinic.records.deidentify.cleaning import Cleaning
 from polyclinic.records.deidentify.edf import _notes
 from polyclinic.records.deidentify.naming import Namer
 from reading import taken
+from recordings import with_gaps
 
 PLANTED = (
     "Zebedee", "Quillon", "MRN55001", "Vandermeer", "Barnaby", "Elsewhere", "Thistlewood", "Ottoline", "Clementine", "zq@example.org",
@@ -117,6 +118,28 @@ def test_edf_plus_keeps_who_how_old_and_what_was_noted(place: Path, clean: Calla
     assert noted[1][2].startswith("[NAME] turned, Dr. [NAME]")
     assert noted[3][2] == "[NAME] asleep"
     assert [r.place for r in report.review] == ["note 8 characters 6–17"]
+
+
+@pytest.mark.parametrize("kind", ["b.edf", "d.bdf"])
+def test_gaps_stay_where_they_were_and_nothing_else(
+    place: Path, clean: Callable[..., Report], none_left: Look, kind: str
+) -> None:
+    path = place / "in" / name_of(kind)
+    write(path, kind)
+    with_gaps(path, [0, 1, 2, 30.5, 31.5, 32.5, 33.5, 90, 91, 92])
+    clean()
+    none_left(PLANTED)
+    (after,) = (place / "out").glob(f"*.{kind[2:]}")
+    days = open_key(place / "key").days("MRN55001")
+    old, new = taken(path), taken(after)
+    assert len(old) == len(new) == 9
+    for one, other in zip(old, new, strict=True):
+        assert one.time
+        assert other.time == one.time + timedelta(days=days)
+        assert [other.attributes[k] for k in ("run", "onset_s", "seconds")] == [
+            one.attributes[k] for k in ("run", "onset_s", "seconds")
+        ]
+        assert np.array_equal(records.load(one, path.parent).array, records.load(other, after.parent).array)
 
 
 def test_dates_and_characteristics_go_where_that_is_asked(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -48,6 +49,25 @@ def test_a_trials_files_still_link(place: Path, clean: Callable[..., Report]) ->
         gestures = only(place / f"out/transcriptions/{path.name}", place / "out")
         assert gestures.attributes["stem"] == record.attributes["stem"]
         assert load(path).array.shape == (76, 100)
+
+
+def test_a_trials_videos_stay_with_its_motion(place: Path, clean: Callable[..., Report]) -> None:
+    trial(place / "in/kinematics/Suturing_B001.txt")
+    video = place / "in/video/Suturing_B001_capture1.avi"
+    video.parent.mkdir()
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for shade in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 20 * shade, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    clean()
+    (motion,), (seen,) = (list((place / "out").rglob(f"*.{ending}")) for ending in ("txt", "avi"))
+    one, other = only(motion, place / "out"), only(seen, place / "out")
+    assert one.patient == other.patient == open_key(place / "key").pseudonym("surgeon B")
+    assert (one.attributes["task"], one.attributes["trial"]) == (other.attributes["task"], other.attributes["trial"])
+    assert other.attributes["capture"] == 1
 
 
 def test_the_same_form_of_another_file_keeps_no_number(place: Path, clean: Callable[..., Report]) -> None:

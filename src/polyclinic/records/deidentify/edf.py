@@ -1,4 +1,4 @@
-"""EDF, EDF+ and BDF: the header is written anew, samples stay byte for byte, notes in the recording go by the rules for notes.
+"""EDF, EDF+ and BDF, with gaps or without: the header is written anew, samples stay byte for byte, notes go by the rules for notes.
 
 Of the patient stay a pseudonym, the sex and the age in whole years (as a birthday on the day of the recording); of the recording the
 day, moved. Transducers, reserved fields and whatever follows a note's end do not come along. A signal's label stays where it names an
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from ...schema import Record
@@ -124,10 +124,11 @@ def _text(data: bytes) -> str:
 def _main(head: bytes, record: Record, cleaning: Cleaning) -> bytes:
     """The first 256 bytes."""
     numbers = [_text(head[a:b]) for a, b in ((184, 192), (236, 244), (244, 252), (252, 256))]
-    hour, kind = head[176:184], re.match(rb"(?:EDF|BDF)\+C|24BIT", head[192:236])
+    hour, kind = head[176:184], re.match(rb"(?:EDF|BDF)\+[CD]|24BIT", head[192:236])
     if not all(map(_NUMBER.fullmatch, numbers)) or not re.fullmatch(rb"\d\d[.:]\d\d[.:]\d\d", hour):
         raise RecordError("an EDF header with words where it has numbers", "numbers", "check what wrote it")
-    taken = record.time and moved_time(record.time, cleaning.days) if cleaning.options.dates == "shift" else None
+    began = record.time and record.time - timedelta(seconds=float(record.attributes.get("onset_s") or 0))
+    taken = began and moved_time(began, cleaning.days) if cleaning.options.dates == "shift" else None
     taken = taken if taken and 1985 <= taken.year <= 2084 else None  # the years that its two digits can tell
     told = f"{taken:%d}-{_MONTHS[taken.month - 1]}-{taken.year}" if taken else "X"
     device = (_words_of(head, 88)[4:5] or ["X"])[0] if cleaning.options.retain_device and _is_plus(head) else "X"
