@@ -27,7 +27,7 @@ import yaml
 
 import polyclinic
 from polyclinic.adaptation import embed
-from polyclinic.adaptation.adapt import labelled
+from polyclinic.adaptation.plan import labelled
 from polyclinic.cohort import Cohort, ingest, labels_of
 from polyclinic.phantom import simulate
 from polyclinic.phantom.people import LOBES

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,15 +15,32 @@ import torch
 from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, open_adapted, predict
-from polyclinic.adaptation.adapt import AdaptError, Method, Plan, _batch, _orders, _steps
+from polyclinic.adaptation.adapt import _steps
+from polyclinic.adaptation.fine_tune import _batch, _orders
+from polyclinic.adaptation.plan import AdaptError, Plan
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import TaskError
 from polyclinic.training import Run
+from polyclinic.training.methods import Lora
 
 MODULE = sys.modules["polyclinic.adaptation.adapt"]
 """The file; the room's name of it is the function."""
 TASKS = ("finding", "hippocampus", "survival")
+TRAINED = (
+    "probe",
+    "lora",
+    "dora",
+    "adapter",
+    "prompt",
+    "prefix",
+    "bitfit",
+    "full",
+    "scratch",
+    "lora+bitfit",
+    "adapter+prompt+prefix",
+)
+ADDED = {"lora", "dora", "adapter", "prompt", "prefix"}
 
 
 class Relabelled(Cohort):
@@ -57,13 +74,12 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def made(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Run]:
     """Each task by each method, with a few steps."""
     place = tmp_path_factory.mktemp("adapted")
-    methods: tuple[Method, ...] = get_args(Method)
     return {
         (task, method): adapt(
             tiny_run, task, method, steps=1 if task == "hippocampus" else 3, into=place / f"{task}-{method}"
         )
         for task in TASKS
-        for method in methods
+        for method in TRAINED
     }
 
 
@@ -80,18 +96,20 @@ def test_every_task_by_every_method_answers_about_the_test_side(made: dict[tuple
 
 def test_what_is_kept_is_what_changed(made: dict[tuple[str, str], Run], tiny_run: Run) -> None:
     parts = lambda run: {name.split(".")[0] for name in adapter(run)}
-    for task in TASKS:
-        assert parts(made[task, "probe"]) == {"head"}
-        assert parts(made[task, "lora"]) == {"head", "lora"}
-        assert parts(made[task, "full"]) == {"head", "model"}
-        assert parts(made[task, "scratch"]) == {"head", "model"}
+    for (_, method), run in made.items():
+        kinds = set(method.split("+"))
+        wanted = (
+            {"head"}
+            | ({"added"} if kinds & ADDED else set())
+            | ({"model"} if kinds & {"bitfit", "full", "scratch"} else set())
+        )
+        assert parts(run) == wanted, method
     size = lambda run: (run.path / "adapter.safetensors").stat().st_size
     assert size(made["finding", "probe"]) < 2000
-    linear = sum(t.numel() for n, t in adapter(made["finding", "lora"]).items() if n.startswith("lora."))
+    added = {n: t for n, t in adapter(made["finding", "lora"]).items() if n.startswith("added.")}
+    linear = sum(t.numel() for t in added.values())
     weights = open_adapted(made["finding", "lora"]).model.state_dict()
-    touched = {
-        n.removeprefix("lora.").rpartition(".")[0] for n in adapter(made["finding", "lora"]) if n.startswith("lora.")
-    }
+    touched = {n.removeprefix("added.").rpartition(".lora.")[0] for n in added}
     assert touched
     assert all(f"{name}.weight" in weights for name in touched)
     # r (d + d') numbers a layer of d d': at a real width, a few hundredths of it.
@@ -100,7 +118,7 @@ def test_what_is_kept_is_what_changed(made: dict[tuple[str, str], Run], tiny_run
 
 def test_what_a_task_does_not_read_is_not_kept(made: dict[tuple[str, str], Run]) -> None:
     """A finding is read off images, words and cells: nothing of volumes and genes changes."""
-    for method in ("lora", "full"):
+    for method in ("lora", "dora", "adapter", "prefix", "bitfit", "full"):
         names = adapter(made["finding", method])
         assert not [n for n in names if ".encoders.volume." in f".{n}" or ".encoders.omics." in f".{n}"]
         assert [n for n in names if "encoders.image." in n]
@@ -194,19 +212,19 @@ def test_fewer_labels_are_among_more(tiny_run: Run, tmp_path: Path) -> None:
 
 def test_lora_starts_from_the_probe(tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path, monkeypatch: Any) -> None:
     """With no step made, LoRA is the probe: B is zero and the head is the same optimum."""
-    monkeypatch.setattr(MODULE, "LEARNING_RATE", {"lora": 0.0, "probe": 0.0})
+    monkeypatch.setattr(MODULE, "AFTER_PROBE", 0.0)
     lora = adapt(tiny_run, "finding", "lora", steps=1, into=tmp_path / "lora")
     probe = adapt(tiny_run, "finding", "probe", into=tmp_path / "probe")
     np.testing.assert_array_equal(predict(lora, tiny_cohort).outputs, predict(probe, tiny_cohort).outputs)
 
 
-def test_the_pretrained_decoder_is_the_start_of_a_segmentation(tiny_run: Run, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(MODULE, "LEARNING_RATE", {"probe": 0.0, "scratch": 0.0})
+def test_the_pretrained_decoder_is_the_start_of_a_segmentation(tiny_run: Run, tmp_path: Path) -> None:
     learned = load_file(tiny_run.path / "model/objective.safetensors")
     decoder = {k.partition("decoder.")[2]: v for k, v in learned.items() if "segmentation.decoder." in k}
     assert decoder
     for method, wanted in (("probe", True), ("scratch", False)):
-        found = adapter(adapt(tiny_run, "hippocampus", method, steps=1, into=tmp_path / method))  # type: ignore[arg-type]
+        still = {"kind": method, "lr": 1e-30}
+        found = adapter(adapt(tiny_run, "hippocampus", still, steps=1, into=tmp_path / method))
         assert all(torch.equal(found[f"head.decoder.{k}"], v) for k, v in decoder.items()) is wanted
 
 
@@ -218,9 +236,9 @@ def test_from_scratch_a_segmentation_is_given_longer(tiny_run: Run, tmp_path: Pa
 
 
 def test_of_few_labels_a_backbone_is_not_taught_for_long() -> None:
-    assert [_steps("survival", "lora", n) for n in (1, 24, 160, 1000)] == [1, 6, 40, 40]
-    assert _steps("survival", "scratch", 24) == 40
-    assert _steps("segmentation", "lora", 4) == 60
+    assert [_steps("survival", False, n) for n in (1, 24, 160, 1000)] == [1, 6, 40, 40]
+    assert _steps("survival", True, 24) == 40
+    assert _steps("segmentation", False, 4) == 60
 
 
 def test_a_probability_is_among_patients_like_the_training_ones(tiny_run: Run, tmp_path: Path) -> None:
@@ -238,7 +256,7 @@ def test_orders_are_shuffled_rounds_with_as_many_of_each_class(tiny_run: Run) ->
         def labelled(self, task: str) -> dict[str, int]:
             return known
 
-    plan = Plan(tiny_run, "finding", "lora", (Modality.TEXT,), Known(), names, 0, 10)  # type: ignore[arg-type]
+    plan = Plan(tiny_run, "finding", (Lora(),), (Modality.TEXT,), Known(), names, 0, 10)  # type: ignore[arg-type]
     orders = _orders(plan, 4)
     assert all(len(set(batch)) == 4 and sum(known[p] for p in batch) == 2 for batch in orders)
     first_round = [p for batch in orders[:5] for p in batch if not known[p]]
@@ -252,7 +270,7 @@ def test_half_of_the_steps_show_one_modality_alone(tiny_run: Run, tiny_cohort: C
     reads = (Modality.IMAGE, Modality.TEXT, Modality.TABLE)
     loader = tiny_run.loader(tiny_cohort, tiny_run.split.train, ("finding",))
     names = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
-    plan = Plan(tiny_run, "finding", "lora", reads, loader, names, 0, 90)
+    plan = Plan(tiny_run, "finding", (Lora(),), reads, loader, names, 0, 90)
     seen = [_batch(plan, names[:8], step) for step in range(plan.steps)]
     alone = [tuple(batch.payloads) for batch in seen if len(batch.payloads) == 1]
     assert set(alone) == {(m,) for m in reads if any(m in loader.by_patient[p] for p in names[:8])}
@@ -274,7 +292,6 @@ def test_adapting_again_leaves_no_evidence_of_other_weights(tiny_run: Run, tmp_p
 
 @pytest.mark.parametrize(("arguments", "found", "remedy"), [
     ({"task": "fnding"}, "no task 'fnding'", "did you mean 'finding'?"),
-    ({"task": "finding", "method": "prob"}, "no method 'prob'", "did you mean 'probe'?"),
     ({"task": "finding", "labels": 0}, "0 labels", ""),
     ({"task": "finding", "labels": -1}, "-1 labels", ""),
     ({"task": "finding", "steps": 0}, "0 steps", ""),

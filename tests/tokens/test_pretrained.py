@@ -17,7 +17,7 @@ from torch import Tensor
 
 import snapshots
 from polyclinic.harmonise import Fingerprint, harmonise
-from polyclinic.models.lora import factors, inject, merge
+from polyclinic.models.adapters import Lora, additions, fold, learned, put, settle
 from polyclinic.schema import Modality, Payload, Ragged, Record
 from polyclinic.tokens import PretrainedImage, PretrainedText, phantom
 from polyclinic.tokens.image import NOMINAL_SIDE_MM
@@ -321,21 +321,23 @@ def test_lora_reaches_its_linear_layers(name: str, frozen: bool) -> None:
     spec = image(name, frozen=frozen) if name in snapshots.IMAGE else text(name, frozen=frozen)
     encoder, ragged = spec.build(Fingerprint()).train(), images() if name in snapshots.IMAGE else notes(4, 6)
     before = encoder(ragged).values.detach()
-    put = [n for n in inject(encoder, 2, 4.0, 0) if ".network." in n]
+    put(encoder, [Lora(rank=2, alpha=4.0)], 0)
+    hosts = [n for n, _, _ in additions(encoder) if ".network." in n]
     own = reference(name, "image" if name in snapshots.IMAGE else "text")
     unread = ("pooler.", "head.")
     linear = [n for n, m in own.named_modules() if isinstance(m, torch.nn.Linear) and not n.startswith(unread)]
-    assert len(put) == len(linear) >= 8
+    assert len(hosts) == len(linear) >= 8
     assert torch.equal(encoder(ragged).values, before)
     for _ in range(2):  # A's gradient is zero while B is
         adam = torch.optim.SGD([p for p in encoder.parameters() if p.requires_grad], lr=1e-2)
         encoder(ragged).values.square().mul(UNEVEN).sum().backward()
         adam.step()
         adam.zero_grad()
-    learned, after = factors(encoder), encoder(ragged).values.detach()
-    assert len(learned) >= 16
+    settle(encoder)
+    after = encoder(ragged).values.detach()
+    assert len(learned(encoder)) >= 16
     assert not torch.allclose(after, before)
-    merge(encoder)
+    fold(encoder)
     torch.testing.assert_close(encoder(ragged).values, after, atol=1e-4, rtol=1e-4)
 
 

@@ -1,17 +1,18 @@
-"""A run → a run for a task: linear probe, LoRA, full fine-tuning, the same network from scratch; and its answers.
+"""A run → a run for a task: what learns is a head, an adapter, or the whole network, or nothing does; and its answers.
 
 Imports `training` and above.
 """
 
-from ..models.lora import LoraLinear, inject, merge
-from .adapt import METHODS, Adapted, adapt, open_adapted
+from .adapt import METHODS, adapt
+from .adapted import Adapted, Shelf, open_adapted
 from .answers import answer_cohort
 from .ask import ask
 from .export import FORMATS, Exported, export
 from .index import Hit, Index, SearchError, index
+from .plan import AdaptError
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
-    "FORMATS", "METHODS", "Adapted", "Exported", "Hit", "Index", "LoraLinear", "SearchError", "adapt", "answer_cohort", "ask", "embed",
-    "export", "index", "inject", "merge", "open_adapted", "predict", "predict_files", "predict_masks",
+    "FORMATS", "METHODS", "AdaptError", "Adapted", "Exported", "Hit", "Index", "SearchError", "Shelf", "adapt", "answer_cohort", "ask",
+    "embed", "export", "index", "open_adapted", "predict", "predict_files", "predict_masks",
 ]  # fmt: skip

@@ -19,7 +19,7 @@ from ..tasks import Answer, ClassificationTask, SegmentationTask, SurvivalTask
 from ..tokens import frozen
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
-from .adapt import Adapted, open_adapted
+from .adapted import Adapted, open_adapted
 from .chunks import CHUNK, Progress, over
 from .predict import allowed
 

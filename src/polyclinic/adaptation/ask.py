@@ -14,7 +14,7 @@ from ..objectives.hybrid import places
 from ..schema import Batch, Modality
 from ..tasks import AskedFields, Predictions, Survival
 from ..training import Run
-from .adapt import AdaptError, reads_of
+from .plan import AdaptError, reads_of
 from .predict import answered
 
 

@@ -27,7 +27,8 @@ from ..tokens import phantom
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
 from . import bundle
-from .adapt import Adapted, AdaptError, open_adapted
+from .adapted import Adapted, open_adapted
+from .plan import AdaptError
 
 Format = Literal["onnx", "pt2", "safetensors", "monai"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -21,7 +21,9 @@ from ..tasks import Answer, ClassificationTask, Predictions, SegmentationTask, S
 from ..tasks.segmentation import dice, volumes_ml
 from ..tasks.task import LinearTask
 from ..training import Run
-from .adapt import Adapted, AdaptError, open_adapted
+from .adapted import Adapted, open_adapted
+from .plan import AdaptError
+from .shots import Sentences
 
 
 def predict(
@@ -72,14 +74,20 @@ def allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tu
 @torch.no_grad()
 def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
     """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
+    survival = isinstance(adapted.task, SurvivalTask)
+    return answered(
+        adapted.name, loader.each(64, patients, reads), patients, survival, lambda batch: _said(adapted, batch)
+    )
+
+
+def _said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits or log hazards (b,), and (b,) bool of whom anything could be said."""
     task, model = adapted.task, adapted.model
+    if isinstance(task, Sentences):
+        return task.said(model, batch)
     assert isinstance(task, LinearTask)
-
-    def say(batch: Batch) -> tuple[Tensor, Tensor]:
-        fused = model(batch)
-        return task.read(fused.pooled), fused.present
-
-    return answered(adapted.name, loader.each(64, patients, reads), patients, isinstance(task, SurvivalTask), say)
+    fused = model(batch)
+    return task.read(fused.pooled), fused.present
 
 
 def answered(
@@ -238,8 +246,7 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     with torch.no_grad():
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)
-        assert isinstance(adapted.task, LinearTask)
-        output = adapted.task.read(adapted.model(batch).pooled)
+        output, _ = _said(adapted, batch)
     if isinstance(adapted.task, ClassificationTask):
         return adapted.task.present(float(output.sigmoid()[0]), used)
     assert isinstance(adapted.task, SurvivalTask)

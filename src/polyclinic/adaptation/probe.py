@@ -56,20 +56,21 @@ def views(model: Model, head: Task, loader: Loader, patients: Sequence[str], rea
     return [features(model, head, loader, patients, seen) for seen in (tuple(reads), *alone)]
 
 
-def fit_head(head: LinearTask, seen: Sequence[View], seed: int) -> float:
+def fit_head(head: LinearTask, seen: Sequence[View], seed: int, ridge: float | None = None) -> float:
     """Fit a linear head by L-BFGS with a ridge: the optimum, with no step size to choose.
 
     Args:
         head: fresh.
         seen: the same patients in the same order, as a whole first.
         seed: of the folds.
+        ridge: None chooses it.
     Returns:
         the ridge.
     """
     labelled = torch.cat([pooled[target.mask] for pooled, target in seen])
     if len(labelled) > 1:
         head.standardise_by(labelled)
-    ridge = choose_ridge(head, seen, seed)
+    ridge = choose_ridge(head, seen, seed) if ridge is None else ridge
     _fit(head, seen, ridge)
     if isinstance(head, SurvivalTask):
         head.refer_to(head.read(seen[0][0]).detach())

@@ -26,12 +26,19 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(config, sort_keys=True, default=str).encode(), digest_size=16).hexdigest()
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+def save_weights(
+    path: Path, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None, about: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
     """Write weights whole or not at all.
 
-    Equal weights give equal bytes: the header holds the configuration's hash and nothing else, for safetensors writes the entries
-    of a header in an order that changes from one time to the next.
+    Equal weights give equal bytes: the header has one entry and no more, for safetensors writes the entries of a header in an order
+    that changes from one time to the next.
 
+    Args:
+        path: of the file.
+        state: the weights.
+        config: that they belong to, of which the header holds the hash.
+        about: what the header says of them instead, in JSON.
     Raises:
         WeightsError: the disk is full, or the place cannot be written.
     """
@@ -42,7 +49,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], config: Mapping[str, A
     own = {k: v.detach().cpu().contiguous() for k, v in state.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(own, beside, {"config": config_hash(config)})
+        told = (
+            {"about": json.dumps(about, sort_keys=True)} if about is not None else {"config": config_hash(config or {})}
+        )
+        save_file(own, beside, told)
         os.replace(beside, path)
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise WeightsError(

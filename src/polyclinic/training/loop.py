@@ -18,7 +18,7 @@ from ..cohort.mixture import parts_of
 from ..harmonise import Cache
 from ..harmonise.loader import Loader
 from ..models import Model, build_model, save_weights, under
-from ..models.lora import merged
+from ..models.adapters import merged
 from . import beginning, checkpoint, guard, memory, sharded
 from .carried import carry
 from .checkpoint import InterruptedRunError, RunError

@@ -30,6 +30,8 @@ from ..schema import Modality
 from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
 from ..tokens.text import CausalFields, as_note
+from .methods import Lora as LoraMethod
+from .methods import MethodSpec, together
 from .ranks import Strategy
 from .reading import RecipeError as RecipeError
 from .reading import explained, find, guess, read
@@ -194,6 +196,7 @@ class Recipe(BaseModel):
         tasks: questions asked after (and, by the objectives that name them, while) pretraining; the columns they name never
             enter the model.
         stages: of pretraining, one after the other.
+        adaptation: how runs are adapted to the tasks where nothing else is said: one method, or several adapters together.
         seed: of weights, batches and masks.
         precision: "auto" is bf16 where the CPU multiplies it.
         strategy: where several processes train, whether each holds all ("ddp", and "auto") or a part of the optimiser's state ("fsdp").
@@ -206,6 +209,7 @@ class Recipe(BaseModel):
     model: ModelSpec
     tasks: dict[Name, TaskSpec] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = Field(min_length=1)
+    adaptation: tuple[MethodSpec, ...] = Field(default=(LoraMethod(),), min_length=1)
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     strategy: Strategy = "auto"
@@ -234,6 +238,10 @@ class Recipe(BaseModel):
         classes = [n for n, t in self.tasks.items() if isinstance(t, Classification)]
         if stratify and stratify not in classes:
             raise ValueError(f"cohort.split.stratify: no classification task {stratify!r} {_there(stratify, classes)}")
+        try:
+            together(self.adaptation)
+        except ValueError as error:
+            raise ValueError(f"adaptation: {error}") from error
         names = [stage.name for stage in self.stages]
         if twice := sorted({n for n in names if names.count(n) > 1}):
             raise ValueError(f"stages: two are called {twice[0]!r}; the curves are told apart by it")

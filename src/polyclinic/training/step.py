@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..harmonise import Fingerprint
 from ..models import Model
-from ..models.lora import inject
+from ..models.adapters import Lora, put
 from ..objectives import Objective
 from ..objectives.gather import Part, Seen, pieces_of
 from ..schema import Batch, Losses, Modality
@@ -64,7 +64,8 @@ def trainee_of(model: Model, recipe: Recipe, fingerprint: Fingerprint, number: i
     """
     stage = recipe.stages[number]
     if stage.lora is not None:
-        inject(model, stage.lora.rank, stage.lora.alpha, generator(recipe.seed, number, "lora").initial_seed())
+        lora = Lora(rank=stage.lora.rank, alpha=stage.lora.alpha)
+        put(model, [lora], generator(recipe.seed, number, "lora").initial_seed())
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(generator(recipe.seed, number, "objective").initial_seed())
         objective = stage.objective.build(model, recipe.structures(fingerprint))

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from ..adaptation import adapt, predict
-from ..adaptation.adapt import labelled
+from ..adaptation.plan import labelled
 from ..cohort import Cohort, labels_of, subset
 from ..schema import Figure, Modality, PolyclinicError
 from ..tasks import Classification, Predictions, Segmentation, Survival

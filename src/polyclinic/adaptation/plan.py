@@ -1,0 +1,113 @@
+"""The plan of an adaptation: which run, which task, whose labels, what may be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..cohort import subset
+from ..harmonise.loader import Loader
+from ..schema import Modality, PolyclinicError
+from ..tasks import Segmentation
+from ..training import Run
+from ..training.methods import name_of
+from ..training.reading import guess
+
+
+class AdaptError(PolyclinicError):
+    """A task that cannot be adapted to, or asked, as wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is learned of whom.
+
+    Args:
+        run: the backbone's.
+        task: its name.
+        methods: what learns, or is asked.
+        reads: the modalities that may be read.
+        loader: of the training side, which knows the labels of `patients` and of nobody else.
+        patients: whose labels may be used, sorted.
+        seed: of the batches.
+        steps: of the optimiser.
+    """
+
+    run: Run
+    task: str
+    methods: tuple[Any, ...]
+    reads: tuple[Modality, ...]
+    loader: Loader
+    patients: list[str]
+    seed: int
+    steps: int
+
+    @property
+    def method(self) -> str:
+        """What it is called."""
+        return name_of(self.methods)
+
+    @property
+    def only(self) -> Any:
+        """The one method, where it is one; the adapters go together."""
+        return self.methods[0] if len(self.methods) == 1 else None
+
+
+def inputs_of(run: Run, name: str) -> tuple[Modality, ...]:
+    """The modalities that a task may read, in their order."""
+    allowed = set(run.recipe.tasks[name].inputs or run.recipe.encoders)
+    return tuple(m for m in Modality if m in allowed)
+
+
+def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
+    """The modalities that are asked for, in their order.
+
+    Raises:
+        AdaptError: there is no such modality, the model does not read it, or nothing is left to segment.
+    """
+    if inputs is None:
+        return inputs_of(run, name)
+    there = [m.value for m in run.recipe.encoders]
+    for wanted in inputs:
+        if wanted not in there:
+            raise AdaptError(
+                f"inputs of {str(wanted)!r}, which the model does not read",
+                "among " + ", ".join(there),
+                guess(str(wanted), there, "leave it out"),
+            )
+    spec = run.recipe.tasks[name]
+    if not inputs or (isinstance(spec, Segmentation) and spec.modality not in inputs):
+        raise AdaptError(
+            f"inputs of {', '.join(inputs) or 'nothing'}",
+            f"{spec.modality}, which is to be segmented" if isinstance(spec, Segmentation) else "at least one modality",
+            "add it",
+        )
+    return tuple(m for m in Modality if m in inputs)
+
+
+def labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: Sequence[Modality]) -> list[str]:
+    """The training patients whose labels may be used: those who have something to read; the loader forgets the others' labels.
+
+    Raises:
+        AdaptError: there is none; they are of one class; no event was seen.
+    """
+    known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
+    chosen = sorted(subset(known, labels, seed))
+    if not chosen:
+        raise AdaptError(
+            f"no training patient with a label of {task!r} and one of {', '.join(reads)}",
+            "at least two",
+            "label some, or read more modalities",
+        )
+    kind, values = loader.labels[0].kind, [known[p] for p in chosen]
+    if kind == "class" and len(set(values)) < 2:
+        raise AdaptError(
+            f"{len(chosen)} labelled patients of one class of {task!r}", "both classes", "give more labels"
+        )
+    if kind == "survival" and not any(event for _, event in values):
+        raise AdaptError(
+            f"{len(chosen)} labelled patients of {task!r} without an event", "at least one event", "give more labels"
+        )
+    loader.only(task, chosen)
+    return chosen
