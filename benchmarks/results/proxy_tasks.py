@@ -21,24 +21,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 import yaml
 
 import polyclinic
-from polyclinic.adaptation import embed
+from polyclinic.adaptation import adapt, predict
 from polyclinic.adaptation.plan import labelled
 from polyclinic.cohort import Cohort, ingest, labels_of
 from polyclinic.phantom import simulate
 from polyclinic.phantom.people import LOBES
 from polyclinic.phantom.report import RULES, Fact, realise
-from polyclinic.schema import Figure, Modality, Payload, Ragged, Record
+from polyclinic.schema import Figure, Modality, Payload, Record
 from polyclinic.tasks import Predictions
-from polyclinic.tokens.text import as_note
 from polyclinic.training import Recipe, Run
 from polyclinic.training.budget import Budget
 from polyclinic.trust import Factorial, factorial, judged
 from polyclinic.trust.baselines import Study, classify
+from polyclinic.trust.discrimination import usable
 from polyclinic.trust.factorial import unsigned
 
 SHOTS = {2: "1-shot", 10: "5-shot", 40: "20-shot", None: "linear probe"}
@@ -128,23 +127,10 @@ def recipes(question: Question, small: bool) -> list[Recipe]:
     return made
 
 
-@torch.no_grad()
 def zero_shot(run: Run, cohort: Cohort, question: Question) -> Predictions:
-    """How much nearer each test patient's images are to the sentence that says yes than to the one that says no."""
-    model, standard = run.model(), run.recipe.standards()[Modality.TEXT]
-    words = [as_note(said, standard, run.fingerprint) for said in (*question.yes, *question.no)]
-    ragged = Ragged(
-        words, torch.arange(len(words)), torch.zeros(len(words)), None, len(words), [str(n) for n in range(len(words))]
-    )
-    tokens = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
-    said = model.towers({Modality.TEXT: tokens})[Modality.TEXT].vectors.float().numpy()
-    yes, no = said[: len(question.yes)].mean(0), said[len(question.yes) :].mean(0)
-    patients, vectors = embed(run, cohort)[Modality.IMAGE]
-    known = run.loader(cohort, run.split.test, (question.task,)).labelled(question.task)
-    rows = [n for n, patient in enumerate(patients) if patient in known]
-    targets = np.array([float(known[patients[n]]) for n in rows])
-    who = tuple(patients[n] for n in rows)
-    return Predictions(question.task, who, vectors[rows] @ (yes - no), targets, np.ones(len(rows), dtype=bool))
+    """How much nearer each test patient's images are to the sentences that say yes than to those that say no."""
+    method = {"kind": "zero_shot", "yes": question.yes, "no": question.no}
+    return usable(predict(adapt(run, question.task, method, cohort=cohort), cohort))
 
 
 def pixels(runs: list[Run], cohort: Cohort, task: str, labels: int | None) -> list[Predictions]:

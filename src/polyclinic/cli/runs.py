@@ -17,6 +17,23 @@ RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=
 CohortOption = Annotated[
     Path | None, typer.Option("--cohort", help="Where the catalogue lies now; by default where it lay.")
 ]
+Kind = Literal[
+    "probe", "prototype", "knn", "zero_shot", "lora", "dora", "adapter", "prompt", "prefix", "bitfit", "full", "scratch"
+]
+"""As `training.methods` has it, which is not imported before it is used."""
+
+
+def _method(told: str | None) -> str | None:
+    """The same words, where there is such a method."""
+    if told is not None:
+        from ..schema import PolyclinicError
+        from ..training.methods import methods
+
+        try:
+            methods(told)
+        except PolyclinicError as error:
+            raise typer.BadParameter(str(error)) from error
+    return told
 
 
 def add_to(app: typer.Typer) -> None:
@@ -85,7 +102,14 @@ def _cost(session: Mapping[str, Any]) -> str:
 def adapt(
     run: RunPath,
     task: Annotated[str, typer.Option(help="A task of the run's recipe.", show_default=False)],
-    method: Annotated[Literal["probe", "lora", "full", "scratch"], typer.Option(help="What is trained.")] = "lora",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            callback=_method,
+            help="probe, prototype, knn, zero_shot, lora, dora, adapter, prompt, prefix, bitfit, full or scratch; adapters joined by +; "
+            "with options as '{kind: lora, rank: 4}'. By default the recipe's."
+        ),
+    ] = None,
     labels: Annotated[
         int | None, typer.Option(min=1, help="Labelled training patients that may be used; all by default.")
     ] = None,
@@ -105,13 +129,13 @@ def adapt(
     data = {
         "run": str(made.path),
         "task": task,
-        "method": method,
+        "method": about["method"],
         "labels": about["labels"],
         "inputs": about["inputs"],
         "split": made.split.hash,
     }
     shown = [
-        f"{made.path}: {task} by {method} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
+        f"{made.path}: {task} by {about['method']} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
         f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
     ]
     return Reply(data, shown)
@@ -126,9 +150,7 @@ def compare(
     budget: Annotated[
         str | None, typer.Option(help="tokens=N or flops=N, of each run; the recipes' own steps by default.")
     ] = None,
-    method: Annotated[
-        Literal["probe", "lora", "full", "scratch"], typer.Option(help="How runs are adapted.")
-    ] = "probe",
+    method: Annotated[Kind, typer.Option(help="How runs are adapted.")] = "probe",
     labels: Annotated[int | None, typer.Option(min=1, help="Labelled patients for adapting; all by default.")] = None,
     overrides: Overrides = None,
     into: Annotated[Path, typer.Option(help="The folder of runs, answers and the comparison.")] = Path("compared"),

@@ -48,7 +48,15 @@ BASELINES = {
 }
 METHODS = {
     "probe": "linear probe",
+    "prototype": "the nearer of the classes' means",
+    "knn": "the nearest patients",
+    "zero_shot": "sentences, without labels",
     "lora": "LoRA",
+    "dora": "DoRA",
+    "adapter": "bottleneck adapters",
+    "prompt": "prompt tuning",
+    "prefix": "prefix tuning",
+    "bitfit": "biases alone (BitFit)",
     "full": "fine-tuning of all weights",
     "scratch": "training from scratch",
     "pretrained": "pretraining alone",
