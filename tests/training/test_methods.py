@@ -68,7 +68,9 @@ def test_a_recipe_says_it_in_one_line(tiny_recipe: Path, tmp_path: Path) -> None
     ("adaptation: [{kind: lora, rnk: 4}]", "adaptation.0.rnk is not a key", "did you mean 'rank'?"),
     ("adaptation: [{kind: lora}, {kind: full}]", "adaptation: full stands alone", ""),
 ])  # fmt: skip
-def test_a_recipe_s_mistake_is_said_with_its_line(line: str, found: str, remedy: str, tiny_recipe: Path, tmp_path: Path) -> None:
+def test_a_recipe_s_mistake_is_said_with_its_line(
+    line: str, found: str, remedy: str, tiny_recipe: Path, tmp_path: Path
+) -> None:
     place = tmp_path / "r.yaml"
     place.write_text(tiny_recipe.read_text() + line + "\n")
     number = len(place.read_text().splitlines())

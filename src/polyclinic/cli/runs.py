@@ -107,7 +107,7 @@ def adapt(
         typer.Option(
             callback=_method,
             help="probe, prototype, knn, zero_shot, lora, dora, adapter, prompt, prefix, bitfit, full or scratch; adapters joined by +; "
-            "with options as '{kind: lora, rank: 4}'. By default the recipe's."
+            "with options as '{kind: lora, rank: 4}'. By default the recipe's.",
         ),
     ] = None,
     labels: Annotated[

@@ -59,7 +59,9 @@ def test_a_prefix_is_so_many_keys_and_values_before_the_tokens() -> None:
 
 
 @styles
-@pytest.mark.parametrize("spec", [Prompt(length=3), Prefix(length=3), Bottleneck(size=4)], ids=["prompt", "prefix", "adapter"])
+@pytest.mark.parametrize(
+    "spec", [Prompt(length=3), Prefix(length=3), Bottleneck(size=4)], ids=["prompt", "prefix", "adapter"]
+)
 @pytest.mark.parametrize("lengths", [(5, 5), (3, 40, 7)], ids=["alike", "unlike"])
 def test_side_by_side_is_one_at_a_time(style: Style, spec: Any, lengths: tuple[int, ...]) -> None:
     trunk, (x, layout) = transformer(style), tokens(*lengths)
