@@ -96,7 +96,7 @@ def test_neighbours_are_scikit_learn_s(k: int) -> None:
     head = Neighbours("finding", SPEC, 64, 0.1)
     assert head.fit(Knn(k=k), views(x, y)) == k
     centred = normed(x) - normed(x).mean(0)
-    weigh = lambda distance: np.exp((1 - distance) / 0.1)
+    weigh: Any = lambda distance: np.exp((1 - distance) / 0.1)
     peer = KNeighborsClassifier(k, metric="cosine", algorithm="brute", weights=weigh).fit(centred, y.numpy())
     share = peer.predict_proba(normed(new) - normed(x).mean(0))[:, 1]
     common = float(y.mean())

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 import snapshots
 from polyclinic.fusion import Early, Fusion, Intermediate, Late
 from polyclinic.harmonise import Fingerprint
+from polyclinic.harmonise.fingerprint import Scale
 from polyclinic.models import Model, TwoTower, build_model, save_weights
 from polyclinic.models.adapters import (
     AdapterError,
@@ -48,7 +49,7 @@ KINDS: dict[str, Any] = {
 UNLIKE_AT_THE_START = ("prompt", "prefix")
 """Tokens and keys that are there change the answer before they have learned."""
 every = pytest.mark.parametrize("kind", KINDS)
-FINGERPRINT = Fingerprint(genes=[f"g{n}" for n in range(12)])
+FINGERPRINT = Fingerprint(genes={f"g{n}": Scale(n, 0.0, 1.0, 10) for n in range(12)})
 
 
 def test_the_union_is_all_here() -> None:

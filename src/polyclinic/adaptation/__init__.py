@@ -8,11 +8,12 @@ from .adapted import Adapted, Shelf, open_adapted
 from .answers import answer_cohort
 from .ask import ask
 from .export import FORMATS, Exported, export
+from .forgetting import forgotten
 from .index import Hit, Index, SearchError, index
 from .plan import AdaptError
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
     "FORMATS", "METHODS", "AdaptError", "Adapted", "Exported", "Hit", "Index", "SearchError", "Shelf", "adapt", "answer_cohort", "ask",
-    "embed", "export", "index", "open_adapted", "predict", "predict_files", "predict_masks",
+    "embed", "export", "forgotten", "index", "open_adapted", "predict", "predict_files", "predict_masks",
 ]  # fmt: skip

@@ -18,11 +18,12 @@ from ..schema import Modality
 from ..tasks import Classification, ClassificationTask, Retrieval, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
-from ..training.methods import KINDS, Kind, Knn, Probe, Prototype, Scratch, Told, ZeroShot, methods
+from ..training.methods import KINDS, Full, Kind, Knn, Probe, Prototype, Scratch, Told, ZeroShot, methods
 from ..training.reading import guess
 from ..training.repeatable import repeatable
 from .adapted import head_of, write
 from .fine_tune import PATIENTS, Progress, fine_tune
+from .forgetting import Keeper, Pretraining, interpolated
 from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
 from .probe import features, fit_head, to_prevalence, views
 from .shots import Neighbours, Sentences, between, fit_prototypes, sentences
@@ -102,7 +103,7 @@ def adapt(
     loader = run.loader(catalogue, run.split.train, (task,))
     chosen = [] if unasked else labelled(loader, task, labels, seed, reads)
     steps = steps or _steps(run.recipe.tasks[task].kind, fresh, len(chosen))
-    plan = Plan(run, task, chosen_method, reads, loader, chosen, seed, steps)
+    plan = Plan(run, task, chosen_method, reads, loader, chosen, seed, steps, catalogue)
     if not fresh and isinstance(head, SegmentationTask):
         _pretrained_decoder(run, task, head)
     began = time.monotonic()
@@ -140,21 +141,42 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         model.requires_grad_(False)
     elif isinstance(method, AdapterFields):
         put(model, plan.methods, plan.seed)
-    linear, fresh, frozen = isinstance(head, LinearTask), isinstance(method, Scratch), isinstance(method, Probe)
-    if linear and not fresh:
+    fresh, frozen = isinstance(method, Scratch), isinstance(method, Probe)
+    if isinstance(head, LinearTask) and not fresh:
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
         ridge = method.ridge if isinstance(method, Probe) else None
         chosen["ridge"] = fit_head(head, views(model, head, plan.loader, plan.patients, plan.reads), plan.seed, ridge)
-    if not linear or not frozen:
+    if not isinstance(head, LinearTask) or not frozen:
         share = AFTER_PROBE if "ridge" in chosen else 1.0
         chosen |= {"steps": plan.steps, "lr": min(m.lr for m in plan.methods) * share}
-        fine_tune(plan, model, head, share, progress)
+        if isinstance(method, Full):
+            chosen |= _whole(plan, model, head, share, progress)
+        else:
+            fine_tune(plan, model, head, share, progress)
         settle(model)
     if isinstance(head, SurvivalTask) and not frozen:  # the probe's vectors are as they were when it was fitted
         head.refer_to(head.read(features(model, head, plan.loader, plan.patients, plan.reads)[0]).detach())
     to_prevalence(head, [known[p] for p in plan.patients])
     return chosen
+
+
+def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progress | None) -> dict[str, Any]:
+    """Train all weights, keeping of the old what the method says; what pretraining lost by it."""
+    assert plan.cohort is not None
+    method, parts = plan.methods[0], (model, head)
+    asked = Pretraining(plan.run, plan.cohort, train=False)
+    before = asked.losses(model)
+    start = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]
+    keeper = Keeper(plan, model) if method.rehearsal or method.ewc or method.distil else None
+    fine_tune(plan, model, head, share, progress, keeper.loss if keeper else None)
+    if keeper is not None:
+        keeper.done()
+    if method.interpolate < 1:
+        for part, weights in zip(parts, start, strict=True):
+            interpolated(part, weights, method.interpolate)
+    after = asked.losses(model.requires_grad_(True))
+    return {"forgetting": {"patients": len(asked.loader.patients), "before": before, "after": after}}
 
 
 def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
@@ -119,13 +119,16 @@ def _layers(module: nn.Module, last: str) -> dict[str, int]:
     return {name: found.get(name, 0 if ends(name) else depth) for name, _ in module.named_parameters()}
 
 
-def fine_tune(plan: Plan, model: Model, head: Task, share: float, progress: Progress | None) -> None:
+def fine_tune(
+    plan: Plan, model: Model, head: Task, share: float, progress: Progress | None, keep: Callable[[Batch, int], Tensor] | None = None
+) -> None:  # fmt: skip
     """Train what is free of the model, and its head, in place.
 
     Args:
         plan: the method among it.
         share: of the learning rates.
         progress: called with done, all, what.
+        keep: what is added to the loss of a batch and a step, that the old may be kept.
     Raises:
         AdaptError: the loss is not a number.
     """
@@ -141,6 +144,9 @@ def fine_tune(plan: Plan, model: Model, head: Task, share: float, progress: Prog
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
         if loss is not None:
+            if keep is not None:
+                with fabric.autocast():
+                    loss = loss + keep(batch, step)
             if not bool(torch.isfinite(loss)):
                 raise AdaptError(
                     f"a loss of {plan.task!r} that is not a number at step {step}",

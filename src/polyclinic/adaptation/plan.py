@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cohort import subset
+from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..schema import Modality, PolyclinicError
 from ..tasks import Segmentation
@@ -32,6 +32,7 @@ class Plan:
         patients: whose labels may be used, sorted.
         seed: of the batches.
         steps: of the optimiser.
+        cohort: of the run, where pretraining is asked again.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class Plan:
     patients: list[str]
     seed: int
     steps: int
+    cohort: Cohort | None = None
 
     @property
     def method(self) -> str:

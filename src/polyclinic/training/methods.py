@@ -83,12 +83,21 @@ class Full(MethodFields):
         lr: of the head and of the layers next to it.
         decay: a layer learns at this times the rate of the one after it (Clark et al. 2020; 0.65 in Bao et al. 2022). 1 for all alike.
         thaw: over this share of the steps the layers begin to learn, one after the other from the head down (Howard & Ruder 2018).
+        rehearsal: weight of the last stage's own loss, on a batch of its training patients beside each of the task's (Robins 1995).
+        ewc: how strongly weights that pretraining minds are held where they were (Kirkpatrick et al. 2017).
+        distil: how strongly a patient's vector is held in the direction that it had, on the task's own patients. Li & Hoiem (2017) hold
+            the old heads' answers; all heads here read this vector.
+        interpolate: how far to go at the end from the weights of before to those learned, head and all (Wortsman et al. 2022).
     """
 
     kind: Literal["full"] = "full"
     lr: float = Field(default=5e-4, gt=0)
     decay: float = Field(default=1.0, gt=0, le=1)
     thaw: float = Field(default=0.0, ge=0, le=1)
+    rehearsal: float = Field(default=0.0, ge=0)
+    ewc: float = Field(default=0.0, ge=0)
+    distil: float = Field(default=0.0, ge=0)
+    interpolate: float = Field(default=1.0, ge=0, le=1)
 
 
 class Scratch(MethodFields):

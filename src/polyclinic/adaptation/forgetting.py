@@ -1,0 +1,198 @@
+"""Forgetting: what a changed backbone lost of what it could, and four ways of losing less.
+
+An adapter leaves the backbone as it was: take it off, and nothing is forgotten. Only `full` moves the weights that everything else
+rests on. What it lost is asked of the last stage of pretraining, on patients who never trained, and of tasks whose heads were fitted
+to the backbone before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..cohort import Cohort, subset
+from ..models import Model
+from ..schema import Batch, Fused, Losses
+from ..training import Run
+from ..training.methods import Full, Knn, Probe, Prototype
+from ..training.repeatable import generator, repeatable
+from .adapted import Adapted, open_adapted
+from .plan import AdaptError, Plan
+from .predict import predict
+
+BATCHES = 8
+"""Of pretraining that are asked, and that tell how much each weight matters."""
+
+
+class Pretraining:
+    """What the last stage of pretraining asks, of one side of the split, with all that it had learned besides the model.
+
+    Args:
+        run: the backbone's.
+        cohort: that it was trained on.
+        train: whether of the training side, with the labels that the stage had; else of the side kept for testing, with all.
+    """
+
+    def __init__(self, run: Run, cohort: Cohort, train: bool) -> None:
+        stage, self.seed = run.recipe.stages[-1], run.recipe.seed
+        who, shown = run.split.train if train else run.split.test, stage.objective.labelled()
+        size = min(stage.batch, len(who))
+        options: dict[str, Any] = {"batch": size, "most": stage.most, "temperature": stage.temperature}
+        self.loader = run.loader(cohort, who, tuple(shown), **options)
+        for task, labels in shown.items() if train else ():
+            self.loader.only(task, subset(self.loader.labelled(task), labels, self.seed))
+        self.objective = run.objective(run.model()).requires_grad_(False)
+
+    def ask(self, model: Model, step: int) -> Losses:
+        """The losses of one batch; the same step is the same question."""
+        return self.objective(model, self.loader.batch(step), generator(self.seed, "pretraining", step))
+
+    def losses(self, model: Model) -> dict[str, float]:
+        """The mean of each term over a few batches; terms that nobody speaks to are absent."""
+        found: dict[str, list[float]] = {}
+        model.eval()
+        for step in range(BATCHES):  # with gradients: a balance by gradients asks for them
+            for name, term in self.ask(model, step).terms.items():
+                found.setdefault(name, []).append(float(term.detach()))
+        return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+class Keeper:
+    """What is added to a task's loss so that the old is kept.
+
+    Args:
+        plan: whose method is `full`, with a weight for at least one of them.
+        model: before its first step.
+    """
+
+    def __init__(self, plan: Plan, model: Model) -> None:
+        assert plan.cohort is not None
+        self.method: Full = plan.only
+        self.model, self.seen = model, list[Fused]()
+        asked = self.method.rehearsal or self.method.ewc
+        self.pretraining = Pretraining(plan.run, plan.cohort, train=True) if asked else None
+        self.old = plan.run.model().requires_grad_(False) if self.method.distil else None
+        self.watch = model.register_forward_hook(lambda _, args, fused: self.seen.append(fused))
+        if self.method.ewc and self.pretraining is not None:
+            self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+            self.matters = fisher(self.pretraining, model)
+
+    def loss(self, batch: Batch, step: int) -> Tensor:
+        """() of the batch that the model has just answered about.
+
+        Args:
+            batch: of the task.
+            step: of the optimiser.
+        """
+        total, fused = torch.zeros(()), self.seen[-1]
+        if self.old is not None:
+            with torch.no_grad():
+                before = self.old(batch).pooled[fused.present]
+            apart = 1 - F.cosine_similarity(fused.pooled[fused.present].float(), before.float(), dim=1)
+            total = total + self.method.distil * apart.sum() / max(1, len(apart))
+        if self.method.rehearsal and self.pretraining is not None:
+            again = self.pretraining.ask(self.model, step).total
+            total = total if again is None else total + self.method.rehearsal * again
+        if self.method.ewc:
+            moved = [
+                (self.matters[name] * (p - self.start[name]).square()).sum()
+                for name, p in self.model.named_parameters()
+                if name in self.matters
+            ]
+            total = total + self.method.ewc / 2 * torch.stack(moved).sum()
+        self.seen.clear()
+        return total
+
+    def done(self) -> None:
+        """Leave the model alone."""
+        self.watch.remove()
+
+
+def fisher(pretraining: Pretraining, model: Model) -> dict[str, Tensor]:
+    """How much pretraining's loss minds each weight: the mean square of its gradient over a few batches (Kirkpatrick et al. 2017,
+    equation 3), over the mean of all, so that a strength means the same for every objective."""
+    names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    squares = [torch.zeros_like(p) for p in weights]
+    model.eval()
+    for step in range(BATCHES):
+        total = pretraining.ask(model, step).total
+        if total is None or not total.requires_grad:
+            continue
+        for square, gradient in zip(squares, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
+            if gradient is not None:
+                square += gradient.square() / BATCHES
+    mean = sum(float(s.sum()) for s in squares) / sum(s.numel() for s in squares)
+    return {n: s / max(mean, 1e-30) for n, s in zip(names, squares, strict=True) if bool(s.any())}
+
+
+@torch.no_grad()
+def interpolated(module: nn.Module, start: dict[str, Tensor], share: float) -> None:
+    """Between the weights of before (0) and those that were learned (1), in place (WiSE-FT, Wortsman et al. 2022, section 3)."""
+    for name, parameter in module.named_parameters():
+        parameter.copy_(torch.lerp(start[name], parameter, share))
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """One thing that could be asked before.
+
+    Args:
+        what: a term of pretraining's loss, or the task of an earlier head.
+        metric: "loss", or the task's.
+        before, after: on the side kept for testing. A loss that rose, or a metric that fell, was forgotten.
+        n: patients that they rest on.
+    """
+
+    what: str
+    metric: str
+    before: float
+    after: float
+    n: int
+
+
+def forgotten(
+    run: Run | str | Path, earlier: Sequence[Run | str | Path] = (), cohort: Cohort | str | Path | None = None
+) -> list[Forgotten]:
+    """What an adapted run's model lost of what its backbone could: pretraining's losses, and earlier tasks by their own heads.
+
+    Args:
+        run: adapted.
+        earlier: runs that were adapted from the same backbone and left it as it was (probe, prototype, knn): their heads are asked
+            again, on the changed vectors.
+        cohort: where it lies now.
+    Raises:
+        AdaptError: an earlier run of another backbone, or one that changed it.
+    """
+    adapted = open_adapted(run)
+    here, backbone = adapted.run, adapted.run.backbone
+    catalogue = cohort if isinstance(cohort, Cohort) else backbone.cohort(cohort)
+    pretraining, before = Pretraining(backbone, catalogue, train=False), backbone.model()
+    with repeatable():
+        first = pretraining.losses(before)
+        then = pretraining.losses(adapted.model.requires_grad_(True))
+    adapted.model.requires_grad_(False)
+    n = len(pretraining.loader.patients)
+    found = [Forgotten(name, "loss", first[name], then[name], n) for name in first]
+    for one in earlier:
+        old = open_adapted(one)
+        kind = old.run.adapter["methods"][0]["kind"]
+        if old.run.adapter["backbone"] != here.adapter["backbone"] or kind not in FROZEN:
+            raise AdaptError(
+                f"{old.run.path}, adapted by {old.run.adapter['method']} from the backbone {old.run.adapter['backbone']}",
+                f"one of {', '.join(sorted(FROZEN))} on {here.adapter['backbone']}",
+                "name runs whose heads rest on the backbone as it was",
+            )
+        changed = Adapted(old.run, old.name, adapted.model, old.task, old.inputs)
+        answers = [predict(who, catalogue).labelled() for who in (old, changed)]
+        scores = [old.task.score(a) for a in answers]
+        found += [Forgotten(old.name, m, scores[0][m], scores[1][m], len(answers[0].patients)) for m in scores[0]]
+    return found
+
+
+FROZEN = frozenset(m.model_fields["kind"].default for m in (Probe, Prototype, Knn))
