@@ -16,8 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyclinic.adaptation import adapt, export, open_adapted, predict, predict_masks
-from polyclinic.adaptation.adapt import AdaptError
+from polyclinic.adaptation import AdaptError, adapt, export, open_adapted, predict, predict_masks
 from polyclinic.adaptation.export import TOLERANCE
 from polyclinic.cohort import Cohort
 from polyclinic.schema import Modality

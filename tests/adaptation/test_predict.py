@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from polyclinic import records
-from polyclinic.adaptation import adapt, embed, open_adapted, predict, predict_files, predict_masks
-from polyclinic.adaptation.adapt import AdaptError
+from polyclinic.adaptation import AdaptError, adapt, embed, open_adapted, predict, predict_files, predict_masks
 from polyclinic.cohort import Cohort
 from polyclinic.cohort.catalogue import inputs
 from polyclinic.records import RecordError

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import snapshots
-from polyclinic.adaptation import adapt, predict
-from polyclinic.adaptation.adapt import open_adapted
+from polyclinic.adaptation import adapt, open_adapted, predict
 from polyclinic.cohort import Cohort
 from polyclinic.models import Model
 from polyclinic.schema import Modality

@@ -78,7 +78,7 @@ class Keeper:
         asked = self.method.rehearsal or self.method.ewc
         self.pretraining = Pretraining(plan.run, plan.cohort, train=True) if asked else None
         self.old = plan.run.model().requires_grad_(False) if self.method.distil else None
-        self.watch = model.register_forward_hook(lambda _, args, fused: self.seen.append(fused))
+        self.watch = model.register_forward_hook(self._see)
         if self.method.ewc and self.pretraining is not None:
             self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
             self.matters = fisher(self.pretraining, model)
@@ -108,6 +108,9 @@ class Keeper:
             total = total + self.method.ewc / 2 * torch.stack(moved).sum()
         self.seen.clear()
         return total
+
+    def _see(self, _: Any, args: Any, fused: Any) -> None:
+        self.seen.append(fused)
 
     def done(self) -> None:
         """Leave the model alone."""

@@ -122,9 +122,9 @@ class Run:
                 "the pretrained run, where it lay relative to the adapted one",
                 "copy or move both together, or adapt again",
             )
-        if file_hash(self.weights) != self.adapter["backbone"]:
+        if (found := file_hash(self.weights)) != self.adapter["backbone"]:
             raise RunError(
-                f"an adapter of another backbone than {self.backbone.path.resolve()} holds",
+                f"an adapter of another backbone than {self.backbone.path.resolve()} holds (its hash is {found})",
                 f"weights with the hash {self.adapter['backbone']}",
                 "adapt again, or put the backbone's weights back",
             )

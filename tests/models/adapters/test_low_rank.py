@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from polyclinic.models.adapters import AdapterError, Dora, Lora, additions, fold, learned, merged, put, restore, settle
 from polyclinic.models.adapters.low_rank import DoraLinear, LoraLinear, LowRank
-from polyclinic.tokens import Layout, Transformer
+from polyclinic.tokens import Layout, Transformer, frozen
 
 every = pytest.mark.parametrize("spec", [Lora(rank=4, alpha=8.0), Dora(rank=4, alpha=8.0)], ids=["lora", "dora"])
 
@@ -95,6 +95,18 @@ def test_folded_is_unfolded(spec: Any, trunk: Transformer) -> None:
     fold(trunk)
     assert not list(additions(trunk))
     torch.testing.assert_close(said(trunk), before, atol=1e-5, rtol=1e-5)
+
+
+@every
+def test_weights_laid_out_for_the_cpu_have_their_additions_still(spec: Any, trunk: Transformer) -> None:
+    """A decoder that writes calls its layers so."""
+    before = said(trunk)
+    put(trunk, [spec], 0)
+    learn(trunk)
+    wanted = said(trunk)
+    assert not torch.allclose(wanted, before, atol=1e-2)
+    with torch.no_grad(), frozen(trunk):
+        torch.testing.assert_close(said(trunk), wanted, atol=1e-5, rtol=1e-5)
 
 
 @every

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import polyclinic as pc
-from polyclinic.adaptation.adapt import AdaptError
+from polyclinic.adaptation import AdaptError
 from polyclinic.adaptation.ask import system_of
 from polyclinic.cohort import Cohort
 from polyclinic.objectives import ObjectiveError

@@ -33,8 +33,8 @@ class AdapterFields(BaseModel, ABC):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-    foldable: ClassVar[bool] = False
-    """Whether what it learned can be folded into the host's weights."""
+    first: ClassVar[bool] = False
+    """Whether it speaks before others at the same host: what is folded into a weight is heard by all that come after the weight."""
     lr: float = Field(default=2e-3, gt=0)
 
     @abstractmethod
@@ -56,6 +56,8 @@ class Addition(nn.Module, ABC):
     """
 
     kind: ClassVar[str]
+    foldable: ClassVar[bool] = False
+    """Whether what it learned can be folded into the host's weights."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +125,7 @@ def put(model: nn.Module, specs: Sequence[AdapterFields], seed: int) -> None:
         AdapterError: the model has no place for one.
     """
     model.requires_grad_(False)
-    for spec in specs:
+    for spec in sorted(specs, key=lambda spec: not spec.first):
         spec.put(model, torch.Generator().manual_seed(seed))
 
 
@@ -184,10 +186,8 @@ def fold(model: nn.Module) -> None:
 
     The host gets new weights: where it shares the old ones with others, theirs stay as they are.
     """
-    from .low_rank import LowRank
-
     for _, host, addition in additions(model):
-        if isinstance(addition, LowRank):
+        if addition.foldable:
             addition.fold(host)
             addition.detach(host)
 

@@ -14,7 +14,6 @@ from .addition import AdapterError, AdapterFields, additions
 class Bitfit(AdapterFields):
     """Every bias of the model: of linear layers and norms."""
 
-    foldable = True
     kind: Literal["bitfit"] = "bitfit"
     lr: float = Field(default=2e-3, gt=0)
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .addition import AdapterFields, Addition, linears
+from .addition import AdapterError, AdapterFields, Addition, linears
 
 
 class LowRankFields(AdapterFields):
@@ -23,12 +23,17 @@ class LowRankFields(AdapterFields):
         alpha: the addition is alpha / r · B A.
     """
 
-    foldable = True
+    first: ClassVar[bool] = True
     rank: int = Field(default=8, ge=1)
     alpha: float = Field(default=16.0, gt=0)
 
     def _put(self, model: nn.Module, draws: torch.Generator, make: type[LowRank]) -> None:
-        for _, linear in linears(model):
+        hosts = linears(model)
+        if not hosts:
+            raise AdapterError(
+                "no block of a Transformer", "at least one", "adapt by probe or full, or deepen the encoders"
+            )
+        for _, linear in hosts:
             a = torch.randn(self.rank, linear.in_features, generator=draws) / math.sqrt(linear.in_features)
             make(linear, a, torch.zeros(linear.out_features, self.rank), self.alpha).attach(linear)
 
@@ -62,6 +67,8 @@ class LowRank(Addition):
         b: (d' r).
         alpha: the scale.
     """
+
+    foldable: ClassVar[bool] = True
 
     def __init__(self, linear: nn.Linear, a: Tensor, b: Tensor, alpha: float) -> None:
         super().__init__()
