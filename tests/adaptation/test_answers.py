@@ -12,8 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from polyclinic.adaptation import answer_cohort, predict, predict_masks
-from polyclinic.adaptation.adapt import AdaptError
+from polyclinic.adaptation import AdaptError, answer_cohort, predict, predict_masks
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.schema import Modality
 from polyclinic.training import Run

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from polyclinic.adaptation import AdaptError, adapt, embed, open_adapted, predict
+from polyclinic.adaptation import AdaptError, adapt, answer_cohort, embed, open_adapted, predict
 from polyclinic.adaptation.shots import NEIGHBOURS, Neighbours, fit_prototypes, sentences
 from polyclinic.cohort import Cohort
 from polyclinic.schema import Modality, Ragged, Target
@@ -147,6 +148,10 @@ def test_they_are_runs_like_any_other(method: str, tiny_run: Run, tiny_cohort: C
     assert run.adapter["labels"] == (0 if method == "zero_shot" else len(run.adapter["labelled"]))
     before, after = tiny_run.model().state_dict(), open_adapted(run).model.state_dict()
     assert all(torch.equal(t, after[n]) for n, t in before.items())
+    place = answer_cohort(run, tiny_cohort, into=tmp_path / "c", patients=answers.patients)
+    told = {row["patient"]: row["output"] for row in pq.read_table(next(place.glob("answers-*.parquet"))).to_pylist()}
+    for patient, output in zip(answers.patients, answers.outputs, strict=True):
+        assert told[patient] == pytest.approx(float(output), abs=1e-5)
 
 
 def test_zero_shot_is_the_difference_of_mean_cosines(tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:

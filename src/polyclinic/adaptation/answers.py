@@ -21,7 +21,7 @@ from ..training import Run
 from ..training.run import file_hash, versions, write_json
 from .adapted import Adapted, open_adapted
 from .chunks import CHUNK, Progress, over
-from .predict import allowed
+from .predict import allowed, said
 
 SCHEMA = pa.schema(
     [
@@ -119,8 +119,8 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
         yield from _masks(adapted, loader, batch, used)
         return
     assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
-    fused = adapted.model(batch)
-    outputs, present = adapted.task.read(fused.pooled), fused.present.tolist()
+    outputs, there = said(adapted, batch)
+    present = there.tolist()
     for n, patient in enumerate(batch.patients):
         if not present[n] or not used[n]:
             yield _none(adapted, patient, "records of which the model knows nothing")

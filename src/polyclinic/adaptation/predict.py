@@ -76,11 +76,11 @@ def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Se
     """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
     survival = isinstance(adapted.task, SurvivalTask)
     return answered(
-        adapted.name, loader.each(64, patients, reads), patients, survival, lambda batch: _said(adapted, batch)
+        adapted.name, loader.each(64, patients, reads), patients, survival, lambda batch: said(adapted, batch)
     )
 
 
-def _said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
+def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits or log hazards (b,), and (b,) bool of whom anything could be said."""
     task, model = adapted.task, adapted.model
     if isinstance(task, Sentences):
@@ -246,7 +246,7 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     with torch.no_grad():
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)
-        output, _ = _said(adapted, batch)
+        output, _ = said(adapted, batch)
     if isinstance(adapted.task, ClassificationTask):
         return adapted.task.present(float(output.sigmoid()[0]), used)
     assert isinstance(adapted.task, SurvivalTask)
