@@ -127,7 +127,8 @@ def _sentence(words: Lexicon, spoken: str) -> tuple[tuple[Mention, ...], str | N
         mine = [where[n] for n in at[i]]
         sides = {s.side for s in mine if s.side}
         side = None if not sides else "both" if len(sides) > 1 else sides.pop()
-        compared = changes[changed[i][0]].what if changed[i] else "prior" if prior else None
+        turns = [changes[n].what for n in changed[i]]
+        compared = next((t for t in turns if t != "unchanged"), turns[0] if turns else "prior" if prior else None)
         places = tuple(dict.fromkeys(p for s in mine for p in s.places))
         mentions.append(Mention(match.what, str(status[i]), side, places, 0, match.start, match.end, compared))
     loose = changes[0].what if changes and not any(changed) else None

@@ -77,8 +77,9 @@ class Lexicon:
         changes: since an earlier study.
         prior: that an earlier study is spoken of.
         sides, places: of the body.
-        joins, between_places, leads_to_place, not_before_finding: words that stand between findings, between a side and a place, before
-            a place that is of the finding before it, and between a place and a finding that are not of each other.
+        joins, between_places, leads_to_place, spares, not_before_finding: words that stand between findings, between a side and a place,
+            before a place that is of the finding before it, before one that is not, and between a place and the finding after it that are
+            not of each other.
         asserts, one_only, anaphora: what a text may begin with, see the files.
         no_prior: phrases of a section of comparison that has none.
     """
@@ -93,6 +94,7 @@ class Lexicon:
     joins: frozenset[str]
     between_places: frozenset[str]
     leads_to_place: frozenset[str]
+    spares: frozenset[str]
     not_before_finding: frozenset[str]
     asserts: re.Pattern[str]
     one_only: re.Pattern[str]
@@ -187,7 +189,7 @@ def lexicon(language: str) -> Lexicon:
     return Lexicon(
         name, (*found, *several("other", told["not_findings"])), tuple(cues),
         (*changes, *other), (*several("prior", told["prior"]), *other), tuple(sides), tuple(places),
-        *(frozenset(told[n]) for n in ("joins", "between_places", "leads_to_place", "not_before_finding")),
+        *(frozenset(told[n]) for n in ("joins", "between_places", "leads_to_place", "spares", "not_before_finding")),
         begins("asserts"), begins("one_only"), begins("anaphora"),
         begins("no_prior"),
     )  # fmt: skip

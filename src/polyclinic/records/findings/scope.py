@@ -42,12 +42,15 @@ def statuses(sentence: str, found: Sequence[Match], lexicon: Lexicon, cues: Sequ
 def _status(sentence: str, i: int, found: Sequence[Match], lexicon: Lexicon, cues: Sequence[Match]) -> str | None:
     mine = found[i]
     reaching: list[tuple[int, str]] = []
+    ahead: list[tuple[int, str]] = []
     for cue in cues:
         what, _, side = cue.kind.partition("_")
         if side == "after" and cue.end <= mine.start and _reaches_on(sentence, cue, mine, found, lexicon, cues):
-            reaching.append((mine.start - cue.end, what))
+            ahead.append((mine.start - cue.end, what))
         elif side == "before" and mine.end <= cue.start and _reaches_back(sentence, cue, i, found, lexicon, cues):
             reaching.append((cue.start - mine.end, what))
+    if ahead:  # a doubt that a denial goes past is denied: "no features to suggest"
+        reaching.append((min(ahead)[0], "denies" if any(what == "denies" for _, what in ahead) else min(ahead)[1]))
     if not reaching:
         return PRESENT
     return _STATUS[min(reaching)[1]]
@@ -58,7 +61,7 @@ def _reaches_on(
 ) -> bool:
     """Whether a cue's scope goes on to a finding after it."""
     between = sentence[cue.end : mine.start]
-    if _STOP.search(between):
+    if _STOP.search(between) or (cue.kind == "silent_after" and len(between.split()) > NEAR):
         return False
     for other in cues:
         if not cue.end <= other.start < mine.start:
@@ -107,6 +110,8 @@ def _either(sentence: str, cue: Match, found: Sequence[Match], told: list[str | 
     if not before or not after:
         return
     one, other = before[-1], after[0]
+    if found[one].what == found[other].what:
+        return
     words = sentence[found[one].end : found[other].start]
     if len(words.split()) <= NEAR + 2 and not _STOP.search(words) and told[one] == PRESENT and told[other] in (PRESENT, UNCERTAIN):
         told[one] = told[other] = UNCERTAIN

@@ -95,7 +95,8 @@ def _whose(sentence: str, found: Sequence[Match], thing: Spot | Match, lexicon: 
         if len(between.split()) <= 4 and not any(word in lexicon.not_before_finding for word in _PART.findall(between)):
             return after[0]
     if before:
-        return before[-1]
+        spared = isinstance(thing, Spot) and any(word in lexicon.spares for word in _PART.findall(sentence[found[before[-1]].end : thing.start]))
+        return None if spared else before[-1]
     return after[0] if after else None
 
 
