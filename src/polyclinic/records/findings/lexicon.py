@@ -17,6 +17,11 @@ HERE = Path(__file__).parent
 LANGUAGES = tuple(sorted(p.stem for p in HERE.glob("??.yaml")))
 
 
+CUES = (
+    "denies_after", "denies_before", "doubts_after", "doubts_before", "doubts_between", "silent_after", "ends", "not_denials",
+)  # fmt: skip
+
+
 class LexiconError(PolyclinicError):
     """A language without a lexicon, or a lexicon that cannot be read."""
 
@@ -58,9 +63,10 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A pattern, what it means, and the list that has it."""
+    """A pattern, what it means, the list that has it, and of what words one must be there for it: to look for those is quick."""
 
     pattern: re.Pattern[str]
+    needs: tuple[str, ...]
     what: str
     kind: str
     side: str | None = None
@@ -148,13 +154,23 @@ def compiled(phrase: str) -> re.Pattern[str]:
     return re.compile(before + out + after)
 
 
+def needed(phrase: str) -> tuple[str, ...]:
+    """Of a phrase's first part that must be there the beginnings, of which a sentence has one."""
+    for item in _ITEM.finditer(phrase):
+        if item["may"] is None and item["word"] not in ("..", "^", "$"):
+            return tuple(words.split()[0].rstrip("*") for words in (item["one"] or item["word"]).split("|"))
+    return ("",)
+
+
 def _any(choices: Iterable[str]) -> str:
     """One of several runs of words, the longest first."""
     return "(?:" + "|".join(sorted(map(_words, choices), key=len, reverse=True)) + ")"
 
 
 def _words(words: str) -> str:
-    spelled = (rf"(?:{_WORD}{_JOIN}){{0,4}}?" if w == ".." else re.escape(w).replace(r"\*", r"\w*") for w in words.split())
+    spelled = (
+        rf"(?:{_WORD}{_JOIN}){{0,4}}?" if w == ".." else re.escape(w).replace(r"\*", r"\w*") for w in words.split()
+    )
     return _JOIN.join(spelled).replace(rf"?{_JOIN}", "?")
 
 
@@ -174,30 +190,40 @@ def lexicon(language: str) -> Lexicon:
             f"write {name}.yaml beside records/findings/en.yaml",
         )  # fmt: skip
     told: dict[str, Any] = yaml.safe_load((HERE / f"{name}.yaml").read_text(encoding="utf-8"))
-    several = lambda kind, phrases, what="": [Phrase(compiled(p), what or kind, kind) for p in phrases]
-    found = [p for what, how in told["findings"].items() for kind in ("said", "normal") for p in several(kind, how.get(kind, ()), what)]
-    cues = [
+    several = lambda kind, phrases, what="": [Phrase(compiled(p), needed(p), what or kind, kind) for p in phrases]
+    found = [
         p
-        for kind in ("denies_after", "denies_before", "doubts_after", "doubts_before", "doubts_between", "silent_after", "ends", "not_denials")
-        for p in several(kind, told[kind])
-    ]  # fmt: skip
+        for what, how in told["findings"].items()
+        for kind in ("said", "normal")
+        for p in several(kind, how.get(kind, ()), what)
+    ]
+    cues = [p for kind in CUES for p in several(kind, told[kind])]
     changes = [p for what, phrases in told["changes"].items() for p in several("change", phrases, what)]
     sides = [p for side, phrases in told["sides"].items() for p in several("side", phrases, side)]
-    places = [Phrase(compiled(p), one["place"], "place", one.get("side")) for one in told["places"] for p in one["said"]]
+    places = [
+        Phrase(compiled(p), needed(p), one["place"], "place", one.get("side"))
+        for one in told["places"]
+        for p in one["said"]
+    ]
     other = several("other", told["not_changes"])
     begins = lambda name: re.compile("|".join(compiled(f"^ {p}").pattern for p in told[name]))
     return Lexicon(
-        name, (*found, *several("other", told["not_findings"])), tuple(cues),
-        (*changes, *other), (*several("prior", told["prior"]), *other), tuple(sides), tuple(places),
-        *(frozenset(told[n]) for n in ("joins", "between_places", "leads_to_place", "spares", "not_before_finding")),
-        begins("asserts"), begins("one_only"), begins("anaphora"),
-        begins("no_prior"),
+        language=name, findings=(*found, *several("other", told["not_findings"])), cues=tuple(cues), changes=(*changes, *other),
+        prior=(*several("prior", told["prior"]), *other), sides=tuple(sides), places=tuple(places),
+        joins=frozenset(told["joins"]), between_places=frozenset(told["between_places"]), spares=frozenset(told["spares"]),
+        leads_to_place=frozenset(told["leads_to_place"]), not_before_finding=frozenset(told["not_before_finding"]),
+        asserts=begins("asserts"), one_only=begins("one_only"), anaphora=begins("anaphora"), no_prior=begins("no_prior"),
     )  # fmt: skip
 
 
 def longest(phrases: Iterable[Phrase], sentence: str) -> list[Match]:
     """Where phrases stand in a sentence (in lower case), in their order: of two that overlap the longer one; of one place all meanings."""
-    found = [Match(*m.span(), p.what, p.kind, p.side) for p in phrases for m in p.pattern.finditer(sentence)]
+    found = [
+        Match(*m.span(), p.what, p.kind, p.side)
+        for p in phrases
+        if any(word in sentence for word in p.needs)
+        for m in p.pattern.finditer(sentence)
+    ]
     kept: list[Match] = []
     taken: set[tuple[int, int]] = set()
     for match in sorted(found, key=lambda m: (m.start - m.end, m.start)):

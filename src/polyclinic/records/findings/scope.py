@@ -30,7 +30,9 @@ def statuses(sentence: str, found: Sequence[Match], lexicon: Lexicon, cues: Sequ
     cues = [c for c in cues if not any(f.start <= c.start and c.end <= f.end for f in whole)]
     # A normal statement says what is not there; that there is no finding is itself a finding.
     told = [
-        (PRESENT if f.what == "no_finding" else ABSENT) if f.kind == "normal" else _status(sentence, i, found, lexicon, cues)
+        (PRESENT if f.what == "no_finding" else ABSENT)
+        if f.kind == "normal"
+        else _status(sentence, i, found, lexicon, cues)
         for i, f in enumerate(found)
     ]
     for cue in cues:
@@ -104,7 +106,7 @@ def _reaches_back(
 
 
 def _either(sentence: str, cue: Match, found: Sequence[Match], told: list[str | None], lexicon: Lexicon) -> None:
-    """"One or the other": both are doubted, unless they are denied."""
+    """ "One or the other": both are doubted, unless they are denied."""
     before = [n for n, f in enumerate(found) if f.end <= cue.start]
     after = [n for n, f in enumerate(found) if f.start >= cue.end]
     if not before or not after:
@@ -113,5 +115,10 @@ def _either(sentence: str, cue: Match, found: Sequence[Match], told: list[str | 
     if found[one].what == found[other].what:
         return
     words = sentence[found[one].end : found[other].start]
-    if len(words.split()) <= NEAR + 2 and not _STOP.search(words) and told[one] == PRESENT and told[other] in (PRESENT, UNCERTAIN):
+    if (
+        len(words.split()) <= NEAR + 2
+        and not _STOP.search(words)
+        and told[one] == PRESENT
+        and told[other] in (PRESENT, UNCERTAIN)
+    ):
         told[one] = told[other] = UNCERTAIN

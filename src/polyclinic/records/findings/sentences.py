@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from ..sections import sections
 
 _ABBREVIATED = {
-    "dr", "mr", "mrs", "ms", "vs", "approx", "fig", "e.g", "i.e", "cf", "ca", "st", "prof", "sr", "sra", "aprox", "max", "min", "incl", "nr", "al",
-    "resp",
+    "dr", "mr", "mrs", "ms", "vs", "approx", "fig", "e.g", "i.e", "cf", "ca", "st", "prof", "sr", "sra", "aprox", "max", "min", "incl", "nr",
+    "al", "resp",
 }  # fmt: skip
-_END = re.compile(r"(?<=[^\s?])([.!?]+)[\"')\]]*(?=\s+|$)|(?<=[a-záéíóúñ)])\.(?=[A-Z][a-z])")
+_END = re.compile(r"(?<=[^\s?])[.!?]+[\"')\]]*(?=\s+|$)|(?<=\w )\.(?=\s|$)|(?<=[a-záéíóúñ)])\.(?=[A-Z][a-z])")
 _LINE = re.compile(r"\n(?=\s*\n|\s*(?:[-•*–]|\d{1,2}[.)])\s)|(?<=[.:;!?])[ \t]*\n|\n(?=[^\n:]{1,40}:)")
 _BULLET = re.compile(r"\s*(?:[-•*–]\s|\d{1,2}[.)]\s)?\s*")
 
@@ -46,12 +46,11 @@ def _split(words: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_end(words: str, mark: re.Match[str]) -> bool:
-    """Whether a full stop ends a sentence: not after an abbreviation that goes on in lower case or with a number, nor after a list's number."""
-    if mark[1] is None or not mark[1].startswith("."):
+    """Whether a full stop ends a sentence: not after an abbreviation that goes on, nor after the number of a list."""
+    before = words[: mark.start()]
+    if not mark.group().startswith(".") or before.endswith(" "):
         return True
-    before = words[: mark.start()].split()[-1:] or [""]
-    after = words[mark.end() :].lstrip()[:1]
-    last = before[0].lower().lstrip("(")
-    if last in _ABBREVIATED and after:
+    last = before.split()[-1].lower().lstrip("(")
+    if last in _ABBREVIATED and words[mark.end() :].strip():
         return False
-    return not (last.isdigit() and len(last) < 3 and words[: mark.start()].rstrip().endswith("\n" + last))
+    return re.fullmatch(r"(?s)(.*\n)?\s*\d{1,2}", before) is None

@@ -88,14 +88,22 @@ def _whose(sentence: str, found: Sequence[Match], thing: Spot | Match, lexicon: 
     within = [i for i, f in enumerate(found) if f.start <= thing.start < f.end]
     if within:
         return within[0]
-    after = [i for i, f in enumerate(found) if f.start >= thing.start and not _BREAK.search(sentence[thing.end : max(f.start, thing.end)])]
-    before = [i for i, f in enumerate(found) if f.end <= thing.start and not _BREAK.search(sentence[f.end : thing.start])]
+    after = [
+        i
+        for i, f in enumerate(found)
+        if f.start >= thing.start and not _BREAK.search(sentence[thing.end : max(f.start, thing.end)])
+    ]
+    before = [
+        i for i, f in enumerate(found) if f.end <= thing.start and not _BREAK.search(sentence[f.end : thing.start])
+    ]
     if after and not (before and _led_to(sentence[: thing.start], lexicon)):
         between = sentence[thing.end : max(found[after[0]].start, thing.end)]
         if len(between.split()) <= 4 and not any(word in lexicon.not_before_finding for word in _PART.findall(between)):
             return after[0]
     if before:
-        spared = isinstance(thing, Spot) and any(word in lexicon.spares for word in _PART.findall(sentence[found[before[-1]].end : thing.start]))
+        spared = isinstance(thing, Spot) and any(
+            word in lexicon.spares for word in _PART.findall(sentence[found[before[-1]].end : thing.start])
+        )
         return None if spared else before[-1]
     return after[0] if after else None
 
