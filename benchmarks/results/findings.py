@@ -140,14 +140,14 @@ def phantom(index: int, language: str, seed: int = 0) -> tuple[str, list[Label]]
     text, sentences = write(who, generator(seed, index, "report"))
     labels: list[Label] = []
     for fact in (s.fact for s in sentences):
-        side, lobe = ((fact.lobe or "").split() + [""])[0] or None, (fact.lobe or "").split()[1:]
+        side, _, lobe = (fact.lobe or "").partition(" ")
         if fact.change:  # a sentence of its own about the finding before it
             last = labels.pop()
             labels.append(Label(last.finding, last.status, last.side, last.places, fact.change))
         elif fact.finding == "none":
             labels.append(Label("no_finding", "present"))
         else:
-            labels.append(Label(fact.finding, fact.status, side, frozenset(PLACES[p] for p in lobe)))
+            labels.append(Label(fact.finding, fact.status, side or None, frozenset(PLACES[p] for p in lobe.split())))
     return text, labels
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from ..sections import sections
 
 _ABBREVIATED = {
-    "dr", "mr", "mrs", "ms", "vs", "approx", "fig", "e.g", "i.e", "cf", "ca", "st", "prof", "sr", "sra", "aprox", "max", "min", "incl", "nr",
-    "al", "resp",
+    "dr", "mr", "mrs", "ms", "vs", "approx", "fig", "e.g", "i.e", "cf", "ca", "st", "prof", "sr", "sra", "aprox", "max", "min", "incl",
+    "nr", "al", "resp",
 }  # fmt: skip
 _END = re.compile(r"(?<=[^\s?])[.!?]+[\"')\]]*(?=\s+|$)|(?<=\w )\.(?=\s|$)|(?<=[a-záéíóúñ)])\.(?=[A-Z][a-z])")
 _LINE = re.compile(r"\n(?=\s*\n|\s*(?:[-•*–]|\d{1,2}[.)])\s)|(?<=[.:;!?])[ \t]*\n|\n(?=[^\n:]{1,40}:)")
