@@ -9,7 +9,7 @@ from benchmarks.results.findings import Label, agreement, gold, phantom, read
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polyclinic.records.findings import LANGUAGES, PRESENT, LexiconError, findings, read_findings, summary
+from polyclinic.records.findings import LANGUAGES, PRESENT, LexiconError, findings, prompts, read_findings, summary
 from polyclinic.records.findings.lexicon import compiled, lexicon, needed
 from polyclinic.records.vocabularies import is_known
 
@@ -194,3 +194,12 @@ def test_phrases() -> None:
     assert found("heart .. normal", "heart. normal") is None
     assert found("ground glass", "ground-glass") == "ground-glass"
     assert needed("[small] (pleural effusion|fluid*)") == ("pleural", "fluid")
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_prompts_say_what_they_are_for(language: str) -> None:
+    asked = prompts(language)
+    assert set(asked) == set(findings()) - {"no_finding"}
+    for name, both in asked.items():
+        for status, sentences in zip(("present", "absent"), both, strict=True):
+            assert [read(s, language) for s in sentences] == [[Label(name, status)]] * 3, (name, status)

@@ -24,7 +24,7 @@ CLAIMING = ("", "findings", "impression", "assessment", "course", "examination",
 
 __all__ = [
     "ABSENT", "CLAIMING", "LANGUAGES", "PRESENT", "UNCERTAIN", "Finding", "LexiconError", "Mention", "Reading", "Said", "findings",
-    "read_findings", "summary",
+    "prompts", "read_findings", "summary",
 ]  # fmt: skip
 
 
@@ -133,6 +133,15 @@ def _sentence(words: Lexicon, spoken: str) -> tuple[tuple[Mention, ...], str | N
         mentions.append(Mention(match.what, str(status[i]), side, places, 0, match.start, match.end, compared))
     loose = changes[0].what if changes and not any(changed) else None
     return tuple(mentions), loose, prior or any(changed)
+
+
+def prompts(language: str = "en") -> Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Of each finding but "no finding": sentences that say that it is there, and as many that say that it is not.
+
+    Args:
+        language: a tag of BCP 47.
+    """
+    return lexicon(language).prompts
 
 
 def summary(mentions: Iterable[Mention], names: Iterable[str] | None = None) -> Mapping[str, str]:

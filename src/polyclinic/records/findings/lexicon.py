@@ -72,7 +72,7 @@ class Phrase:
     side: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lexicon:
     """A language's phrases.
 
@@ -88,6 +88,7 @@ class Lexicon:
             not of each other.
         asserts, one_only, anaphora: what a text may begin with, see the files.
         no_prior: phrases of a section of comparison that has none.
+        prompts: of each finding sentences that say that it is there, and that it is not.
     """
 
     language: str
@@ -106,6 +107,7 @@ class Lexicon:
     one_only: re.Pattern[str]
     anaphora: re.Pattern[str]
     no_prior: re.Pattern[str]
+    prompts: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
 
 
 @lru_cache(maxsize=1)
@@ -213,7 +215,16 @@ def lexicon(language: str) -> Lexicon:
         joins=frozenset(told["joins"]), between_places=frozenset(told["between_places"]), spares=frozenset(told["spares"]),
         leads_to_place=frozenset(told["leads_to_place"]), not_before_finding=frozenset(told["not_before_finding"]),
         asserts=begins("asserts"), one_only=begins("one_only"), anaphora=begins("anaphora"), no_prior=begins("no_prior"),
+        prompts={
+            name: (tuple(_sentence(p, noun) for p in told["prompts"]["present"]), tuple(_sentence(p, noun) for p in told["prompts"]["absent"]))
+            for name, noun in told["prompts"]["nouns"].items()
+        },
     )  # fmt: skip
+
+
+def _sentence(pattern: str, noun: str) -> str:
+    words = pattern.format(noun)
+    return words[:1].upper() + words[1:]
 
 
 def longest(phrases: Iterable[Phrase], sentence: str) -> list[Match]:
