@@ -48,8 +48,8 @@ def test_figures_are_what_is_counted() -> None:
     assert found["finding_f1"].value == pytest.approx(2 * both / (2 * both + extra + missed))
     assert found["finding_precision"].value == pytest.approx(both / (both + extra))
     assert found["finding_recall"].value == pytest.approx(both / (both + missed))
-    assert found["finding_f1: effusion"].value == pytest.approx(2 / 3)
-    assert found["finding_f1: cardiomegaly"].value == 0
+    assert found["f1: effusion"].value == pytest.approx(2 / 3)
+    assert found["f1: cardiomegaly"].value == 0
     assert found["side_errors"].value == pytest.approx(1 / 2)
     assert found["prior_made_up"].value == pytest.approx(1 / 5)
     assert found["prior_made_up"].n == 5

@@ -21,7 +21,7 @@ from ..models import Model, save_weights, under
 from ..models.lora import factors, inject, merge, restore
 from ..objectives.hybrid import places
 from ..schema import Batch, Modality, PolyclinicError
-from ..tasks import Segmentation, SegmentationTask, SurvivalTask, Task
+from ..tasks import Report, Segmentation, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
 from ..training.ranks import fabric_for
@@ -135,8 +135,9 @@ def _check(run: Run, task: str, method: str, labels: int | None, steps: int | No
         )
     if method not in METHODS:
         raise AdaptError(f"no method {method!r}", "one of " + ", ".join(METHODS), _guess(method, METHODS, "correct it"))
+    as_it_is = isinstance(run.recipe.tasks[task], Report)  # a decoder that was pretrained may write without being tuned
     for name, number in (("labels", labels), ("steps", steps)):
-        if number is not None and number < 1:
+        if number is not None and number < (0 if name == "steps" and as_it_is else 1):
             raise AdaptError(f"{number} {name}", "at least 1, or None for the default", "correct it")
 
 
@@ -167,6 +168,10 @@ def adapt(
     seed = run.recipe.seed if seed is None else seed
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    if isinstance(run.recipe.tasks[task], Report):
+        from .report import adapt_report  # it needs this file
+
+        return adapt_report(run, task, method, labels, catalogue, seed, steps, reads, into, progress)
     model = run.model(pretrained=method != "scratch", seed=seed + 1 if method == "scratch" else None)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -184,7 +189,7 @@ def adapt(
     learned["seconds"] = round(time.monotonic() - began, 2)
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
     place = Path(into) if into is not None else run.path / f"adapted/{task}-{method}-{len(chosen)}-{seed}{own}"
-    return _write(plan, place, model, head, learned)
+    return write_adapted(plan, place, model, head, learned)
 
 
 def _steps(kind: str, method: str, patients: int) -> int:
@@ -313,10 +318,10 @@ def _orders(plan: Plan, size: int) -> list[list[str]]:
     return batches
 
 
-def _write(plan: Plan, place: Path, model: Model, head: Task, learned: dict[str, Any]) -> Run:
+def write_adapted(plan: Plan, place: Path, model: Model, head: Task, learned: dict[str, Any]) -> Run:
     """The new run: its head, and of the backbone what changed (of LoRA its factors). What lay there of an older one goes first."""
     run = plan.run
-    kept: dict[str, Tensor] = {f"head.{k}": v for k, v in head.state_dict().items()}
+    kept: dict[str, Tensor] = {f"head.{k}": v.clone() for k, v in head.state_dict().items()}
     if plan.method == "lora":
         kept |= {f"lora.{k}": v for k, v in factors(model).items()}
     elif plan.method != "probe":
@@ -337,6 +342,15 @@ def _write(plan: Plan, place: Path, model: Model, head: Task, learned: dict[str,
     return Run.open(place)
 
 
+def head_of(run: Run, name: str, model: Model) -> Task:
+    """A task's head, as it is before it is adapted."""
+    if isinstance(run.recipe.tasks[name], Report):
+        from .report import writer_of  # it needs this file
+
+        return writer_of(run, name, model)
+    return run.recipe.tasks[name].build(name, model)
+
+
 def open_adapted(run: Run | str | Path) -> Adapted:
     """The model and head of an adapted run.
 
@@ -354,7 +368,7 @@ def open_adapted(run: Run | str | Path) -> Adapted:
             f"polyclinic adapt {run.path} --task …",
         )
     name, model = run.adapter["task"], run.backbone.model()
-    head = run.recipe.tasks[name].build(name, model)
+    head = head_of(run, name, model)
     try:
         state = load_file(run.path / "adapter.safetensors")
         model.load_state_dict({**model.state_dict(), **under("model.", state)})

@@ -24,7 +24,7 @@ def report_figures(
 ) -> tuple[Figure, ...]:  # fmt: skip
     """All figures of written reports, of the patients who have a reference.
 
-    `finding_f1` (over all mentions), `finding_precision`, `finding_recall`, `finding_f1_macro`, and `finding_f1: NAME` of each finding that
+    `finding_f1` (over all mentions), `finding_precision`, `finding_recall`, `finding_f1_macro`, and `f1: NAME` of each finding that
     either side says; `side_errors` and `place_errors`, the share of findings said in both reports with a side (place) in both
     on which they differ; `prior_made_up`, of the patients without an earlier study the share whose report speaks of one;
     `bleu_1`, `bleu_4`, `rouge_l`, `meteor`.
@@ -75,7 +75,7 @@ def _said(counts: np.ndarray, made: Callable[..., Figure]) -> list[Figure]:
     for i in np.flatnonzero(spoken):
         both, extra, missed = counts[:, i].sum(0).astype(int)
         note = f"{both + missed} said in the references, {both + extra} written"
-        found.append(made(f"finding_f1: {NAMES[i]}", lambda w, i=i: f1(total(w)[:, i]), note))
+        found.append(made(f"f1: {NAMES[i]}", lambda w, i=i: f1(total(w)[:, i]), note))
     return found
 
 
@@ -117,10 +117,13 @@ def _figure(
         every[:, rows] = weights
         return statistic(every)
 
-    # A perfect or failed share of what is counted within reports rests on more than one trial a patient: no exact bound.
+    # Only a share of patients has an exact bound; what is counted within reports is more than one trial a patient.
     made = bootstrap(
-        of, np.zeros(len(rows), dtype=int), name=name, split=split, draws=draws, seed=seed, method="percentile"
-    )
+        of, np.zeros(len(rows), dtype=int), name=name, split=split, draws=draws, seed=seed, method="percentile",
+        bounded=keep is not None,
+    )  # fmt: skip
+    if len(rows) and np.isnan(made.value):
+        made = replace(made, note="not defined: there is none to count")
     return replace(made, note=f"{note}; {made.note}" if note else made.note)
 
 

@@ -216,15 +216,14 @@ def lexicon(language: str) -> Lexicon:
         leads_to_place=frozenset(told["leads_to_place"]), not_before_finding=frozenset(told["not_before_finding"]),
         asserts=begins("asserts"), one_only=begins("one_only"), anaphora=begins("anaphora"), no_prior=begins("no_prior"),
         prompts={
-            name: (tuple(_sentence(p, noun) for p in told["prompts"]["present"]), tuple(_sentence(p, noun) for p in told["prompts"]["absent"]))
+            name: (_sentences(told["prompts"]["present"], noun), _sentences(told["prompts"]["absent"], noun))
             for name, noun in told["prompts"]["nouns"].items()
         },
     )  # fmt: skip
 
 
-def _sentence(pattern: str, noun: str) -> str:
-    words = pattern.format(noun)
-    return words[:1].upper() + words[1:]
+def _sentences(patterns: Iterable[str], noun: str) -> tuple[str, ...]:
+    return tuple(words[:1].upper() + words[1:] for words in (p.format(noun) for p in patterns))
 
 
 def longest(phrases: Iterable[Phrase], sentence: str) -> list[Match]:
