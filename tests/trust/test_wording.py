@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from benchmarks.results.findings import phantom
 
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import Predictions
@@ -77,6 +78,19 @@ def test_only_patients_with_a_reference_count() -> None:
 def test_no_reference_at_all_is_said() -> None:
     none = replace(answers(), mask=np.zeros(6, dtype=bool))
     assert all(np.isnan(f.value) for f in report_figures(none, "hash", draws=50))
+
+
+def test_words_alone_mislead() -> None:
+    """The same denials for everybody sound like the phantom's reports and say nothing."""
+    references = [phantom(i, "en", seed=3)[0] for i in range(60)]
+    denials = " ".join(
+        f"No {noun}." for noun in ("consolidation", "nodule", "pleural effusion", "cardiomegaly", "emphysema")
+    )
+    usual = f"Indication: Dyspnoea.\n\nComparison: None.\n\nFindings: {denials}\n\nImpression: No acute finding."
+    found = {f.name: f.value for f in report_figures(answers([usual] * 60, references), "hash", draws=20)}
+    assert found["bleu_4"] > 0.1
+    assert found["rouge_l"] > 0.4
+    assert found["finding_f1"] == 0
 
 
 def test_an_earlier_study_is_one_of_another_time() -> None:
