@@ -16,7 +16,7 @@ from safetensors.torch import load
 import polyclinic as pc
 from polyclinic.adaptation import open_adapted, predict, predict_files
 from polyclinic.adaptation.adapt import AdaptError
-from polyclinic.adaptation.report import reference, sentence_ends, writer_of
+from polyclinic.adaptation.report import present_report, reference, sentence_ends, writer_of
 from polyclinic.cohort import Cohort
 from polyclinic.harmonise.text import spelled
 from polyclinic.objectives.hybrid import Hybrid
@@ -113,20 +113,30 @@ def test_writes_what_is_there(adapted: Run, cohort: Cohort) -> None:
     assert "f1: nodule" in str(evidence)
 
 
-def test_a_sentence_rests_on_the_corner_of_which_it_speaks(adapted: Run, corners: Path) -> None:
-    rests = []
-    for number, part in enumerate(("upper left", "upper right", "lower left", "lower right")):
-        answer = predict_files(adapted, [corners / f"C{number:03}_1.png"])
-        claims = answer.extra["claims"]
-        nodule = next(c for c in claims if "nodule" in c.findings)
-        assert nodule.findings["nodule"] == "present"
-        assert nodule.part in (part, None)  # what it would say without a picture too rests on none
-        rests.append(nodule.part == part and nodule.nats > 2)
-        other = next(c for c in claims if "effusion" in c.findings)  # it is in every report
-        assert other.part is None
-        assert answer.values["sentences"] == len(claims) == 2
-        assert answer.headline == answer.values["report"] == " ".join(c.text for c in claims)
-    assert sum(rests) >= 2
+def test_a_sentence_rests_on_the_corner_of_which_it_speaks(adapted: Run, cohort: Cohort) -> None:
+    """Not every one does: what the decoder says of most patients anyway needs no picture."""
+    opened, truth = open_adapted(adapted), ("upper left", "upper right", "lower left", "lower right")
+    loader = adapted.loader(cohort, adapted.split.train)
+    cited = []
+    for patient in [p for p in loader.patients if int(p[1:]) % 5 != 4][:32]:
+        claims = present_report(opened, loader.of([patient], (Modality.IMAGE,)), (Modality.IMAGE,)).extra["claims"]
+        first, second = claims
+        assert set(second.findings) == {"effusion"}
+        if first.part is not None:
+            cited.append(first.part == truth[int(patient[1:]) % 5])
+    assert len(cited) >= 12
+    assert np.mean(cited) >= 0.8
+
+
+def test_a_report_of_a_file(adapted: Run, corners: Path) -> None:
+    answer = predict_files(adapted, [corners / "C003_1.png"])
+    claims = answer.extra["claims"]
+    assert (
+        answer.headline == answer.values["report"] == " ".join(c.text for c in claims) == words_of("left lower").lower()
+    )
+    assert answer.values["sentences"] == len(claims) == 2
+    assert claims[0].findings == {"nodule": "present"}
+    assert answer.used == (Modality.IMAGE,)
 
 
 def test_what_the_picture_says_against_a_sentence(adapted: Run) -> None:
