@@ -15,7 +15,7 @@ from ..models import Model, under
 from ..models.adapters import AdapterFields, put, settle
 from ..objectives.hybrid import places
 from ..schema import Modality
-from ..tasks import Classification, ClassificationTask, Retrieval, SegmentationTask, SurvivalTask, Task
+from ..tasks import Classification, ClassificationTask, Report, Retrieval, SegmentationTask, SurvivalTask, Task
 from ..tasks.task import LinearTask
 from ..training import Run
 from ..training.methods import KINDS, Full, Kind, Knn, Probe, Prototype, Scratch, Told, ZeroShot, methods
@@ -26,6 +26,7 @@ from .fine_tune import PATIENTS, Progress, fine_tune
 from .forgetting import Keeper, Pretraining, interpolated
 from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
 from .probe import features, fit_head, to_prevalence, views
+from .report import adapt_report
 from .shots import Neighbours, Sentences, between, fit_prototypes, sentences
 
 Method = Kind
@@ -49,8 +50,9 @@ def _check(run: Run, task: str, labels: int | None, steps: int | None) -> None:
             "one of " + ", ".join(there) if there else "a recipe with tasks",
             guess(task, there, "correct the name"),
         )
+    as_it_is = isinstance(run.recipe.tasks[task], Report)  # a decoder that was pretrained may write without being tuned
     for name, number in (("labels", labels), ("steps", steps)):
-        if number is not None and number < 1:
+        if number is not None and number < (0 if name == "steps" and as_it_is else 1):
             raise AdaptError(f"{number} {name}", "at least 1, or None for the default", "correct it")
 
 
@@ -95,6 +97,8 @@ def adapt(
     seed = run.recipe.seed if seed is None else seed
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    if isinstance(run.recipe.tasks[task], Report):
+        return adapt_report(run, task, chosen_method, labels, catalogue, seed, steps, reads, into, progress)
     fresh, unasked = isinstance(chosen_method[0], Scratch), isinstance(chosen_method[0], ZeroShot)
     model = run.model(pretrained=not fresh, seed=seed + 1 if fresh else None)
     with torch.random.fork_rng(devices=[]):

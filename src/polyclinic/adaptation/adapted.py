@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..models import Model, save_weights, under
 from ..models.adapters import AdapterError, AdapterFields, additions, fold, learned, replace, restore, sharing
 from ..schema import Modality
-from ..tasks import Task
+from ..tasks import Report, Task
 from ..training import Run
 from ..training.methods import Knn, ZeroShot, methods
 from ..training.run import file_hash, write_json
@@ -151,6 +151,10 @@ def head_of(run: Run, name: str, model: Model, specs: tuple[Any, ...]) -> Task:
         TaskError: the task has none.
     """
     spec = run.recipe.tasks[name]
+    if isinstance(spec, Report):
+        from .report import writer_of  # it needs this file
+
+        return writer_of(run, name, model)
     built = spec.build(name, model)
     if isinstance(specs[0], Knn):
         return Neighbours(name, spec, model.width, specs[0].temperature)
@@ -176,7 +180,7 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
     run, before = plan.run, tensors(plan.run.model())
     changed = {k: v for k, v in tensors(model).items() if not torch.equal(v, before[k])}
     kept = (
-        {f"head.{k}": v for k, v in head.state_dict().items()}
+        {f"head.{k}": v.clone() for k, v in head.state_dict().items()}  # a decoder's may be one and the same
         | {f"added.{k}": v for k, v in learned(model).items()}
         | {f"model.{k}": v for k, v in changed.items()}
     )

@@ -17,12 +17,13 @@ from ..harmonise.loader import Loader
 from ..records import RecordError
 from ..records.raster import luminance
 from ..schema import Batch, Modality, Payload, Record, Rejected
-from ..tasks import Answer, ClassificationTask, Predictions, SegmentationTask, SurvivalTask
+from ..tasks import Answer, ClassificationTask, Predictions, ReportTask, SegmentationTask, SurvivalTask
 from ..tasks.segmentation import dice, volumes_ml
 from ..tasks.task import LinearTask
 from ..training import Run
 from .adapted import Adapted, open_adapted
 from .plan import AdaptError
+from .report import present_report, written
 from .shots import Sentences
 
 
@@ -48,6 +49,8 @@ def predict(
     reads = allowed(adapted, modalities)
     loader = adapted.run.loader(catalogue, who, (adapted.name,))
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
+    if isinstance(adapted.task, ReportTask):
+        return written(adapted, loader, there, reads)
     if isinstance(adapted.task, SegmentationTask):
         return _dense(adapted, loader, there, reads)
     return _linear(adapted, loader, there, reads)
@@ -243,6 +246,8 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         raise RecordError(
             "a file of which the model knows nothing", "values that the training patients had too", "give another file"
         )
+    if isinstance(adapted.task, ReportTask):
+        return present_report(adapted, batch, used)
     with torch.no_grad():
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)

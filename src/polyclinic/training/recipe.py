@@ -27,7 +27,7 @@ from ..objectives import (
     Supervised,
 )
 from ..schema import Modality
-from ..tasks import AskedFields, Classification, Retrieval, Segmentation, Survival, TaskSpec
+from ..tasks import AskedFields, Classification, Report, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
 from ..tokens.text import CausalFields, as_note
 from .methods import Lora as LoraMethod
@@ -254,6 +254,8 @@ class Recipe(BaseModel):
 
     def _task_fits(self, place: str, task: Any) -> None:
         self._encoded(f"{place}.inputs", task.inputs or ())
+        if isinstance(task, Report):
+            self._encoded(place, [Modality.TEXT])
         if isinstance(task, Retrieval):
             self._encoded(f"{place}.query", [task.query])
             self._encoded(f"{place}.answer", [task.answer])

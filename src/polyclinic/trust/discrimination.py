@@ -102,7 +102,8 @@ def brier(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.n
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
 }  # fmt: skip
-PRIMARY = {"classification": "auroc", "survival": "concordance", "segmentation": "dice", "retrieval": "recall_at_1"}
+PRIMARY = {"classification": "auroc", "survival": "concordance", "segmentation": "dice", "retrieval": "recall_at_1",
+           "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
 CHANCE = {"auroc": 0.5, "concordance": 0.5}
 

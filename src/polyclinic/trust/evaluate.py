@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..adaptation import open_adapted, predict
 from ..cohort import Cohort
-from ..tasks import Retrieval, Segmentation
+from ..schema import Figure, Modality
+from ..tasks import Predictions, Report, Retrieval, Segmentation
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -17,6 +18,7 @@ from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
 from .retrieval import retrieval_figures
 from .subsets import subsets as every_subset
+from .wording import report_figures, with_earlier
 
 
 def evaluate(
@@ -53,10 +55,20 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
     return Evidence(
         run.path.name, adapted.name, spec.kind, run.adapter["method"], tuple(m.value for m in adapted.inputs), run.adapter["labels"], split,
-        file_hash(run.weights), figures(spec.kind, answers, split, classes, draws=draws),
+        file_hash(run.weights), _figures(run, adapted.name, cohort, answers, classes, draws),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
         every_subset(adapted, cohort, draws=draws) if all_subsets and len(adapted.inputs) > 1 else (),
     )  # fmt: skip
+
+
+def _figures(
+    run: Run, name: str, cohort: Cohort, answers: Predictions, classes: Sequence[str], draws: int
+) -> tuple[Figure, ...]:
+    spec, split = run.recipe.tasks[name], run.split.hash
+    if not isinstance(spec, Report):
+        return figures(spec.kind, answers, split, classes, draws=draws)
+    earlier = with_earlier(cohort, run.recipe.cohort.where, [Modality(m) for m in run.adapter["inputs"]])
+    return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 
 
 def _pretrained(run: Run, cohort: Cohort, draws: int) -> Evidence:

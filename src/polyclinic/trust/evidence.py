@@ -89,4 +89,4 @@ class Evidence:
 
 
 def _line(name: str, figure: Figure) -> str:
-    return f"  {name:<30}{interval(figure):<24}n = {figure.n:<6}{figure.note}"
+    return f"  {name:<29} {interval(figure):<24}n = {figure.n:<6}{figure.note}"

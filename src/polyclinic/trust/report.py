@@ -114,6 +114,8 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
         return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
     if spec.kind == "survival":
         return f"Whose event comes sooner, by “{spec.time.replace('_', ' ')}”?"
+    if spec.kind == "report":
+        return "What does the report say, written from the patient's other records?"
     query, answer = (words.get(m.value, m.value) for m in (spec.query, spec.answer))
     return f"Does a patient's {query} find their own {answer}?"
 

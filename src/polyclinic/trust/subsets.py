@@ -9,9 +9,10 @@ from pathlib import Path
 from ..adaptation import Adapted, open_adapted, predict
 from ..cohort import Cohort
 from ..schema import Figure, Modality
-from ..tasks import Predictions
+from ..tasks import Predictions, ReportTask
 from ..training import Run
 from .discrimination import DRAWS, PRIMARY, figure, usable
+from .wording import report_figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,13 @@ def subsets(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, dr
     reads = tuple(m for m in Modality if m in adapted.inputs)
     found = []
     for chosen in every(reads):
-        known = usable(predict(adapted, cohort, modalities=chosen))
-        value = figure(PRIMARY[kind], known, adapted.run.split.hash, draws=draws)
+        answers, split = predict(adapted, cohort, modalities=chosen), adapted.run.split.hash
+        if isinstance(adapted.task, ReportTask):
+            known = answers.labelled()
+            value, *_ = report_figures(known, split, language=adapted.task.language, draws=draws)
+        else:
+            known = usable(answers)
+            value = figure(PRIMARY[kind], known, split, draws=draws)
         found.append(Subset(tuple(m.value for m in chosen), value, _complete(known, chosen)))
     return tuple(found)
 
