@@ -1,7 +1,8 @@
-"""Every subset of modalities: what an adapted run is worth to a patient who has only some of what it reads."""
+"""Every subset of modalities: what a run is worth to a patient who has only some of what it reads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -44,12 +45,26 @@ def subsets(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, dr
         draws: resamples.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    kind = adapted.run.recipe.tasks[adapted.name].kind
-    reads = tuple(m for m in Modality if m in adapted.inputs)
+    kind, split = adapted.run.recipe.tasks[adapted.name].kind, adapted.run.split.hash
+    return each_subset(lambda seen: predict(adapted, cohort, modalities=seen), adapted.inputs, kind, split, draws=draws)
+
+
+def each_subset(
+    answer: Callable[[tuple[Modality, ...]], Predictions], inputs: Sequence[Modality], kind: str, split: str, *, draws: int = DRAWS
+) -> tuple[Subset, ...]:  # fmt: skip
+    """The metric of whoever answers, with each subset of what they read.
+
+    Args:
+        answer: of the test side, from just these modalities.
+        inputs: what is read.
+        kind: of the task.
+        split: the split's hash.
+        draws: resamples.
+    """
     found = []
-    for chosen in every(reads):
-        known = usable(predict(adapted, cohort, modalities=chosen))
-        value = figure(PRIMARY[kind], known, adapted.run.split.hash, draws=draws)
+    for chosen in every(tuple(m for m in Modality if m in inputs)):
+        known = usable(answer(chosen))
+        value = figure(PRIMARY[kind], known, split, draws=draws)
         found.append(Subset(tuple(m.value for m in chosen), value, _complete(known, chosen)))
     return tuple(found)
 
