@@ -105,7 +105,7 @@ def interval(statistic: Callable[[np.ndarray], float], n: int) -> list[float]:
 
 def examined(at: Path, patients: int, steps: int, seeds: int) -> dict[str, Any]:
     """Simulate, train, probe; print the table and give its figures."""
-    # Two hospitals: within one, simulated radiographs are so alike that a split keeps most of their patients on one side.
+    # Two hospitals: the unseen patients are all of the second, so that nearly all of the first can train.
     made = [
         simulate(at / f"phantom-{seed}", patients, seed=seed, modalities=("xray", "report"), size=32) for seed in (0, 1)
     ]
