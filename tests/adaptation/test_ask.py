@@ -63,13 +63,13 @@ def test_answers_as_a_table(tiny_asked_run: Run, tiny_cohort: Cohort) -> None:
     rows = table.to_pylist()
     assert {r["patient"]: r["side"] for r in rows} == {p: "test" if p == who[0] else "train" for p in found.patients}
     assert [r["truth"] for r in rows] == [t if k else None for t, k in zip(found.targets, found.mask, strict=True)]
-    np.testing.assert_allclose([r["score"] for r in rows], found.outputs)
+    np.testing.assert_allclose([r["output"] for r in rows], found.outputs)
     told = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
-    assert told["weights"] == file_hash(run.weights)
+    assert told["backbone"] == file_hash(run.weights)
     assert told["objective"] == file_hash(run.objective_weights)
     assert (told["task"], told["split"]) == ("finding", run.split.hash)
     survival = as_table(run, pc.ask(run, "survival", cohort=tiny_cohort))
-    assert survival.column_names[2:5] == ["log_hazard", "time", "event"]
+    assert survival.column_names[2:5] == ["output", "time", "event"]
     assert as_table(run, found.where(np.zeros(len(who), dtype=bool)[: len(found.patients)])).num_rows == 0
 
 

@@ -495,16 +495,16 @@ def test_ask(tiny_asked_run: Run, tmp_path: Path) -> None:
     assert (told["task"], told["question"], told["nothing_to_read"]) == ("finding", said, [])
     assert {a["patient"] for a in told["answers"]} <= set(run_.split.test)
     assert {a["side"] for a in told["answers"]} == {"test"}
-    assert all(0 < a["score"] < 1 and a["records"] for a in told["answers"])
+    assert all(0 < a["output"] < 1 and a["records"] for a in told["answers"])
     lineage = told["lineage"]
-    assert (lineage["weights"], lineage["split"]) == (file_hash(run_.weights), run_.split.hash)
+    assert (lineage["backbone"], lineage["split"]) == (file_hash(run_.weights), run_.split.hash)
     table = pq.read_table(tmp_path / "new/answers.parquet")
     assert table.to_pylist() == told["answers"]
     written = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
     assert written == {"task": "finding", "question": said} | lineage
     shown = run(*words).stdout
     assert f"finding: {said}" in shown
-    assert f"weights {lineage['weights'][:8]}" in shown
+    assert f"backbone {lineage['backbone'][:8]}" in shown
     assert "Not a medical device" in shown
     assert sum(shown.count(a["patient"]) for a in told["answers"]) == min(20, len(told["answers"]))
 
@@ -522,7 +522,7 @@ def test_ask_of_some_patients_from_some_of_their_records(tiny_asked_run: Run) ->
     assert (blind["answers"], blind["nothing_to_read"]) == ([], [tested])
     assert f"nothing to read of {tested}" in run(*words, "--patient", tested, "--reads", "omics").stdout
     hazards = answer("ask", tiny_asked_run.path, "--task", "survival")["answers"]
-    assert {"log_hazard", "time", "event"} < set(hazards[0])
+    assert {"output", "time", "event"} < set(hazards[0])
     assert "event" in run("ask", tiny_asked_run.path, "--task", "survival").stdout
 
 

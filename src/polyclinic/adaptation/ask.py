@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from .. import __version__
 from ..cohort import Cohort
 from ..harmonise.text import UNKNOWN
 from ..models import Model
@@ -197,30 +197,28 @@ def lineage(run: Run) -> dict[str, Any]:
     """Which run answers: its name and recipe, and the hashes of its weights, of what its last stage learned besides, and of its split."""
     here = run.backbone
     return {
-        "run": here.path.resolve().name, "recipe": here.recipe.name, "weights": file_hash(here.weights),
-        "objective": file_hash(here.objective_weights), "split": here.split.hash, "polyclinic": version("polyclinic"),
+        "run": here.path.resolve().name, "recipe": here.recipe.name, "backbone": file_hash(here.weights),
+        "objective": file_hash(here.objective_weights), "split": here.split.hash, "version": __version__,
     }  # fmt: skip
 
 
 def as_table(run: Run, found: Predictions, question: str | None = None) -> Table:
     """Answers as a table: a row a patient, with the side of the split, what was answered, what is known, and the records that were read.
 
-    `score` of a classification, and `truth`; `log_hazard` of a survival, with `time` and `event`: null where nobody knows. `side` is
+    `output` is a probability, beside `truth`, or a log hazard, beside `time` and `event`: null where nobody knows. `side` is
     "train" of patients whose labels the run may have seen, "test", or "new". The schema's metadata say who answered, and what.
     """
     import pyarrow as pa
 
     side = dict.fromkeys(run.split.train, "train") | dict.fromkeys(run.split.test, "test")
     known = lambda values: pa.array(values.tolist(), mask=~found.mask, type=pa.float64())
-    columns: dict[str, Any] = {"patient": list(found.patients), "side": [side.get(p, "new") for p in found.patients]}
+    sides = [side.get(p, "new") for p in found.patients]
+    columns: dict[str, Any] = {"patient": pa.array(found.patients, pa.string()), "side": pa.array(sides, pa.string())}
+    columns["output"] = pa.array(found.outputs.astype(float))
     if isinstance(run.recipe.tasks[found.task], Survival):
-        columns |= {
-            "log_hazard": found.outputs,
-            "time": known(found.targets[:, 0]),
-            "event": known(found.targets[:, 1]),
-        }
+        columns |= {"time": known(found.targets[:, 0]), "event": known(found.targets[:, 1])}
     else:
-        columns |= {"score": found.outputs, "truth": known(found.targets)}
+        columns["truth"] = known(found.targets)
     texts = pa.list_(pa.string())
     columns["modalities"] = pa.array([[m.value for m in has] for has in found.modalities], texts)
     columns["records"] = pa.array([list(ids) for ids in found.records], texts)

@@ -57,20 +57,22 @@ def ask(
     told = lineage(backbone)
     silent = [p for p in patient or () if p not in found.patients]
     data = {"task": task, "question": said, "lineage": told, "answers": answers.to_pylist(), "nothing_to_read": silent}
-    name = answers.column_names[2]
-    rows = [(a["patient"], a["side"], f"{a[name]:.3f}", _truth(a), ", ".join(a["modalities"])) for a in data["answers"]]
+    name = "log hazard" if "event" in answers.column_names else "score"
+    rows = [
+        (a["patient"], a["side"], f"{a['output']:.3f}", _truth(a), ", ".join(a["modalities"])) for a in data["answers"]
+    ]
     more = f"… and {len(rows) - SHOWN} more: --out FILE.parquet, or --json" if len(rows) > SHOWN else ""
     shown = [
         table(
             f"{task}: {said}" if said else task,
-            ("patient", "side", f"#{name.replace('_', ' ')}", "truth", "read"),
+            ("patient", "side", f"#{name}", "truth", "read"),
             rows[:SHOWN],
         ),
         more,
         f"nothing to read of {', '.join(silent)}" if silent else "",
         f"written to {out}" if out else "",
-        f"A {name.replace('_', ' ')} ranks patients; what it is worth is measured by: polyclinic evaluate {run}",
-        f"run {told['run']}: weights {told['weights'][:8]}, objective {told['objective'][:8]}, split {told['split'][:8]}",
+        f"A {name} ranks patients; what it is worth is measured by: polyclinic evaluate {run}",
+        f"run {told['run']}: backbone {told['backbone'][:8]}, objective {told['objective'][:8]}, split {told['split'][:8]}",
         NOTICE,
     ]
     return Reply(data, [part for part in shown if part != ""])
