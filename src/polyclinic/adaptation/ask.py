@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..cohort import Cohort
 from ..harmonise.text import UNKNOWN
 from ..models import Model
@@ -198,7 +198,7 @@ def lineage(run: Run) -> dict[str, Any]:
     here = run.backbone
     return {
         "run": here.path.resolve().name, "recipe": here.recipe.name, "backbone": file_hash(here.weights),
-        "objective": file_hash(here.objective_weights), "split": here.split.hash, "version": __version__,
+        "objective": file_hash(here.objective_weights), "split": here.split.hash, "version": version("polyclinic"),
     }  # fmt: skip
 
 
