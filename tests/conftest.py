@@ -182,3 +182,25 @@ def tiny_segmentation_run(tiny_run: Run) -> Run:
     from polyclinic.adaptation import adapt
 
     return adapt(tiny_run, "hippocampus", "full", labels=2, steps=80)
+
+
+@pytest.fixture(scope="session")
+def tiny_asked_run(tiny_cohort: Cohort, tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that learned to answer: the finding in words, survival by a head of its own. Read-only."""
+    import yaml
+
+    from polyclinic.training import Recipe, pretrain
+
+    recipe = yaml.safe_load(tiny_recipe.read_text())
+    recipe["encoders"].pop("volume")
+    recipe["encoders"]["table"]["exclude"].remove("went_icu")
+    recipe["tasks"] = {
+        "finding": {**recipe["tasks"]["finding"], "questions": ["Is there COVID-19?", "Is it the corona virus?"]},
+        "icu": {"kind": "classification", "column": "went_icu", "positive": ["Y"], "inputs": ["image"]},
+        "survival": recipe["tasks"]["survival"],
+    }
+    parts = [{"kind": "question", "tasks": ["finding"]}, {"kind": "supervised", "tasks": ["survival"], "labels": 8}]
+    recipe["stages"] = [{"name": "asked", "steps": 6, "batch": 12, "objective": {"kind": "hybrid", "parts": parts}}]
+    return pretrain(
+        Recipe.model_validate(recipe | {"name": "asked"}), tiny_cohort, into=tmp_path_factory.mktemp("asked")
+    )

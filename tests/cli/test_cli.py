@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import typer
 from typer.testing import CliRunner, Result
@@ -21,6 +22,7 @@ from polyclinic import __version__
 from polyclinic.cli import app
 from polyclinic.cohort import Cohort
 from polyclinic.training import Run
+from polyclinic.training.run import file_hash
 
 BINARY = Path(sys.executable).with_name("polyclinic")
 
@@ -83,7 +85,7 @@ def test_no_command_is_left_out_of_this_test() -> None:
     assert leaves == {
         "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
-        "recipe list", "pretrain", "compare", "adapt", "evaluate", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
+        "recipe list", "pretrain", "compare", "adapt", "evaluate", "ask", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
         "export", "index", "search",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)
@@ -166,6 +168,7 @@ def test_many_set_aside_are_cut_and_the_rest_can_be_asked_for(tmp_path: Path) ->
         (("pretrain", "nowhere.yaml"), "no recipe nowhere.yaml"),
         (("adapt", "nowhere", "--task", "finding"), "no run in nowhere"),
         (("evaluate", "nowhere"), "no run in nowhere"),
+        (("ask", "nowhere", "Is it?", "--task", "finding"), "no run in nowhere"),
         (("predict", "nowhere", "x.dcm"), "no run in nowhere"),
         (("serve", "nowhere"), "no run in nowhere"),
         (("export", "nowhere"), "no run in nowhere"),
@@ -188,6 +191,7 @@ def test_what_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word
         ("bogus",),
         ("cohort", "split", "c", "--test", "2"),
         ("adapt", "run"),
+        ("ask", "run", "Is it?"),
         ("ingest", "a", "--workers", "0"),
         ("cohort", "split", "c", "--by", "ward"),
         ("adapt", "r", "--task", "t", "--method", "magic"),
@@ -482,6 +486,67 @@ def test_what_is_alike_is_found(tiny_run: Run, tiny_cohort: Cohort, tmp_path: Pa
     wrong = run("search", tmp_path / "index")
     assert wrong.exit_code == 2
     assert "--patient or --say" in wrong.stderr
+
+
+def test_ask(tiny_asked_run: Run, tmp_path: Path) -> None:
+    run_, said = tiny_asked_run, "Is there COVID-19?"
+    words = ["ask", run_.path, said, "--task", "finding"]
+    told = answer(*words, "--out", tmp_path / "new/answers.parquet")
+    assert (told["task"], told["question"], told["nothing_to_read"]) == ("finding", said, [])
+    assert {a["patient"] for a in told["answers"]} <= set(run_.split.test)
+    assert {a["side"] for a in told["answers"]} == {"test"}
+    assert all(0 < a["output"] < 1 and a["records"] for a in told["answers"])
+    lineage = told["lineage"]
+    assert (lineage["backbone"], lineage["split"]) == (file_hash(run_.weights), run_.split.hash)
+    table = pq.read_table(tmp_path / "new/answers.parquet")
+    assert table.to_pylist() == told["answers"]
+    written = {k.decode(): v.decode() for k, v in table.schema.metadata.items()}
+    assert written == {"task": "finding", "question": said} | lineage
+    shown = run(*words).stdout
+    assert f"finding: {said}" in shown
+    assert f"backbone {lineage['backbone'][:8]}" in shown
+    assert "Not a medical device" in shown
+    assert sum(shown.count(a["patient"]) for a in told["answers"]) == min(20, len(told["answers"]))
+
+
+def test_ask_of_some_patients_from_some_of_their_records(tiny_asked_run: Run) -> None:
+    words = ["ask", tiny_asked_run.path, "--task", "finding"]
+    trained, tested = (
+        next(p for p in side if p.startswith("CXR")) for side in (tiny_asked_run.split.train, tiny_asked_run.split.test)
+    )
+    told = answer(*words, "--patient", trained, "--patient", tested, "--reads", "image")
+    assert told["question"] == "Is there COVID-19?"  # the task's own
+    assert {a["patient"]: a["side"] for a in told["answers"]} == {trained: "train", tested: "test"}
+    assert {tuple(a["modalities"]) for a in told["answers"]} == {("image",)}
+    blind = answer(*words, "--patient", tested, "--reads", "omics")
+    assert (blind["answers"], blind["nothing_to_read"]) == ([], [tested])
+    assert f"nothing to read of {tested}" in run(*words, "--patient", tested, "--reads", "omics").stdout
+    hazards = answer("ask", tiny_asked_run.path, "--task", "survival")["answers"]
+    assert {"output", "time", "event"} < set(hazards[0])
+    assert "event" in run("ask", tiny_asked_run.path, "--task", "survival").stdout
+
+
+def test_what_cannot_be_asked(tiny_run: Run, tiny_asked_run: Run) -> None:
+    assert "did not learn to answer" in refusal("ask", tiny_run.path, "Is it?", "--task", "finding")["found"]
+    words = ["ask", tiny_asked_run.path]
+    assert refusal(*words, " ", "--task", "finding")["found"] == "a question without words"
+    assert "no classification or survival" in refusal(*words, "--task", "nothing")["found"]
+    told = refusal(*words, "--task", "finding", "--patient", "CXR-024")
+    assert "'CXR-024'" in told["found"]
+    assert told["do"].startswith("did you mean 'CXR-02")
+    assert "does not read" in refusal(*words, "--task", "finding", "--reads", "slide")["found"]
+
+
+def test_evaluate_names_the_task_where_a_run_answers_several(tiny_asked_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(tiny_asked_run.path, tmp_path / "asked")
+    told = answer("evaluate", tmp_path / "asked")
+    assert told["task"] == "finding"
+    assert {task: figures[0]["name"] for task, figures in told["others"].items()} == {
+        "survival": "concordance",
+        "icu": "auroc",
+    }
+    shown = run("evaluate", tmp_path / "asked", env={"COLUMNS": "160"}).stdout
+    assert re.search(r"^survival +concordance", shown, re.MULTILINE)
 
 
 def test_doctor() -> None:

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -99,3 +101,16 @@ def test_its_label_is_its_column() -> None:
         ("A",),
         ("B",),
     )
+
+
+def test_a_bare_yes_of_yaml_is_the_cell_that_it_was() -> None:
+    """YAML 1.1 reads yes as true: whoever wrote it meant the word, or the truth value."""
+    read = yaml.safe_load("{kind: classification, column: answer, positive: [yes], negative: [no, 'maybe']}")
+    spec = Classification.model_validate(read)
+    assert (spec.positive, spec.negative) == (("yes", "true"), ("no", "false", "maybe"))
+    assert Classification.model_validate(yaml.safe_load(yaml.safe_dump(spec.model_dump(mode="json")))) == spec
+    assert spec.asked() == ("Is there answer?",)
+    with pytest.raises(ValidationError):
+        Classification.model_validate(read | {"positive": "yes"})
+    with pytest.raises(ValidationError):
+        Classification.model_validate(read | {"positive": [1]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 import yaml
 
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.cohort.catalogue import inputs
 from polyclinic.phantom import simulate
-from polyclinic.schema import Losses
+from polyclinic.schema import Losses, Modality
 from polyclinic.training import Recipe, Run, pretrain
 from polyclinic.training.curves import is_loss
 from polyclinic.training.reading import folder
@@ -76,6 +78,20 @@ def fell(run: Run, stage: str) -> tuple[float, float]:
         firsts.append(np.mean(values[:share]))
         lasts.append(np.mean(values[-share:]))
     return float(np.sum(firsts)), float(np.sum(lasts))
+
+
+def test_radiographs_cannot_be_counted_where_reports_say_how_many_there_were(phantom: Cohort) -> None:
+    """A report speaks of an earlier study just where there is a second radiograph: that is easier to learn than what is seen."""
+    reports = {r.patient: phantom.load(r).text or "" for r in phantom.records("modality = 'text'")}
+    counted = lambda where: Counter(r.patient for r in inputs(phantom.records(where)) if r.modality is Modality.IMAGE)
+    told = {p for p, text in reports.items() if "Comparison: Prior" in text or "Comparación: Estudio" in text}
+    twice = {p for p, n in counted(None).items() if n == 2}
+    assert told & set(counted(None)) == twice & set(reports) != set()
+    asked = [Recipe.load(path) for path in SHIPPED if path.stem != "demo"]
+    seen = {r.name: counted(r.cohort.where) for r in asked if {Modality.IMAGE, Modality.TEXT} <= set(r.encoders)}
+    assert {name for name, of in seen.items() if set(of.values()) != {1}} == set()
+    assert {frozenset(of) for of in seen.values()} == {frozenset(counted(None))}  # nobody is left out
+    assert "hybrid-2d" in seen
 
 
 @pytest.mark.slow

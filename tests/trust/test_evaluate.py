@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from dataclasses import asdict
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from polyclinic.adaptation import adapt, predict
+from polyclinic.adaptation import adapt, ask, predict
 from polyclinic.cohort import Cohort
 from polyclinic.tasks import Predictions
 from polyclinic.training import Run
@@ -123,6 +124,69 @@ def test_several_retrievals_are_all_measured(run: Run, tiny_cohort: Cohort, tmp_
     assert evidence.task == "genes_to_row"
 
 
+@pytest.fixture(scope="module")
+def asked(tiny_asked_run: Run, tiny_cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Evidence]:
+    place = tmp_path_factory.mktemp("evaluated") / "asked"
+    shutil.copytree(tiny_asked_run.path, place)
+    run = Run.open(place)
+    return run, evaluate(run, tiny_cohort, draws=50)
+
+
+def test_what_pretraining_taught_is_measured_as_what_is_adapted_to(
+    asked: tuple[Run, Evidence], tiny_cohort: Cohort
+) -> None:
+    """The same figures of the answers, in words or by a head, as of an adapted run's."""
+    run, evidence = asked
+    assert {e.task: e.method for e in evidence.every} == {
+        "finding": "question", "survival": "supervised", "icu": "question",
+    }  # fmt: skip
+    same = lambda one, other: plain(asdict(one)) == plain(asdict(other))  # NaN is not itself
+    for found in evidence.every:
+        answers = ask(run, found.task, cohort=tiny_cohort)
+        assert all(map(same, found.figures, figures(found.kind, answers, run.split.hash, draws=50)))
+        assert found.figures[0].n == int(answers.mask.sum()) > 0
+        assert (found.calibration is None) == (found.kind == "survival")
+        assert (found.split, found.weights) == (run.split.hash, file_hash(run.weights))
+    finding = evidence.of("finding")
+    assert finding.calibration is not None
+    assert same(finding.calibration, calibration(ask(run, "finding", cohort=tiny_cohort), run.split.hash, draws=50))
+    assert [s.modalities for s in finding.subsets] == [
+        ("image",), ("text",), ("table",), ("image", "text"), ("image", "table"), ("text", "table"), ("image", "text", "table"),
+    ]  # fmt: skip
+    image = figures(
+        "classification", ask(run, "finding", cohort=tiny_cohort, inputs=["image"]), run.split.hash, draws=50
+    )
+    assert same(finding.subsets[0].figure, image[0])
+    assert evidence.of("icu").subsets == ()
+    with pytest.raises(EvidenceError, match="nothing measured of 'hippocampus'"):
+        evidence.of("hippocampus")
+
+
+def test_how_many_labels_pretraining_saw(asked: tuple[Run, Evidence], tiny_cohort: Cohort) -> None:
+    """All of the finding, eight of survival, none of what was never asked."""
+    run, evidence = asked
+    known = run.loader(tiny_cohort, run.split.train, ("finding",)).labelled("finding")
+    assert {e.task: e.labels for e in evidence.every} == {"finding": len(known), "survival": 8, "icu": 0}
+
+
+def test_the_evidence_of_several_tasks_is_one_file_one_text_and_one_card(asked: tuple[Run, Evidence]) -> None:
+    run, evidence = asked
+    assert plain(asdict(Evidence.open(run.path))) == plain(asdict(evidence))
+    printed, text = str(evidence), (run.path / "card.md").read_text()
+    for found in evidence.every:
+        assert f"{found.task} ({found.method}, " in printed
+        assert f"### {found.task}, from {', '.join(found.inputs)}, {found.labels} labelled patients" in text
+        assert f"`{found.task}` ({found.kind}, by `{found.method}`)" in text
+    assert "no question until it is adapted" not in text
+
+
+def test_evidence_of_before_it_could_be_of_several_tasks_is_read(asked: tuple[Run, Evidence], tmp_path: Path) -> None:
+    old = plain(asdict(asked[1].of("icu")))
+    old.pop("others")
+    (tmp_path / "evidence.json").write_text(json.dumps(old))
+    assert Evidence.open(tmp_path / "evidence.json").others == ()
+
+
 def test_a_run_of_which_nothing_can_be_said(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "tiny", ignore=shutil.ignore_patterns("adapted", "evidence"))
     recipe = tmp_path / "tiny/recipe.yaml"
@@ -137,6 +201,21 @@ def test_nobody_to_test_on(finding: tuple[Run, Evidence], tiny_cohort: Cohort, m
     run, _ = finding
     answers = predict(run, tiny_cohort)
     unlabelled = Predictions(answers.task, answers.patients, answers.outputs, answers.targets, answers.mask & False)
-    monkeypatch.setitem(evaluate.__globals__, "predict", lambda *_: unlabelled)
+    monkeypatch.setitem(evaluate.__globals__, "predict", lambda *_, **__: unlabelled)
     with pytest.raises(EvidenceError, match="no labelled test patient"):
         evaluate(run, tiny_cohort)
+
+
+def test_of_several_tasks_one_that_nobody_can_test_says_so_and_stops_no_other(
+    asked: tuple[Run, Evidence], tiny_cohort: Cohort, tmp_path: Path, monkeypatch: Any
+) -> None:
+    run = Run.open(shutil.copytree(asked[0].path, tmp_path / "asked"))
+    blank = lambda found: Predictions(found.task, found.patients, found.outputs, found.targets, found.mask & False)
+    nobody = lambda task: lambda *words, **more: blank(f) if (f := ask(*words, **more)).task in task else f
+    monkeypatch.setitem(evaluate.__globals__, "ask", nobody(["icu"]))
+    evidence = evaluate(run, tiny_cohort, subsets=False, draws=20)
+    assert evidence.of("icu").figures[0].note == "not defined: no labelled patient"
+    assert evidence.of("finding").figures[0].n > 0
+    monkeypatch.setitem(evaluate.__globals__, "ask", nobody(["finding", "icu", "survival"]))
+    with pytest.raises(EvidenceError, match="no labelled test patient of 'finding, survival, icu'"):
+        evaluate(run, tiny_cohort, subsets=False, draws=20)

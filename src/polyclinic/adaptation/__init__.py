@@ -6,7 +6,7 @@ Imports `training` and above.
 from .adapt import METHODS, adapt
 from .adapted import Adapted, Shelf, open_adapted
 from .answers import answer_cohort
-from .ask import ask
+from .ask import ask, taught
 from .export import FORMATS, Exported, export
 from .forgetting import forgotten
 from .index import Hit, Index, SearchError, index
@@ -15,5 +15,5 @@ from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
     "FORMATS", "METHODS", "AdaptError", "Adapted", "Exported", "Hit", "Index", "SearchError", "Shelf", "adapt", "answer_cohort", "ask",
-    "embed", "export", "forgotten", "index", "open_adapted", "predict", "predict_files", "predict_masks",
+    "embed", "export", "forgotten", "index", "open_adapted", "predict", "predict_files", "predict_masks", "taught",
 ]  # fmt: skip

@@ -1,77 +1,226 @@
-"""Asking: a run that was pretrained with the objective `question` answers in words what it is asked, without being adapted."""
+"""Asking: what a run learned to answer while it was pretrained, it answers without being adapted.
+
+By the objective `question` in words, its own or another's; by `supervised` with the head that each of its tasks has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..harmonise.text import UNKNOWN
+from ..models import Model
 from ..models.systems.m3fm_ct import M3fmCt
-from ..objectives import Question, QuestionObjective
+from ..objectives import Objective, Question, QuestionObjective, Supervised
 from ..objectives.hybrid import places
+from ..objectives.supervised import SupervisedObjective
 from ..schema import Batch, Modality
 from ..tasks import AskedFields, Predictions, Survival
+from ..tokens.text import as_note
 from ..training import Run
+from ..training.run import file_hash
 from .plan import AdaptError, reads_of
 from .predict import answered
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+Say = Callable[[Batch], tuple[Tensor, Tensor]]
+"""Of a batch (b,) logits or log hazards, and (b,) bool of whom anything could be said."""
+Taught = Literal["question", "supervised"]
 
 
 def ask(
     run: Run | str | Path, task: str, question: str | None = None, *, cohort: Cohort | str | Path | None = None,
     patients: Sequence[str] | None = None, inputs: Sequence[Modality | str] | None = None,
 ) -> Predictions:  # fmt: skip
-    """A pretrained run's answers to a question, as an adapted run's predictions are.
+    """A pretrained run's answers, as an adapted run's predictions are.
 
     Args:
-        run: whose last stage learned to answer questions, or its folder.
+        run: whose last stage learned to answer questions, or the task, or its folder.
         task: whose labels are the truth, and which says what may be read.
-        question: in words; by default the task's own first one.
+        question: in words, of a run that reads questions; by default the task's own first one.
         cohort: where it lies now; by default where it lay.
         patients: who; by default the test side.
         inputs: the modalities that may be read; by default the task's.
     Returns:
         one a patient who has something to be read.
     Raises:
-        AdaptError: the last stage did not learn to answer, there is no such task or modality, or the task is of masks.
+        AdaptError: the last stage did not learn to answer, there is no such task, modality or patient, the task is of masks, or the
+            question is empty, too long, or in words that the run never read.
         ObjectiveError: no task that it learned has this kind of answer.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
-    system = system_of(run)
-    spec = run.recipe.tasks.get(task)
+    learned, spec = taught(run), run.recipe.tasks.get(task)
+    if not learned:
+        raise _taught_nothing(run)
     if not isinstance(spec, AskedFields):
         there = [name for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)]
         raise AdaptError(
             f"no classification or survival {task!r} in the recipe", "one of " + ", ".join(there), "correct the name"
         )
-    reads = reads_of(run, task, inputs)
+    reads, survival = reads_of(run, task, inputs), isinstance(spec, Survival)
+    if question is None and learned.get(task) == "supervised":
+        say = _by_head(run, task)
+    else:
+        system = system_of(run, task)
+        if question is not None:
+            _heard(question, system)
+        say = _in_words(system, spec.asked()[0] if question is None else question, survival, reads)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test, (task,))
-    survival, said = isinstance(spec, Survival), question or spec.asked()[0]
+    if patients is not None:
+        _there(catalogue, run.recipe.cohort.where, [p for p in patients if p not in loader.by_patient])
     who = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
-
-    def say(batch: Batch) -> tuple[Tensor, Tensor]:
-        output = system.answer(batch, said, "survival" if survival else "class", reads)
-        return output, output.isfinite()
-
     return answered(task, loader.each(32, who, reads), who, survival, say)
 
 
-def system_of(run: Run) -> M3fmCt:
-    """The model that answers, with what its last stage learned.
+def taught(run: Run) -> dict[str, Taught]:
+    """The tasks that a run answers without being adapted, and by which objective of its last stage.
+
+    A run that learned to answer questions is asked all the recipe's tasks whose kind of answer it has, those too that it was never asked.
+    """
+    tasks = {name: t for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)}
+    parts = [part for part, _ in places(run.recipe.stages[-1].objective)]
+    asked = [part for part in parts if isinstance(part, Question)]
+    found: dict[str, Taught] = {name: "question" for part in asked for name in part.tasks}
+    for part in parts:
+        if isinstance(part, Supervised):
+            found |= {name: "supervised" for name in part.tasks if name not in found}
+    kinds = {tasks[name].kind for part in asked for name in part.tasks}
+    for name, task in tasks.items():
+        if task.kind in kinds:
+            found.setdefault(name, "question")
+    return found
+
+
+def system_of(run: Run, task: str | None = None) -> M3fmCt:
+    """The model that answers questions, with what its last stage learned; of several parts of it the one that names the task.
 
     Raises:
         AdaptError: the last stage did not learn to answer.
     """
-    for part, place in places(run.recipe.stages[-1].objective):
-        if isinstance(part, Question):
-            model = run.model()
-            questions = run.objective(model).get_submodule(place.rstrip("."))
-            assert isinstance(questions, QuestionObjective)
-            return M3fmCt(model, questions, run.recipe.standards()[Modality.TEXT], run.fingerprint)
-    raise AdaptError(
+    model, questions = _learned(run, Question, task)
+    assert isinstance(questions, QuestionObjective)
+    return M3fmCt(model, questions, run.recipe.standards()[Modality.TEXT], run.fingerprint)
+
+
+def _learned(run: Run, kind: type, task: str | None) -> tuple[Model, Objective]:
+    """The model, and what a part of its last stage learned."""
+    parts = [(part, place) for part, place in places(run.recipe.stages[-1].objective) if isinstance(part, kind)]
+    if not parts:
+        raise _taught_nothing(run)
+    model = run.model()
+    _, place = max(parts, key=lambda each: task in each[0].tasks)  # the first, where none names it
+    objective = run.objective(model).get_submodule(place.rstrip("."))
+    assert isinstance(objective, Objective)
+    return model, objective
+
+
+def _taught_nothing(run: Run) -> AdaptError:
+    return AdaptError(
         f"the run {run.path}, whose last stage did not learn to answer questions",
         "a last stage whose objective is `question`, or a hybrid with it",
         "pretrain with one, or adapt to the task: `polyclinic adapt`",
     )
+
+
+def _heard(question: str, system: M3fmCt) -> None:
+    """Refuse a question of which nothing would be heard, or its beginning alone."""
+    if not question.strip():
+        raise AdaptError(
+            "a question without words", "a question", "say what is asked, or leave it out for the task's own"
+        )
+    standard = system.standard
+    whole = standard.model_copy(update={"words": standard.words + len(question)})  # no piece is shorter than a letter
+    words = as_note(question, whole, system.fingerprint)[1:]
+    if standard.tokenizer is None and bool((words == UNKNOWN).all()):
+        raise AdaptError(
+            f"the question {question!r}, of which the run knows no word", "words of the notes that it learned from",
+            "say it otherwise",
+        )  # fmt: skip
+    if len(words) >= standard.words:
+        raise AdaptError(
+            f"a question of {len(words)} word pieces",
+            f"at most {standard.words - 1}, which the run reads",
+            "say it shorter",
+        )
+
+
+def _in_words(system: M3fmCt, question: str, survival: bool, reads: tuple[Modality, ...]) -> Say:
+    """The answers to a question."""
+
+    def say(batch: Batch) -> tuple[Tensor, Tensor]:
+        output = system.answer(batch, question, "survival" if survival else "class", reads)
+        return output, output.isfinite()
+
+    return say
+
+
+def _by_head(run: Run, task: str) -> Say:
+    """The answers of the head that a task had in pretraining."""
+    model, heads = _learned(run, Supervised, task)
+    assert isinstance(heads, SupervisedObjective)
+    row = list(heads.asked).index(task)
+
+    @torch.no_grad()
+    def say(batch: Batch) -> tuple[Tensor, Tensor]:
+        fused = model(batch)
+        return heads.head(heads.norm(fused.pooled.float()))[:, row], fused.present
+
+    return say
+
+
+def _there(cohort: Cohort, where: str | None, missing: Sequence[str]) -> None:
+    """Refuse a patient of whom the run's cohort has no record; one who has only what the run does not read is left out."""
+    if not missing:
+        return
+    known = {record.patient for record in cohort.records(where)}
+    for patient in missing:
+        if patient not in known:
+            close = difflib.get_close_matches(patient, known, n=1, cutoff=0.5)
+            raise AdaptError(
+                f"no record of a patient {patient!r} among those that the run may read",
+                f"one of {len(known)} patients of {cohort.path}",
+                f"did you mean {close[0]!r}?" if close else "see `polyclinic cohort query CATALOGUE 'from patients'`",
+            )
+
+
+def lineage(run: Run) -> dict[str, Any]:
+    """Which run answers: its name and recipe, and the hashes of its weights, of what its last stage learned besides, and of its split."""
+    here = run.backbone
+    return {
+        "run": here.path.resolve().name, "recipe": here.recipe.name, "backbone": file_hash(here.weights),
+        "objective": file_hash(here.objective_weights), "split": here.split.hash, "version": version("polyclinic"),
+    }  # fmt: skip
+
+
+def as_table(run: Run, found: Predictions, question: str | None = None) -> Table:
+    """Answers as a table: a row a patient, with the side of the split, what was answered, what is known, and the records that were read.
+
+    `output` is a probability, beside `truth`, or a log hazard, beside `time` and `event`: null where nobody knows. `side` is
+    "train" of patients whose labels the run may have seen, "test", or "new". The schema's metadata say who answered, and what.
+    """
+    import pyarrow as pa
+
+    side = dict.fromkeys(run.split.train, "train") | dict.fromkeys(run.split.test, "test")
+    known = lambda values: pa.array(values.tolist(), mask=~found.mask, type=pa.float64())
+    sides = [side.get(p, "new") for p in found.patients]
+    columns: dict[str, Any] = {"patient": pa.array(found.patients, pa.string()), "side": pa.array(sides, pa.string())}
+    columns["output"] = pa.array(found.outputs.astype(float))
+    if isinstance(run.recipe.tasks[found.task], Survival):
+        columns |= {"time": known(found.targets[:, 0]), "event": known(found.targets[:, 1])}
+    else:
+        columns["truth"] = known(found.targets)
+    texts = pa.list_(pa.string())
+    columns["modalities"] = pa.array([[m.value for m in has] for has in found.modalities], texts)
+    columns["records"] = pa.array([list(ids) for ids in found.records], texts)
+    told = {"task": found.task, **({"question": question} if question else {}), **lineage(run)}
+    return pa.table(columns).replace_schema_metadata({k: str(v) for k, v in told.items()})

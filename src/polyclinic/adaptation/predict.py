@@ -106,7 +106,7 @@ def answered(
         say: of a batch (b,) logits or log hazards, and (b,) bool of whom anything could be said.
     """
     outputs, known = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    targets, has = [torch.zeros((0, 2) if survival else 0)], list[tuple[Modality, ...]]()
+    targets, has, ids = [torch.zeros((0, 2) if survival else 0)], list[tuple[Modality, ...]](), list[tuple[str, ...]]()
     for batch in batches:
         (output, there), target = say(batch), batch.targets[name]
         outputs.append(output if survival else output.sigmoid())
@@ -115,8 +115,10 @@ def answered(
         known.append(target.mask & there)
         owners = {m: set(ragged.patient.tolist()) for m, ragged in batch.payloads.items()}
         has += [tuple(m for m in owners if n in owners[m]) for n in range(len(batch.patients))]
+        pairs = [pair for r in batch.payloads.values() for pair in zip(r.patient.tolist(), r.ids, strict=True)]
+        ids += [tuple(name for owner, name in pairs if owner == n) for n in range(len(batch.patients))]
     whole = lambda parts: torch.cat(parts).numpy()
-    return Predictions(name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has))
+    return Predictions(name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has), tuple(ids))
 
 
 @dataclass(frozen=True, slots=True)

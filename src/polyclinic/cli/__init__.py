@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from . import cohort, export, machine, phantom, privacy, recipe, runs, search
+from . import ask, cohort, export, machine, phantom, privacy, recipe, runs, search
 from .frame import EXIT_CODES, OK, USAGE
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ cohort.add_to(app)
 privacy.add_to(app)
 phantom.add_to(app)
 runs.add_to(app)
+ask.add_to(app)
 export.add_to(app)
 search.add_to(app)
 recipe.add_to(app)

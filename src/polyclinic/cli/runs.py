@@ -195,10 +195,17 @@ def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
 
     opened = Run.open(run)
     evidence = examine(opened, Cohort.open(cohort) if cohort else None)
-    figures = list(evidence.figures)
-    rows = [(f.name, f"{f.value:.3f}", f"{f.low:.3f} – {f.high:.3f}", f.n, f.note) for f in figures]
-    shown = [table(f"{run} (split {opened.split.hash[:8]})", ("figure", "#value", "#95% interval", "#n", "note"), rows)]
-    return Reply({"run": str(run), "split": opened.split.hash, "figures": figures}, shown)
+    several = len(evidence.every) > 1
+    rows = [
+        (*([e.task] if several else []), f.name, f"{f.value:.3f}", f"{f.low:.3f} – {f.high:.3f}", f.n, f.note)
+        for e in evidence.every
+        for f in e.figures
+    ]
+    columns = (*(["task"] if several else []), "figure", "#value", "#95% interval", "#n", "note")
+    data = {"run": str(run), "split": opened.split.hash, "task": evidence.task, "figures": list(evidence.figures)}
+    if several:
+        data["others"] = {e.task: list(e.figures) for e in evidence.others}
+    return Reply(data, [table(f"{run} (split {opened.split.hash[:8]})", columns, rows)])
 
 
 @command

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..cohort import Label
@@ -17,6 +17,8 @@ from .task import Answer, AskedFields, LinearTask, Predictions
 
 YES = ("y", "yes", "1", "true", "positive", "present")
 """Cells that say no more than that the column applies."""
+BARE = {True: ("yes", "true"), False: ("no", "false")}
+"""What may have stood in a YAML file where it reads a truth value."""
 
 
 class Classification(AskedFields):
@@ -26,12 +28,21 @@ class Classification(AskedFields):
         column: the table column that has it.
         positive: the cells that mean yes.
         negative: the cells that mean no; empty: every other known cell.
+
+    YAML reads a bare `yes` or `no` as true or false: then cells of either spelling count.
     """
 
     kind: Literal["classification"] = "classification"
     column: str
     positive: tuple[str, ...] = Field(min_length=1)
     negative: tuple[str, ...] = ()
+
+    @field_validator("positive", "negative", mode="before")
+    @classmethod
+    def _bare(cls, cells: Any) -> Any:
+        if not isinstance(cells, list | tuple):
+            return cells
+        return [word for cell in cells for word in (BARE[cell] if isinstance(cell, bool) else (cell,))]
 
     def label(self, name: str) -> Label:
         """Where the answers stand."""

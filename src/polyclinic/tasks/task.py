@@ -73,6 +73,7 @@ class Predictions:
         targets: (p,) class, (p 2) time and event; for segmentation (p k) the masks' volumes in mL.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
+        records: the ids of those records.
     """
 
     task: str
@@ -81,13 +82,15 @@ class Predictions:
     targets: np.ndarray
     mask: np.ndarray
     modalities: tuple[tuple[Modality, ...], ...] = ()
+    records: tuple[tuple[str, ...], ...] = ()
 
     def where(self, keep: np.ndarray) -> Predictions:
         """Those of the patients for whom keep (p,) is True."""
         rows = np.flatnonzero(keep)
         names = tuple(self.patients[i] for i in rows)
         has = tuple(self.modalities[i] for i in rows) if self.modalities else ()
-        return Predictions(self.task, names, self.outputs[rows], self.targets[rows], self.mask[rows], has)
+        ids = tuple(self.records[i] for i in rows) if self.records else ()
+        return Predictions(self.task, names, self.outputs[rows], self.targets[rows], self.mask[rows], has, ids)
 
     def labelled(self) -> Predictions:
         """Only the labelled patients'."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..adaptation import taught
 from ..cohort import Cohort
 from ..cohort.catalogue import describe
 from ..schema import Figure
@@ -29,7 +30,10 @@ def card(run: Run, cohort: Cohort, evidence: Sequence[Evidence] = ()) -> str:
         evidence: what was measured of it.
     """
     parts = [f"# {run.path.name}", _what(run), "## It must not be used for", _list(NOT_FOR)]
-    parts += ["## How well it does", *([_measured(e) for e in evidence] or ["Nothing has been measured."])]
+    parts += [
+        "## How well it does",
+        *([_measured(e, len(evidence) > 1) for e in evidence] or ["Nothing has been measured."]),
+    ]
     parts += ["## Of whom it learned", _people(run, cohort), "## How it was made", _made(run)]
     return "\n\n".join(parts) + "\n"
 
@@ -37,6 +41,9 @@ def card(run: Run, cohort: Cohort, evidence: Sequence[Evidence] = ()) -> str:
 def _what(run: Run) -> str:
     about = run.adapter
     reads = ", ".join(run.recipe.encoders)
+    if not about and (asked := taught(run)):
+        tasks = ", ".join(f"`{name}` ({run.recipe.tasks[name].kind}, by `{method}`)" for name, method in asked.items())
+        return f"A backbone pretrained on {reads}, which answers without being adapted: {tasks}."
     if not about:
         return f"A backbone pretrained on {reads}; it answers no question until it is adapted to one."
     kind = run.recipe.tasks[about["task"]].kind
@@ -59,13 +66,18 @@ def _row(name: str, figure: Figure) -> list[str]:
     return [name, interval(figure), str(figure.n), figure.note]
 
 
-def _measured(evidence: Evidence) -> str:
+def _measured(evidence: Evidence, several: bool) -> str:
     figures = [*evidence.figures, *(evidence.calibration.figures if evidence.calibration else ())]
     named = {f.name: f for f in figures}  # Brier's score stands in both
     rows = [_row(name.replace("_", " "), f) for name, f in named.items()]
     rows += [_row("with only " + " + ".join(s.modalities), s.figure) for s in evidence.subsets]
     head = f"On patients of the test side, whom it never saw (split `{evidence.split}`):"
-    return f"{head}\n\n{_table(('figure', '95% interval', 'n', 'how'), rows)}"
+    whose = (
+        f"### {evidence.task}, from {', '.join(evidence.inputs)}, {evidence.labels} labelled patients\n\n"
+        if several
+        else ""
+    )
+    return f"{whose}{head}\n\n{_table(('figure', '95% interval', 'n', 'how'), rows)}"
 
 
 def _people(run: Run, cohort: Cohort) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..adaptation import open_adapted, predict
+from ..adaptation import ask, open_adapted, predict, taught
+from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
+from ..cohort.labels import subset
 from ..schema import Figure, Modality
 from ..tasks import Predictions, Report, Retrieval, Segmentation
 from ..training import Run
@@ -17,7 +19,7 @@ from .card import card
 from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
 from .retrieval import retrieval_figures
-from .subsets import subsets as every_subset
+from .subsets import each_subset
 from .wording import report_figures, with_earlier
 
 
@@ -27,61 +29,110 @@ def evaluate(
     """Measure a run on its test side, and write `<run>/evidence/evidence.json` and `<run>/card.md`.
 
     Args:
-        run: adapted, or pretrained (then its retrieval tasks are measured), or its folder.
+        run: adapted, or pretrained, or its folder. Of a pretrained one its retrieval tasks are measured, and the tasks that its last
+            stage taught it (`question`, `supervised`).
         cohort: where it lies now; by default where it lay.
         subsets: also measure every subset of the inputs.
         draws: resamples.
     Raises:
-        EvidenceError: a pretrained run whose recipe has no retrieval task; nobody to test on.
+        EvidenceError: a pretrained run whose recipe has no retrieval task, and which was taught no other; nobody to test on.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
-    found = _adapted(run, catalogue, subsets, draws) if run.adapter else _pretrained(run, catalogue, draws)
+    found = _adapted(run, catalogue, subsets, draws) if run.adapter else _pretrained(run, catalogue, subsets, draws)
     found.write(run.path / "evidence")
-    (run.path / "card.md").write_text(card(run, catalogue, [found]))
+    (run.path / "card.md").write_text(card(run, catalogue, found.every))
     return found
 
 
 def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidence:
     adapted = open_adapted(run)
-    spec, split = run.recipe.tasks[adapted.name], run.split.hash
     answers = predict(adapted, cohort)
     if not len(answers.patients) or not bool(answers.mask.any()):
-        raise EvidenceError(
-            f"no labelled test patient of {adapted.name!r}",
-            "at least one on the test side",
-            "label some, or change the split's seed",
-        )
+        raise _nobody(adapted.name)
+    again = lambda seen: predict(adapted, cohort, modalities=seen)
+    about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
+    return _measured(run, *about, answers, again if all_subsets else None, draws, cohort)
+
+
+def _measured(
+    run: Run, task: str, method: str, inputs: Sequence[Modality], labels: int, answers: Predictions,
+    again: Callable[[tuple[Modality, ...]], Predictions] | None, draws: int, cohort: Cohort,
+) -> Evidence:  # fmt: skip
+    """The figures of a task's answers; of each subset of the inputs too, where they can be given again from just these."""
+    spec, split = run.recipe.tasks[task], run.split.hash
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
+    language = spec.language if isinstance(spec, Report) else None
     return Evidence(
-        run.path.name, adapted.name, spec.kind, run.adapter["method"], tuple(m.value for m in adapted.inputs), run.adapter["labels"], split,
-        file_hash(run.weights), _figures(run, adapted.name, cohort, answers, classes, draws),
+        run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
+        _figures(run, task, cohort, inputs, answers, classes, draws),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
-        every_subset(adapted, cohort, draws=draws) if all_subsets and len(adapted.inputs) > 1 else (),
+        each_subset(again, inputs, spec.kind, split, language=language, draws=draws) if again and len(inputs) > 1 else (),
     )  # fmt: skip
 
 
 def _figures(
-    run: Run, name: str, cohort: Cohort, answers: Predictions, classes: Sequence[str], draws: int
-) -> tuple[Figure, ...]:
+    run: Run, name: str, cohort: Cohort, inputs: Sequence[Modality], answers: Predictions, classes: Sequence[str], draws: int
+) -> tuple[Figure, ...]:  # fmt: skip
     spec, split = run.recipe.tasks[name], run.split.hash
     if not isinstance(spec, Report):
         return figures(spec.kind, answers, split, classes, draws=draws)
-    earlier = with_earlier(cohort, run.recipe.cohort.where, [Modality(m) for m in run.adapter["inputs"]])
+    earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))
     return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 
 
-def _pretrained(run: Run, cohort: Cohort, draws: int) -> Evidence:
-    asked = {n: s for n, s in run.recipe.tasks.items() if isinstance(s, Retrieval)}
-    if not asked:
+def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidence:
+    answered = taught(run)
+    found = [
+        *_retrieved(run, cohort, draws),
+        *(_taught(run, cohort, *one, all_subsets, draws) for one in answered.items()),
+    ]
+    if not found:
         raise EvidenceError(
-            f"a pretrained run {run.path.name} whose recipe has no retrieval task",
-            "a run adapted to a task, or a retrieval task",
+            f"a pretrained run {run.path.name} whose recipe has no retrieval task, and which was taught no other",
+            "a run adapted to a task, a retrieval task, or a last stage with `question` or `supervised`",
             "adapt it first",
         )
+    if not any(figure.n for one in found for figure in one.figures):
+        raise _nobody(", ".join(one.task for one in found))
+    return replace(found[0], others=tuple(found[1:]))
+
+
+def _taught(run: Run, cohort: Cohort, task: str, method: str, all_subsets: bool, draws: int) -> Evidence:
+    """What pretraining itself taught: the answers of the task's own question, or of the head that it had."""
+    again = lambda seen: ask(run, task, cohort=cohort, inputs=seen)
+    reads, labels = inputs_of(run, task), _labels(run, cohort, task)
+    return _measured(
+        run, task, method, reads, labels, ask(run, task, cohort=cohort), again if all_subsets else None, draws, cohort
+    )
+
+
+def _labels(run: Run, cohort: Cohort, task: str) -> int:
+    """How many training patients' labels of a task the stages saw; 0 of a task that none of them asked."""
+    shown = [told[task] for stage in run.recipe.stages if task in (told := stage.objective.labelled())]
+    if not shown:
+        return 0
+    loader, reads = run.loader(cohort, run.split.train, (task,)), set(inputs_of(run, task))
+    most = None if None in shown else max(n for n in shown if n is not None)
+    return sum(bool(reads & set(loader.by_patient[p])) for p in subset(loader.labelled(task), most, run.recipe.seed))
+
+
+def _nobody(task: str) -> EvidenceError:
+    return EvidenceError(
+        f"no labelled test patient of {task!r}",
+        "at least one on the test side",
+        "label some, or change the split's seed",
+    )
+
+
+def _retrieved(run: Run, cohort: Cohort, draws: int) -> list[Evidence]:
+    """What was measured of the recipe's retrieval tasks, if it has any."""
+    asked = {n: s for n, s in run.recipe.tasks.items() if isinstance(s, Retrieval)}
+    if not asked:
+        return []
     (name, spec), *others = asked.items()
     found = [*retrieval_figures(run, cohort, spec, draws=draws)]
     for other, further in others:  # the first one's figures keep their names
         found += [replace(f, name=f"{other}: {f.name}") for f in retrieval_figures(run, cohort, further, draws=draws)]
     inputs, split, weights = (spec.query.value, spec.answer.value), run.split.hash, file_hash(run.weights)
-    return Evidence(run.path.name, name, "retrieval", "pretrained", inputs, 0, split, weights, tuple(found))
+    return [Evidence(run.path.name, name, "retrieval", "pretrained", inputs, 0, split, weights, tuple(found))]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ..schema import Figure
 from ..training.run import write_json
@@ -20,9 +22,9 @@ class Evidence:
 
     Args:
         run: its folder's name.
-        task: what it answers; "retrieval" for a pretrained run.
-        kind: of the task.
-        method: how it was adapted; "pretrained" where it was not.
+        task: what it answers.
+        kind: of the task; "retrieval" of a pretrained run that was taught no other.
+        method: how it was adapted; "question" or "supervised" where the last stage of pretraining taught it the task, else "pretrained".
         inputs: the modalities that it reads.
         labels: how many labelled patients it learned from.
         split: the split's hash.
@@ -30,6 +32,7 @@ class Evidence:
         figures: the metrics.
         calibration: of a classification.
         subsets: the metric with each subset of the inputs.
+        others: of a pretrained run, what was measured of the other tasks that it answers.
     """
 
     run: str
@@ -43,12 +46,16 @@ class Evidence:
     figures: tuple[Figure, ...]
     calibration: Calibration | None = None
     subsets: tuple[Subset, ...] = ()
+    others: tuple[Evidence, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> Evidence:
         """Read `evidence.json`, or that of a run's folder."""
         place = Path(path)
-        data = json.loads((place / "evidence/evidence.json" if place.is_dir() else place).read_text())
+        return cls._read(json.loads((place / "evidence/evidence.json" if place.is_dir() else place).read_text()))
+
+    @classmethod
+    def _read(cls, data: Mapping[str, Any]) -> Evidence:
         known = data["calibration"]
         measured = known and Calibration(
             tuple(Bin(**b) for b in known["bins"]),
@@ -58,7 +65,28 @@ class Evidence:
         )
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
         made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
-        return cls(**{**data, **made, "inputs": tuple(data["inputs"])})
+        others = tuple(map(cls._read, data.get("others", ())))
+        return cls(**{**data, **made, "inputs": tuple(data["inputs"]), "others": others})
+
+    @property
+    def every(self) -> tuple[Evidence, ...]:
+        """This, and that of the other tasks."""
+        return (self, *self.others)
+
+    def of(self, task: str) -> Evidence:
+        """What was measured of a task.
+
+        Raises:
+            EvidenceError: nothing was; with the tasks there are.
+        """
+        for found in self.every:
+            if found.task == task:
+                return found
+        raise EvidenceError(
+            f"nothing measured of {task!r} of {self.run}",
+            "one of " + ", ".join(e.task for e in self.every),
+            "correct the name",
+        )
 
     def write(self, folder: Path) -> Path:
         """Write `evidence.json` into a folder; NaN as null."""
@@ -85,7 +113,7 @@ class Evidence:
         lines = [head] + [_line(f.name.replace("_", " "), f) for f in (*self.figures, *extra)]
         if self.subsets:
             lines += ["with only", *(_line("  " + " + ".join(s.modalities), s.figure) for s in self.subsets)]
-        return "\n".join(lines)
+        return "\n".join([*lines, *(f"\n{other}" for other in self.others)])
 
 
 def _line(name: str, figure: Figure) -> str:

@@ -1,7 +1,8 @@
-"""Every subset of modalities: what an adapted run is worth to a patient who has only some of what it reads."""
+"""Every subset of modalities: what a run is worth to a patient who has only some of what it reads."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from ..adaptation import Adapted, open_adapted, predict
 from ..cohort import Cohort
 from ..schema import Figure, Modality
-from ..tasks import Predictions, ReportTask
+from ..tasks import Predictions, Report
 from ..training import Run
 from .discrimination import DRAWS, PRIMARY, figure, usable
 from .wording import report_figures
@@ -45,14 +46,32 @@ def subsets(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, dr
         draws: resamples.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    kind = adapted.run.recipe.tasks[adapted.name].kind
-    reads = tuple(m for m in Modality if m in adapted.inputs)
+    spec, split = adapted.run.recipe.tasks[adapted.name], adapted.run.split.hash
+    answer = lambda seen: predict(adapted, cohort, modalities=seen)
+    language = spec.language if isinstance(spec, Report) else None
+    return each_subset(answer, adapted.inputs, spec.kind, split, language=language, draws=draws)
+
+
+def each_subset(
+    answer: Callable[[tuple[Modality, ...]], Predictions], inputs: Sequence[Modality], kind: str, split: str, *,
+    language: str | None = None, draws: int = DRAWS,
+) -> tuple[Subset, ...]:  # fmt: skip
+    """The metric of whoever answers, with each subset of what they read.
+
+    Args:
+        answer: of the test side, from just these modalities.
+        inputs: what is read.
+        kind: of the task.
+        split: the split's hash.
+        language: of reports; English where None.
+        draws: resamples.
+    """
     found = []
-    for chosen in every(reads):
-        answers, split = predict(adapted, cohort, modalities=chosen), adapted.run.split.hash
-        if isinstance(adapted.task, ReportTask):
+    for chosen in every(tuple(m for m in Modality if m in inputs)):
+        answers = answer(chosen)
+        if kind == "report":
             known = answers.labelled()
-            value, *_ = report_figures(known, split, language=adapted.task.language, draws=draws)
+            value, *_ = report_figures(known, split, language=language or "en", draws=draws)
         else:
             known = usable(answers)
             value = figure(PRIMARY[kind], known, split, draws=draws)

@@ -60,6 +60,8 @@ METHODS = {
     "full": "fine-tuning of all weights",
     "scratch": "training from scratch",
     "pretrained": "pretraining alone",
+    "question": "pretraining alone, asked in words",
+    "supervised": "pretraining alone, by the task's own head",
 }
 
 
