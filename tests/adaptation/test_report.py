@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load
 
 import polyclinic as pc
-from polyclinic.adaptation import open_adapted, predict, predict_files
+from polyclinic.adaptation import answer_cohort, export, open_adapted, predict, predict_files
 from polyclinic.adaptation.adapt import AdaptError
 from polyclinic.adaptation.report import present_report, reference, sentence_ends, writer_of
 from polyclinic.cohort import Cohort
@@ -288,3 +289,16 @@ def test_reports_in_another_language_are_no_reference(run: Run, cohort: Cohort) 
     later = replace(record, id="later")
     loader.by_patient[patient][Modality.TEXT].append(later)
     assert reference(loader, patient, "en") == later
+
+
+def test_a_cohort_gets_its_reports(adapted: Run, cohort: Cohort, tmp_path: Path) -> None:
+    some = adapted.split.test[:4]
+    place = answer_cohort(adapted, cohort, patients=some, into=tmp_path / "answers")
+    rows = {row["patient"]: row for row in pq.read_table(place / "answers-00000.parquet").to_pylist()}
+    written = predict(adapted, cohort, patients=some)
+    assert len(written.patients) == 4
+    for patient, text in zip(written.patients, written.outputs, strict=True):
+        assert rows[patient]["headline"].split() == text.split()
+        assert rows[patient]["modalities"] == ["image"]
+    with pytest.raises(AdaptError, match="a report"):
+        export(adapted, "pt2", into=tmp_path / "net.pt2")

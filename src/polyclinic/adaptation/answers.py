@@ -15,13 +15,14 @@ from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..schema import Batch, Modality, PolyclinicError
-from ..tasks import Answer, ClassificationTask, SegmentationTask, SurvivalTask
+from ..tasks import Answer, ClassificationTask, ReportTask, SegmentationTask, SurvivalTask
 from ..tokens import frozen
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
 from .adapted import Adapted, open_adapted
 from .chunks import CHUNK, Progress, over
 from .predict import allowed, said
+from .report import present_report
 
 SCHEMA = pa.schema(
     [
@@ -95,8 +96,9 @@ def _answers(
     nothing = "nothing that the run reads: " + ", ".join(reads)
     rows = [_none(adapted, p, nothing) for p in who if p not in set(there)]
     with torch.no_grad(), frozen(adapted.model, adapted.task):
-        for start in range(0, len(there), 32):
-            rows += _batch(adapted, loader, there[start : start + 32], reads)
+        size = 1 if isinstance(adapted.task, ReportTask) else 32
+        for start in range(0, len(there), size):
+            rows += _batch(adapted, loader, there[start : start + size], reads)
     rows.sort(key=lambda row: (row["patient"], row["record"] or ""))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -117,6 +119,9 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
     read = [[i for m in ids for p, i in ids[m] if p == n] for n in range(len(batch.patients))]
     if isinstance(adapted.task, SegmentationTask):
         yield from _masks(adapted, loader, batch, used)
+        return
+    if isinstance(adapted.task, ReportTask):
+        yield _row(adapted, batch.patients[0], present_report(adapted, batch, used[0]), records=read[0])
         return
     assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
     outputs, there = said(adapted, batch)

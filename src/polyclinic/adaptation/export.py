@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..models import Model
 from ..schema import Batch, MissingExtraError, Modality, Ragged
 from ..tasks import ClassificationTask, SegmentationTask, Task
+from ..tasks.task import LinearTask
 from ..tokens import phantom
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
@@ -136,6 +137,11 @@ _NAMES = {"onnx": "model.onnx", "pt2": "model.pt2", "safetensors": "model.safete
 
 def _chosen(adapted: Adapted, modality: Modality | str | None) -> Modality:
     """The modality that is read."""
+    if not isinstance(adapted.task, LinearTask | SegmentationTask):
+        raise AdaptError(
+            f"an export of {adapted.name!r}, a {adapted.task.spec.kind}", "a classification, a survival or a segmentation",
+            "use `polyclinic predict`, or export its weights with --format safetensors",
+        )  # fmt: skip
     can = [m for m in adapted.inputs if m in READ]
     if isinstance(adapted.task, SegmentationTask):
         can = [Modality(adapted.task.spec.modality)]
