@@ -98,7 +98,7 @@ def export(
     Args:
         run: adapted, or its folder.
         format: "onnx" (opset of the installed exporter, `onnxruntime` checks it), "pt2" (`torch.export`), "safetensors" (the model
-            with what was adapted merged in, and its head), or "monai" (a bundle around "pt2").
+            with LoRA and DoRA merged in, other additions under names of their own, and its head), or "monai" (a bundle around "pt2").
         modality: which one the graph reads; by default the task's, or the only one that can be exported. Of the others the answer
             is as for a patient without them.
         into: the file, or the bundle's folder; by default `export` in the run's folder.
@@ -240,7 +240,10 @@ def _weights(adapted: Adapted, place: Path) -> Exported:
     )
     write_json(place.with_suffix(".json"), _origin(adapted) | {"recipe": adapted.run.recipe.model_dump(mode="json")})
     return Exported(
-        place, {}, "the model's weights (`model.`) with what was adapted merged in, and the head's (`head.`)", apart
+        place,
+        {},
+        "the model's weights (`model.`; LoRA and DoRA merged in, other additions beside them), and the head's (`head.`)",
+        apart,
     )
 
 
