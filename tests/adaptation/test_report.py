@@ -236,11 +236,11 @@ def test_fewer_patients_and_repeatability(run: Run, cohort: Cohort, tmp_path: Pa
     assert one.adapter["labels"] == 12
     weights = [(r.path / "adapter.safetensors").read_bytes() for r in (one, other)]
     assert weights[0] == weights[1]
-    assert any(k.startswith("lora.") for k in load(weights[0]))
+    assert any(k.startswith("added.") for k in load(weights[0]))
 
 
 def test_refusals(run: Run, cohort: Cohort) -> None:
-    with pytest.raises(AdaptError, match="from scratch"):
+    with pytest.raises(AdaptError, match="a report by scratch"):
         pc.adapt(run, "report", method="scratch", cohort=cohort)
     with pytest.raises(AdaptError, match="nothing but text"):
         pc.adapt(run, "report", inputs=["text"], cohort=cohort)
