@@ -29,8 +29,8 @@ def deidentify(
         typer.Option(help="Move each patient's dates by one secret number of days, or empty them."),
     ] = "shift",
     burned_in: Annotated[
-        Literal["aside", "keep"],
-        typer.Option(help="Images that often carry text in their pixels: set aside, or copy and list."),
+        Literal["aside", "keep", "blank"],
+        typer.Option(help="Images with text in their pixels, found or to be expected: set aside, copy and list, or black out."),
     ] = "aside",
     clean_descriptors: Annotated[bool, typer.Option(help="Keep the harmless words of DICOM's descriptions.")] = False,
     retain_device: Annotated[bool, typer.Option(help="Keep serial numbers and names of devices.")] = False,
