@@ -23,8 +23,8 @@ _HEIGHTS = (6, 20)
 """Heights of capital glyphs that are looked for at each size, in its pixels."""
 _LEAST_CONTRAST = 14
 """Of 255: fainter strokes than this are no text that was meant to be read."""
-_NOISE = 4
-"""How often the common top-hat around it a stroke has to be."""
+_NOISE, _COMMON = 8, 30
+"""How often the 30th percentile of the top-hat around it a stroke has to be: of noise it is 0.7 of its deviation, of dense text little."""
 _BLURRED = 0.6
 """A component whose contrast outside its edge is more than this part of that within is no rendered stroke."""
 _BLOCK, _AREA = 8, 8
@@ -34,11 +34,13 @@ _LEAST_PARTS, _LEAST_GLYPHS = 3, 4
 """Fewer are a side marker (L, R, PA), and chance."""
 _MARGIN = (0.25, 0.5)
 """Of a glyph's height, above and below, before and after: for descenders, commas and a thin letter at an end."""
-_WEIGHTS = np.array([-2.0, -1.7, -0.6, -9.8, -4.3, -4.5, 3.2])
-"""Of the glyphs' distance from their line, variation of height, gap (all by the height), edge, variation of intensity within and
-between (by the contrast), and the logarithm of their number: a logistic regression on planted lines and on chains of
-components in radiographs and CT without text (`benchmarks/results/burned_in.py --fit`)."""
-_BIAS = 1.4
+_REACH, _MOST_WORDS = 2.0, 16
+"""Of a glyph's height, the widest space between words; and how often a line is made longer by what follows."""
+_WEIGHTS = np.array([-3.2, -4.5, -0.8, -11.5, -5.4, -2.6, -2.5, 2.9])
+"""Of the glyphs' distance from their line, variation of height, gap (all by the height), edge, variation of
+intensity within and between, noise (by the contrast), and the logarithm of their number: a logistic regression on planted lines and on
+chains of components in radiographs and CT without text (`benchmarks/results/burned_in.py --fit`)."""
+_BIAS = 2.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,9 @@ def chains(grey: Grey) -> list[tuple[Glyphs, Line]]:
         for dark in (False, True):
             glyphs = _glyphs(255 - small if dark else small)
             for turned in (False, True):
-                for chain in _across(glyphs.turned() if turned else glyphs):
-                    line = _judged(chain)
+                these = glyphs.turned() if turned else glyphs
+                for chain in _across(these):
+                    line = _judged(chain, these)
                     found.append((chain, _at(line.turned() if turned else line, size, grey.shape)))
     return found
 
@@ -116,9 +119,7 @@ def _smaller(grey: Grey, by: int) -> Grey:
     if by == 1:
         return grey
     rows, columns = (n // by for n in grey.shape)
-    sums = sum(
-        grey[i : rows * by : by, j : columns * by : by].astype(np.uint16) for i in range(by) for j in range(by)
-    )
+    sums = sum(grey[i : rows * by : by, j : columns * by : by].astype(np.uint16) for i in range(by) for j in range(by))
     return (sums // by**2).astype(np.uint8)
 
 
@@ -155,24 +156,25 @@ def _blocks(values: Grey, of: int) -> NDArray[np.uint8]:
     return whole.reshape(rows, of, columns, of).swapaxes(1, 2).reshape(rows, columns, of * of)
 
 
-def _cut(hat: Grey) -> Grey:
-    """The threshold of each pixel: half of the greatest contrast nearby, where that stands out of the noise; else 255."""
+def _cut(hat: Grey) -> tuple[Grey, Floats]:
+    """The threshold of each pixel, half of the greatest contrast nearby where that stands out of the noise, else 255; the noise, by block."""
     from scipy import ndimage
 
     rows, columns = (-(-n // _BLOCK) for n in hat.shape)
     blocks = _blocks(hat, _BLOCK)
     peak = ndimage.maximum_filter(blocks.max(-1), size=3)
     coarse = _blocks(hat[::2, ::2], _BLOCK * _AREA // 2)
-    common = ndimage.maximum_filter(np.median(coarse[..., ::5], axis=-1), size=3)
+    common = ndimage.maximum_filter(np.percentile(coarse[..., ::5], _COMMON, axis=-1), size=3)
     noise = np.kron(common, np.ones((_AREA, _AREA)))[:rows, :columns]
     floor = np.maximum(_LEAST_CONTRAST, _NOISE * noise)
     level = np.where(peak >= floor, np.maximum(peak // 2, 1), 255).astype(np.uint8)
-    return level.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[: hat.shape[0], : hat.shape[1]]
+    return level.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[: hat.shape[0], : hat.shape[1]], noise
 
 
 @dataclass(frozen=True, slots=True)
 class Glyphs:
-    """Components that may be characters: boxes (n), area, mean intensity, mean contrast, how little remains just outside."""
+    """Components that may be characters: boxes (n), area, mean intensity, mean contrast, its variation within,
+    how much of it there is just outside, and the noise around."""
 
     top: Floats
     left: Floats
@@ -183,12 +185,13 @@ class Glyphs:
     contrast: Floats
     spread: Floats
     edge: Floats
+    noise: Floats
 
     def turned(self) -> Glyphs:
         """The same with rows for columns."""
         return Glyphs(
-            self.left, self.top, self.right, self.bottom, self.area, self.value, self.contrast, self.spread, self.edge
-        )
+            self.left, self.top, self.right, self.bottom, self.area, self.value, self.contrast, self.spread, self.edge, self.noise,
+        )  # fmt: skip
 
     def __getitem__(self, which: NDArray[Any]) -> Glyphs:
         return Glyphs(*(getattr(self, name)[which] for name in self.__slots__))
@@ -202,7 +205,8 @@ def _glyphs(grey: Grey) -> Glyphs:
     from scipy import ndimage
 
     hat = _top_hat(grey)
-    ink = np.pad(hat > _cut(hat), 1)
+    cut, noise = _cut(hat)
+    ink = np.pad(hat > cut, 1)
     labels, _ = ndimage.label(ink, np.ones((3, 3), bool))
     at = np.flatnonzero(ink)
     label = labels.ravel()[at]
@@ -230,7 +234,7 @@ def _glyphs(grey: Grey) -> Glyphs:
         np.minimum.reduceat(row, first).astype(float), np.minimum.reduceat(column, first).astype(float),
         np.maximum.reduceat(row, first) + 1.0, np.maximum.reduceat(column, first) + 1.0,
         np.bincount(number).astype(float), mean(value), mean(contrast), spread / mean(contrast),
-        outside / np.maximum(total, 1) / mean(contrast),
+        outside / np.maximum(total, 1) / mean(contrast), noise[row[first] // _BLOCK, column[first] // _BLOCK],
     )  # fmt: skip
 
 
@@ -275,15 +279,15 @@ def _chains(glyphs: Glyphs) -> list[Glyphs]:
 
 
 def features(line: Glyphs) -> Floats:
-    """What tells a line of characters from ribs, vessels and noise (7): see `_WEIGHTS`."""
+    """What tells a line of characters from ribs, vessels and noise (8): see `_WEIGHTS`."""
     height = line.bottom - line.top
     tall = np.median(height)
     order = np.argsort(line.left)
     gaps = line.left[order][1:] - line.right[order][:-1]
     off = np.minimum(np.abs(line.bottom - np.median(line.bottom)), np.abs(line.top - np.median(line.top)))
     return np.array([
-        np.mean(off) / tall, np.std(height) / tall, np.median(gaps) / tall, np.mean(line.edge), np.mean(line.spread),
-        np.std(line.value) / np.mean(line.contrast), np.log(len(line)),
+        np.mean(off) / tall, np.std(height) / tall, np.median(gaps) / tall, np.mean(line.edge),
+        np.mean(line.spread), np.std(line.value) / np.mean(line.contrast), np.mean(line.noise) / np.mean(line.contrast), np.log(len(line)),
     ])  # fmt: skip
 
 
@@ -293,13 +297,36 @@ def _count(line: Glyphs) -> int:
     return int(np.maximum(1, np.round((line.right - line.left) / (0.75 * tall))).sum())
 
 
-def _judged(line: Glyphs) -> Line:
-    """With its margin, and how likely it is text."""
-    box = np.array([line.top.min(), line.left.min(), line.bottom.max(), line.right.max()])
-    margin = float(np.median(line.bottom - line.top)) * np.array([-_MARGIN[0], -_MARGIN[1], _MARGIN[0], _MARGIN[1]])
-    top, left, bottom, right = (int(v) for v in np.round(box + margin))
+def _judged(line: Glyphs, among: Glyphs) -> Line:
+    """How likely it is text; its box with what else is of the line, and a margin."""
     score = 1 / (1 + np.exp(-float(_WEIGHTS @ features(line) + _BIAS)))
+    tall = float(np.median(line.bottom - line.top))
+    box = np.array([line.top.min(), line.left.min(), line.bottom.max(), line.right.max()])
+    if score >= 0.5:
+        box = _grown(box, tall, line, among)
+    margin = tall * np.array([-_MARGIN[0], -_MARGIN[1], _MARGIN[0], _MARGIN[1]])
+    top, left, bottom, right = (int(v) for v in np.round(box + margin))
     return Line(top, left, bottom, right, _count(line), score)
+
+
+def _grown(box: Floats, tall: float, line: Glyphs, among: Glyphs) -> Floats:
+    """The box with what follows after a space, and commas and accents, of the same intensity."""
+    reach = np.array([0.35, _REACH, 0.35, _REACH]) * tall
+    like = np.abs(among.value - np.median(line.value)) <= 0.5 * np.median(line.contrast)
+    like &= (among.bottom - among.top <= 1.6 * tall) & (among.edge < _BLURRED)
+    low, high = line.top.min() - reach[0], line.bottom.max() + reach[0]
+    like &= (among.top >= low) & (among.bottom <= high)
+    near = among[like]
+    for _ in range(_MOST_WORDS):
+        mine = (near.right >= box[1] - reach[1]) & (near.left <= box[3] + reach[1])
+        if not mine.any():
+            break
+        new = np.array([near.top[mine].min(), near.left[mine].min(), near.bottom[mine].max(), near.right[mine].max()])
+        new = np.concatenate([np.minimum(box[:2], new[:2]), np.maximum(box[2:], new[2:])])
+        if (new == box).all():
+            break
+        box = new
+    return box
 
 
 def apart(lines: Iterable[Line]) -> list[Line]:

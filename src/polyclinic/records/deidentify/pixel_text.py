@@ -214,7 +214,9 @@ def _blank_picture(path: Path, lines: Sequence[Line]) -> None:
                 "convert it to PNG and run again, or blank it by hand",
             )  # fmt: skip
         if form == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg", "webp"):
-            raise RecordError("text in a TIFF that is packed as JPEG", "a lossless one", "convert it to PNG and run again")
+            raise RecordError(
+                "text in a TIFF that is packed as JPEG", "a lossless one", "convert it to PNG and run again"
+            )
     for line in lines:
         if mode in ("LA", "RGBA"):
             pixels[line.box] = [0] * (pixels.shape[-1] - 1) + [255]
@@ -223,7 +225,7 @@ def _blank_picture(path: Path, lines: Sequence[Line]) -> None:
             pixels[line.box] = int(colours.argmin())
         else:
             pixels[line.box] = 0
-    new = PIL.Image.fromarray(pixels, mode) if mode not in ("1", "P") else PIL.Image.fromarray(pixels)
+    new = PIL.Image.fromarray(pixels)
     if mode == "P" and palette:
         new.putpalette(palette)
     more = {} if transparency is None or form == "TIFF" else {"transparency": transparency}

@@ -41,7 +41,11 @@ class Presidio:
     @property
     def warning(self) -> str:
         """What has to be known of its findings."""
-        return "" if self.model else "Presidio without a model of spaCy: it finds numbers and addresses by their form, and no names"
+        return (
+            ""
+            if self.model
+            else "Presidio without a model of spaCy: it finds numbers and addresses by their form, and no names"
+        )
 
     def __call__(self, text: str, /) -> Iterable[Span]:
         """What Presidio finds; of dates only those of a date's form, for a model takes `daily` and `two weeks` for some."""
