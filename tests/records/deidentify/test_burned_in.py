@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
+from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
+from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import (
     CTImageStorage,
     ExplicitVRBigEndian,
@@ -300,3 +304,44 @@ def test_real_radiographs_that_carry_words(shared_data: Path) -> None:
     assert sum(hits) >= len(hits) - 1
     plain = sorted({p.name for p in images.iterdir()} - set(seen))[::30]
     assert sum(bool(lines_of_text(read(name))) for name in plain) <= 2
+
+
+def test_the_words_on_a_real_ultrasound_are_blanked(place: Path) -> None:
+    """pydicom's `examples_palette.dcm`: a clip of Philips in a palette of colours, with date, time and place above the fan."""
+    source = Path(str(get_testdata_file("examples_palette.dcm", download=False)))
+    (place / "in/a.dcm").write_bytes(source.read_bytes())
+    before: Any = pydicom.dcmread(source)
+    now = after(place, run(place, "blank"), "blank")
+    seen = lambda d: np.asarray(apply_color_lut(d.pixel_array, d))[..., :3]
+    found = covered(lines_of_text(seen(before)), before.pixel_array.shape)
+    assert found[8:22, 670:770].all()  # the date
+    assert found[38:52, 94:266].all()  # the study's number
+    assert not found[110:330, 320:580].any()  # the fan below its top
+    assert (now.pixel_array[~found] == before.pixel_array[~found]).all()
+    assert seen(now)[found].max() <= seen(before).min(axis=(0, 1)).max()
+
+
+def _deep_colours(path: Path, grey: np.ndarray) -> None:
+    """A PNG of 16 bits a channel (ISO/IEC 15948), which Pillow does not write."""
+    rows = np.repeat((grey * 257).astype(">u2")[..., None], 3, -1).reshape(len(grey), -1)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    head = struct.pack(">IIBBBBB", grey.shape[1], grey.shape[0], 16, 2, 0, 0, 0)
+    chunk = lambda kind, body: struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", data) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("kind", ["deep colours", "pages", "packed"])
+def test_a_picture_that_blanking_would_change_elsewhere_is_set_aside(kind: str, place: Path) -> None:
+    grey = written(anatomy(), ink(14), 20, 30, 255)
+    image = Image.fromarray(grey.astype(np.uint8))
+    match kind:
+        case "deep colours":
+            _deep_colours(place / "in/a.png", grey)
+        case "pages":
+            image.save(place / "in/a.tif", save_all=True, append_images=[Image.fromarray(anatomy().astype(np.uint8))])
+        case "packed":
+            image.save(place / "in/a.tif", compression="jpeg", quality=95)
+    assert len(run(place, "keep").files) == 1
+    report = run(place, "blank")
+    assert report.files == []
+    assert "PNG" in report.aside[0].remedy

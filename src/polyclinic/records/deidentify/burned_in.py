@@ -21,7 +21,7 @@ _ELEMENT = 7
 """Side of the top-hat's square, in pixels of the size that is looked at: wider than a stroke of the tallest glyph there."""
 _HEIGHTS = (6, 20)
 """Heights of capital glyphs that are looked for at each size, in its pixels."""
-_LEAST_CONTRAST = 14
+_LEAST_CONTRAST = 18
 """Of 255: fainter strokes than this are no text that was meant to be read."""
 _NOISE, _COMMON = 8, 30
 """How often the 30th percentile of the top-hat around it a stroke has to be: of noise it is 0.7 of its deviation, of dense text little."""
@@ -299,7 +299,7 @@ def _count(line: Glyphs) -> int:
 
 def _judged(line: Glyphs, among: Glyphs) -> Line:
     """How likely it is text; its box with what else is of the line, and a margin."""
-    score = 1 / (1 + np.exp(-float(_WEIGHTS @ features(line) + _BIAS)))
+    score = float(1 / (1 + np.exp(-(_WEIGHTS @ features(line) + _BIAS))))
     tall = float(np.median(line.bottom - line.top))
     box = np.array([line.top.min(), line.left.min(), line.bottom.max(), line.right.max()])
     if score >= 0.5:
