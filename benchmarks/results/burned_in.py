@@ -200,9 +200,12 @@ def share(hits: int, n: int) -> str:
 
 def page(found: dict[tuple[int, float], tuple[int, float, float]], n: int, alarms: list[tuple[str, int, int]]) -> str:
     """The tables in Markdown."""
+    heads = ["black or white" if c == 1 else f"{100 * c:.0f}% of the range" for c in CONTRASTS]
     lines = [
-        f"Made by `benchmarks/results/burned_in.py`, {n} lines a cell, 95% intervals; {platform.machine()}, polyclinic {polyclinic.__version__}.",
-        "", "| height of a capital, px | " + " | ".join("black or white" if c == 1 else f"{100 * c:.0f}% of the range" for c in CONTRASTS) + " |",
+        f"Made by `benchmarks/results/burned_in.py`: {n} lines a cell, 95% intervals; {platform.machine()}, "
+        f"polyclinic {polyclinic.__version__}.",
+        "",
+        "| height of a capital, px | " + " | ".join(heads) + " |",
         "|---|" + "---|" * len(CONTRASTS),
     ]  # fmt: skip
     lines += [f"| {h} | " + " | ".join(share(found[h, c][0], n) for c in CONTRASTS) + " |" for h in HEIGHTS]

@@ -23,7 +23,7 @@ _HEIGHTS = (6, 20)
 """Heights of capital glyphs that are looked for at each size, in its pixels."""
 _LEAST_CONTRAST = 18
 """Of 255: fainter strokes than this are no text that was meant to be read."""
-_NOISE, _COMMON = 8, 30
+_NOISE, _COMMON = 10, 30
 """How often the 30th percentile of the top-hat around it a stroke has to be: of noise it is 0.7 of its deviation, of dense text little."""
 _BLURRED = 0.6
 """A component whose contrast outside its edge is more than this part of that within is no rendered stroke."""
@@ -82,12 +82,14 @@ def lines_of_text(image: NDArray[Any]) -> list[Line]:
 def chains(grey: Grey) -> list[tuple[Glyphs, Line]]:
     """All that could be a line, as its components and as what it is judged to be: bright and dark, at all sizes, across and along."""
     found: list[tuple[Glyphs, Line]] = []
-    for size in _SIZES:
-        small = _smaller(grey, size)
-        if min(small.shape) < 2 * _ELEMENT:
-            break
-        for dark in (False, True):
-            glyphs = _glyphs(255 - small if dark else small)
+    for dark in (False, True):
+        noise = np.zeros((1, 1))
+        for size in _SIZES:
+            small = _smaller(grey, size)
+            if min(small.shape) < 2 * _ELEMENT:
+                break
+            glyphs, own = _glyphs(255 - small if dark else small, noise, size)
+            noise = own if size == 1 else noise
             for turned in (False, True):
                 these = glyphs.turned() if turned else glyphs
                 for chain in _across(these):
@@ -156,8 +158,14 @@ def _blocks(values: Grey, of: int) -> NDArray[np.uint8]:
     return whole.reshape(rows, of, columns, of).swapaxes(1, 2).reshape(rows, columns, of * of)
 
 
-def _cut(hat: Grey) -> tuple[Grey, Floats]:
-    """The threshold of each pixel, half of the greatest contrast nearby where that stands out of the noise, else 255; the noise, by block."""
+def _cut(hat: Grey, whole: Floats, size: int) -> tuple[Grey, Floats]:
+    """The threshold of each pixel, half of the greatest contrast nearby where that stands out of the noise, else 255; the noise, by block.
+
+    Args:
+        hat: the top-hat at a size.
+        whole: the noise of the whole size, by block; a mean of size² pixels has a part of it, also where too little is left to see it.
+        size: how often it was made smaller.
+    """
     from scipy import ndimage
 
     rows, columns = (-(-n // _BLOCK) for n in hat.shape)
@@ -166,6 +174,8 @@ def _cut(hat: Grey) -> tuple[Grey, Floats]:
     coarse = _blocks(hat[::2, ::2], _BLOCK * _AREA // 2)
     common = ndimage.maximum_filter(np.percentile(coarse[..., ::5], _COMMON, axis=-1), size=3)
     noise = np.kron(common, np.ones((_AREA, _AREA)))[:rows, :columns]
+    at = [np.minimum(np.arange(n) * size, m - 1) for n, m in zip((rows, columns), whole.shape, strict=True)]
+    noise = np.maximum(noise, whole[np.ix_(*at)] / size)
     floor = np.maximum(_LEAST_CONTRAST, _NOISE * noise)
     level = np.where(peak >= floor, np.maximum(peak // 2, 1), 255).astype(np.uint8)
     return level.repeat(_BLOCK, 0).repeat(_BLOCK, 1)[: hat.shape[0], : hat.shape[1]], noise
@@ -200,12 +210,12 @@ class Glyphs:
         return len(self.top)
 
 
-def _glyphs(grey: Grey) -> Glyphs:
-    """Components at half of their contrast that may be characters."""
+def _glyphs(grey: Grey, whole: Floats, size: int) -> tuple[Glyphs, Floats]:
+    """Components at half of their contrast that may be characters, and the noise, by block; see `_cut`."""
     from scipy import ndimage
 
     hat = _top_hat(grey)
-    cut, noise = _cut(hat)
+    cut, noise = _cut(hat, whole, size)
     ink = np.pad(hat > cut, 1)
     labels, _ = ndimage.label(ink, np.ones((3, 3), bool))
     at = np.flatnonzero(ink)
@@ -213,7 +223,7 @@ def _glyphs(grey: Grey) -> Glyphs:
     area = np.bincount(label)
     at = at[((area >= 4) & (area <= 2 * _HEIGHTS[1] ** 2))[label]]
     if not at.size:
-        return Glyphs(*(np.zeros(0) for _ in Glyphs.__slots__))
+        return Glyphs(*(np.zeros(0) for _ in Glyphs.__slots__)), noise
     label = labels.ravel()[at]
     order = np.argsort(label, kind="stable")
     at, label = at[order], label[order]
@@ -230,12 +240,13 @@ def _glyphs(grey: Grey) -> Glyphs:
         outside += np.bincount(number[out], wide[(at + step)[out]], len(first))
         total += np.bincount(number[out], minlength=len(first))
     spread = np.sqrt(np.maximum(mean(value**2) - mean(value) ** 2, 0))
-    return Glyphs(
+    found = Glyphs(
         np.minimum.reduceat(row, first).astype(float), np.minimum.reduceat(column, first).astype(float),
         np.maximum.reduceat(row, first) + 1.0, np.maximum.reduceat(column, first) + 1.0,
         np.bincount(number).astype(float), mean(value), mean(contrast), spread / mean(contrast),
         outside / np.maximum(total, 1) / mean(contrast), noise[row[first] // _BLOCK, column[first] // _BLOCK],
     )  # fmt: skip
+    return found, noise
 
 
 def _across(glyphs: Glyphs) -> list[Glyphs]:

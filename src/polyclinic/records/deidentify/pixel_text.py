@@ -22,7 +22,7 @@ PIXELS = "(7FE0,0010) PixelData"
 MOST_LOOKED_AT = 32
 """Frames of a series that are looked at where it is only to be judged; all are where it is to be blanked."""
 _NOT_LOOKED_AT = frozenset({"SEG", "RTDOSE", "SM"})
-"""Numbers of labels, doses, and tissue: on a slide the words are on its label, which is never copied, and its overview, which is flagged."""
+"""Numbers of labels, doses, and tissue: a slide's words are on its label, which is never copied, and its overview, which is flagged."""
 _UNPACKED = "1.2.840.10008.1.2.1"
 
 

@@ -1,4 +1,4 @@
-"""Microsoft Presidio as a recogniser (`presidio-analyzer`): its patterns and, where one of spaCy's models is installed, its names and places.
+"""Microsoft Presidio as a recogniser (`presidio-analyzer`): patterns and, where one of spaCy's models is installed, names and places.
 
 Nothing is fetched: a model that is not there is done without, and the list of public suffixes is the one that came with `tldextract`.
 """
