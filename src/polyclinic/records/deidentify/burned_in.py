@@ -121,7 +121,10 @@ def _smaller(grey: Grey, by: int) -> Grey:
     if by == 1:
         return grey
     rows, columns = (n // by for n in grey.shape)
-    sums = sum(grey[i : rows * by : by, j : columns * by : by].astype(np.uint16) for i in range(by) for j in range(by))
+    sums = np.zeros((rows, columns), np.uint16)
+    for i in range(by):
+        for j in range(by):
+            sums += grey[i : rows * by : by, j : columns * by : by]
     return (sums // by**2).astype(np.uint8)
 
 
@@ -217,7 +220,8 @@ def _glyphs(grey: Grey, whole: Floats, size: int) -> tuple[Glyphs, Floats]:
     hat = _top_hat(grey)
     cut, noise = _cut(hat, whole, size)
     ink = np.pad(hat > cut, 1)
-    labels, _ = ndimage.label(ink, np.ones((3, 3), bool))
+    labelled: Any = ndimage.label(ink, np.ones((3, 3), bool))
+    labels: NDArray[np.int32] = labelled[0]
     at = np.flatnonzero(ink)
     label = labels.ravel()[at]
     area = np.bincount(label)
@@ -263,11 +267,11 @@ def _chains(glyphs: Glyphs) -> list[Glyphs]:
     """Which glyphs follow one another: alike in height and intensity, on one line, with a gap of less than a height."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     middle = (glyphs.top + glyphs.bottom) / 2
-    ends = cKDTree(np.stack([middle, glyphs.right], 1))
-    starts = cKDTree(np.stack([middle, glyphs.left], 1))
+    ends = KDTree(np.stack([middle, glyphs.right], 1))
+    starts = KDTree(np.stack([middle, glyphs.left], 1))
     pairs = ends.sparse_distance_matrix(starts, 1.5 * _HEIGHTS[1], output_type="ndarray")
     i, j = pairs["i"], pairs["j"]
     height = glyphs.bottom - glyphs.top
@@ -299,7 +303,7 @@ def features(line: Glyphs) -> Floats:
     return np.array([
         np.mean(off) / tall, np.std(height) / tall, np.median(gaps) / tall, np.mean(line.edge),
         np.mean(line.spread), np.std(line.value) / np.mean(line.contrast), np.mean(line.noise) / np.mean(line.contrast), np.log(len(line)),
-    ])  # fmt: skip
+    ], dtype=np.float64)  # fmt: skip
 
 
 def _count(line: Glyphs) -> int:
