@@ -36,11 +36,11 @@ _MARGIN = (0.25, 0.5)
 """Of a glyph's height, above and below, before and after: for descenders, commas and a thin letter at an end."""
 _REACH, _MOST_WORDS = 2.0, 16
 """Of a glyph's height, the widest space between words; and how often a line is made longer by what follows."""
-_WEIGHTS = np.array([-3.2, -4.5, -0.8, -11.5, -5.4, -2.6, -2.5, 2.9])
+_WEIGHTS = np.array([-2.8, -2.7, -0.9, -10.6, -4.2, -4.0, -2.5, 3.8])
 """Of the glyphs' distance from their line, variation of height, gap (all by the height), edge, variation of
 intensity within and between, noise (by the contrast), and the logarithm of their number: a logistic regression on planted lines and on
 chains of components in radiographs and CT without text (`benchmarks/results/burned_in.py --fit`)."""
-_BIAS = 2.6
+_BIAS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
