@@ -50,3 +50,13 @@ def test_what_cannot_be_done_says_so(folder: Path) -> None:
     assert code == 1
     assert json.loads(out)["error"]["do"]
     assert run(str(folder / "in"))[0] == 2
+
+
+def test_another_recogniser(folder: Path) -> None:
+    wallet = "bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq"
+    (folder / "in/MRN55001_2.txt").write_text(f"Patient: MRN55001\n\npays from {wallet} monthly.\n")
+    code, _, _ = run(
+        str(folder / "in"), "--out", str(folder / "out"), "--key", str(folder / "key"), "--recogniser", "presidio"
+    )
+    assert code == 0
+    assert not any(wallet in path.read_text() for path in (folder / "out").rglob("*.txt"))

@@ -29,14 +29,19 @@ def deidentify(
         typer.Option(help="Move each patient's dates by one secret number of days, or empty them."),
     ] = "shift",
     burned_in: Annotated[
-        Literal["aside", "keep"],
-        typer.Option(help="Images that often carry text in their pixels: set aside, or copy and list."),
+        Literal["aside", "keep", "blank"],
+        typer.Option(
+            help="Images with text in their pixels, found or to be expected: set aside, copy and list, or black out."
+        ),
     ] = "aside",
     clean_descriptors: Annotated[bool, typer.Option(help="Keep the harmless words of DICOM's descriptions.")] = False,
     retain_device: Annotated[bool, typer.Option(help="Keep serial numbers and names of devices.")] = False,
     retain_characteristics: Annotated[
         bool, typer.Option(help="Keep sex, age (to 90), size and weight in DICOM.")
     ] = True,
+    recogniser: Annotated[
+        Literal["presidio"] | None, typer.Option(help="A further recogniser of names and numbers in free text.")
+    ] = None,
     k: Annotated[int | None, typer.Option(min=2, help="Suppress quasi-identifiers of tables to k-anonymity.")] = None,
     quasi: Annotated[
         list[str] | None, typer.Option(help="A quasi-identifying column (repeat it); else age, sex and the like.")
@@ -58,8 +63,13 @@ def deidentify(
         burned_in=burned_in, k=k, quasi_identifiers=tuple(quasi) if quasi else None,
         keep_words=frozenset(w.casefold() for w in keep_word or ()),
     )  # fmt: skip
+    recognisers = []
+    if recogniser == "presidio":
+        from ..records.deidentify.presidio import presidio
+
+        recognisers.append(presidio())
     with progress("deidentify") as report:
-        done = clean(source, out, key, options, progress=report)
+        done = clean(source, out, key, options, recognisers=recognisers, progress=report)
     data = done.as_data()
     data.pop("actions")
     shown: list[Any] = [

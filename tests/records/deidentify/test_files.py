@@ -79,6 +79,16 @@ def test_png(place: Path) -> None:
     assert image.info == {}
 
 
+@pytest.mark.parametrize("quality", [50, 95])
+def test_a_jpeg_that_ends_where_its_picture_ends(place: Path, quality: int) -> None:
+    pixels = np.random.default_rng(5).integers(0, 255, (40, 50), dtype=np.uint8)
+    Image.fromarray(pixels).save(place / "in/a.jpg", quality=quality)
+    assert clean(place).read_bytes().endswith(b"\xff\xd9")
+    assert (
+        np.asarray(Image.open(place / "in/a.jpg")) == np.asarray(Image.open(next((place / "out").rglob("*.jpg"))))
+    ).all()
+
+
 def test_jpeg(place: Path) -> None:
     pixels = np.random.default_rng(2).integers(0, 255, (33, 40, 3)).astype(np.uint8)
     exif = Image.Exif()

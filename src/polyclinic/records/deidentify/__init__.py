@@ -79,6 +79,7 @@ def deidentify(
     root = root if root.is_dir() else root.parent
     made = open_key(secret)
     report = Report(made.check, options.as_data())
+    report.warnings += [told for recogniser in recognisers if (told := getattr(recogniser, "warning", ""))]
     _begin(to, report)
     if secret.stat().st_mode & 0o077:
         report.warnings.append("the key's file may be read by others than its owner: chmod 600")

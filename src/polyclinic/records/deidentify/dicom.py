@@ -11,7 +11,7 @@ from typing import Any
 
 from ..dicom_header import opened
 from ..source import content_id, quiet
-from . import pixels, profile
+from . import pixel_text, pixels, profile
 from .cleaning import ABOUT_PEOPLE, Cleaning
 from .keyed import shifted
 from .known import Known
@@ -329,6 +329,7 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     pixels.refuse(dataset, meta, kind, cleaner.options)
     if pixels.burned_in(dataset, kind) or pixels.overlay_within(dataset):
         cleaner.ask("(7FE0,0010) PixelData", "may have text burned in")
+    pixel_text.dicom(dataset, cleaner)
     if pixels.comment_within(dataset, meta):
         cleaner.ask("(7FE0,0010) PixelData", "its compressed pixels hold a comment or EXIF")
     if not _text(dataset.get("SOPInstanceUID")):  # lost by another's de-identification: one of its own, from its bytes
@@ -339,7 +340,7 @@ def deidentify(path: Path, to: Path, cleaning: Cleaning) -> None:
     new = FileMetaDataset()
     new.MediaStorageSOPClassUID = UID(kind)
     new.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    new.TransferSyntaxUID = meta.TransferSyntaxUID
+    new.TransferSyntaxUID = meta.TransferSyntaxUID  # unpacked, where text was blanked
     cleaner.did("file meta", "U")
     dataset.file_meta, dataset.preamble = new, b"\0" * 128
     dataset.save_as(to, enforce_file_format=True)

@@ -35,7 +35,7 @@ from . import (
     kinematics,
     maf,
     parquet,
-    pictures,
+    pixel_text,
     rosbag,
     signals,
     slides,
@@ -89,11 +89,6 @@ def _noted(clean: Callable[[Path, Path], list[tuple[str, str]]]) -> Clean:
     return noting
 
 
-def _picture(path: Path, to: Path, cleaning: Cleaning) -> None:
-    _noted(pictures.deidentify)(path, to, cleaning)
-    cleaning.ask("pixels", "a picture says nothing of itself: text may be burned in")
-
-
 def _pictured(path: Path, place: str, known: Known) -> str:
     return pictured(place)
 
@@ -127,7 +122,7 @@ KINDS = (
     Kind("slide", slide.recognises, slides.deidentify, slides.survey),
     Kind("dicom", dicom_reader.recognises, dicom.deidentify, dicom.survey),
     Kind("nifti", volumes.recognises, _noted(volumes.deidentify), _scanned),
-    Kind("picture", raster.recognises, _picture, _pictured),
+    Kind("picture", raster.recognises, pixel_text.picture, _pictured),
     Kind("video", video_reader.recognises, video.deidentify, video.survey),
     Kind(
         "description of a rosbag",

@@ -19,7 +19,8 @@ class Options:
         clean_descriptors: keep the harmless words of DICOM's descriptions, which are otherwise removed.
         retain_device: keep the devices' serial numbers and names of stations.
         retain_characteristics: keep sex, age (90 and over as 90), size and weight.
-        burned_in: `aside` sets images of kinds that often carry text in their pixels aside; `keep` copies them and lists them.
+        burned_in: `aside` sets images aside that look as if text were burned in, or are of a kind that often has some; `keep` copies
+            them and lists the boxes; `blank` blacks out the boxes, lists them, and lists those kinds.
         quasi_identifiers: columns by which a person could be singled out in a table; None finds age, sex, postcode and the like.
         k: suppress until each combination of them is shared by as many people; None only measures.
         keep_words: further words, in lower case, that may stay in names of files and folders, and in descriptors.
@@ -29,7 +30,7 @@ class Options:
     clean_descriptors: bool = False
     retain_device: bool = False
     retain_characteristics: bool = True
-    burned_in: Literal["aside", "keep"] = "aside"
+    burned_in: Literal["aside", "keep", "blank"] = "aside"
     quasi_identifiers: tuple[str, ...] | None = None
     k: int | None = None
     keep_words: frozenset[str] = frozenset()

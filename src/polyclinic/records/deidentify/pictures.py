@@ -110,7 +110,7 @@ def jpeg(data: bytes) -> tuple[bytes, list[tuple[str, str]]]:
     while True:
         while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] == b"\xff":
             at += 1
-        if at + 4 > len(data) or data[at] != 0xFF:
+        if at + 2 > len(data) or data[at] != 0xFF:
             raise _cut("JPEG")
         marker = data[at + 1]
         if marker == 0xD9:
@@ -120,6 +120,8 @@ def jpeg(data: bytes) -> tuple[bytes, list[tuple[str, str]]]:
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:
             at += 2
             continue
+        if at + 4 > len(data):
+            raise _cut("JPEG")
         stop = at + 2 + struct.unpack_from(">H", data, at + 2)[0]
         body = data[at + 4 : stop]
         if stop > len(data):

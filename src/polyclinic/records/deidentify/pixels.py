@@ -38,7 +38,8 @@ def refuse(dataset: Any, meta: Any, kind: str, options: Options) -> None:
         )
     if "LABEL" in _flavours(dataset):
         raise RecordError("the picture of a slide's label", "tissue", "leave it out")
-    if options.burned_in == "aside" and (burned_in(dataset, kind) or overlay_within(dataset)):
+    flagged = options.burned_in == "aside" and burned_in(dataset, kind)
+    if flagged or (options.burned_in != "keep" and overlay_within(dataset)):  # no box of the image holds an overlay
         raise RecordError(
             "an image of a kind that often has the patient's name in its pixels", "pixels that a person has looked at",
             "look at it; clean it or, if nothing is burned in, run again with burned-in images kept",
