@@ -133,20 +133,43 @@ def fine_tune(
         AdaptError: the loss is not a number.
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
-    both = nn.ModuleList([model, head]).train()
-    adam = adam_of(groups_of(plan.methods, model, head), share)
-    for step, patients in enumerate(_orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])):
-        for group in adam.param_groups:
-            group["lr"] = group["base"] * schedule(step, plan.steps, max(1, plan.steps // 10))
-        _thaw(plan, adam, step)
+    orders = _orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
+
+    def loss_of(step: int) -> Tensor | None:
+        patients = orders[step]
         batch = _batch(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
+        if loss is not None and keep is not None:
+            with fabric.autocast():
+                loss = loss + keep(batch, step)
+        return loss
+
+    descend(plan, model, head, share, loss_of, progress)
+
+
+def descend(
+    plan: Plan, model: Model, head: Task, share: float, loss_of: Callable[[int], Tensor | None], progress: Progress | None
+) -> None:  # fmt: skip
+    """The plan's steps down a loss, in place.
+
+    Args:
+        plan: the method among it.
+        share: of the learning rates.
+        loss_of: of a step; None where nothing is known.
+        progress: called with done, all, what.
+    Raises:
+        AdaptError: the loss is not a number.
+    """
+    both = nn.ModuleList([model, head]).train()
+    adam = adam_of(groups_of(plan.methods, model, head), share)
+    for step in range(plan.steps):
+        for group in adam.param_groups:
+            group["lr"] = group["base"] * schedule(step, plan.steps, max(1, plan.steps // 10))
+        _thaw(plan, adam, step)
+        loss = loss_of(step)
         if loss is not None:
-            if keep is not None:
-                with fabric.autocast():
-                    loss = loss + keep(batch, step)
             if not bool(torch.isfinite(loss)):
                 raise AdaptError(
                     f"a loss of {plan.task!r} that is not a number at step {step}",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
@@ -28,9 +28,8 @@ from ..training import Run
 from ..training.methods import Full, Probe
 from ..training.ranks import fabric_for
 from ..training.repeatable import generator, repeatable
-from ..training.schedule import schedule
 from .adapted import Adapted, write
-from .fine_tune import Progress, adam_of, groups_of
+from .fine_tune import Progress, descend
 from .plan import AdaptError, Plan
 
 STEPS, PATIENTS = 200, 16
@@ -136,30 +135,16 @@ def _tune(plan: Plan, model: Model, task: ReportTask, progress: Progress | None)
         model.requires_grad_(False)
     elif isinstance(plan.methods[0], AdapterFields):
         put(model, plan.methods, plan.seed)
-    fabric, both = fabric_for(plan.run.recipe.precision), nn.ModuleList([model, task]).train()
-    adam = adam_of(groups_of(plan.methods, model, task), SPENT)
-    each = max(1, math.ceil(len(plan.patients) / PATIENTS))
-    for step in range(plan.steps):
-        for group in adam.param_groups:
-            group["lr"] = group["base"] * schedule(step, plan.steps, max(1, plan.steps // 10))
+    fabric, each = fabric_for(plan.run.recipe.precision), max(1, math.ceil(len(plan.patients) / PATIENTS))
+
+    def loss_of(step: int) -> Tensor:
         turn, place = divmod(step, each)
         order = torch.randperm(len(plan.patients), generator=generator(plan.seed, "order", turn)).tolist()
         picked = sorted(plan.patients[i] for i in order[place * PATIENTS : (place + 1) * PATIENTS])
         with fabric.autocast():
-            loss = task.output(model, plan.loader.of(picked, (*plan.reads, Modality.TEXT), seed=step))
-        if not bool(torch.isfinite(loss)):
-            raise AdaptError(
-                f"a loss of {plan.task!r} that is not a number at step {step}",
-                "a finite loss",
-                "look for records that are not numbers",
-            )
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in both.parameters() if p.grad is not None], 1.0, foreach=False)
-        adam.step()
-        adam.zero_grad(set_to_none=True)
-        if progress:
-            progress(step + 1, plan.steps, f"{plan.task}: {float(loss.detach()):.3f} nats a word")
-    both.eval()
+            return task.output(model, plan.loader.of(picked, (*plan.reads, Modality.TEXT), seed=step))
+
+    descend(plan, model, task, SPENT, loss_of, progress)
     settle(model)
     return {"lr": min(m.lr for m in plan.methods) * SPENT}
 
