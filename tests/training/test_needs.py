@@ -53,7 +53,8 @@ def test_made_up_patients_speak_to_every_term_of_a_shipped_recipe(path: Path) ->
         total.backward()
         trained = {n for n, p in trainee.objective.named_parameters() if p.requires_grad}
         asked = {n for n, p in trainee.objective.named_parameters() if p.grad is not None}
-        assert trained == asked
+        # Prototypes of self-distillation stand still at first.
+        assert {n for n in trained if not n.endswith("prototypes")} == asked
 
 
 def test_weights_without_memory_are_made_only_meanwhile() -> None:

@@ -129,8 +129,9 @@ class HybridObjective(Objective):
         asked = {name: part(model, batch, generator, tokens) for name, part in parts.items()}
         totals = {name: total for name, losses in asked.items() if (total := losses.total) is not None}
         share = 1.0
-        if self.balance.measures:
-            share = len(batch.patients) / float(model.summed(torch.tensor([float(len(batch.patients))])))
+        if self.balance.measures:  # whether or not any part speaks here: all processes sum together
+            at = next((ragged.patient.device for ragged in batch.payloads.values()), generator.device)
+            share = len(batch.patients) / float(model.summed(torch.tensor([float(len(batch.patients))], device=at)))
         factors = self.balance(totals, model.shared, share, model.world)
         terms: dict[str, Tensor] = {}
         weights: dict[str, float | Tensor] = {}

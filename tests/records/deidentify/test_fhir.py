@@ -373,6 +373,13 @@ def test_a_study_still_points_at_its_images(tmp_path: Path) -> None:
     d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
     d.StudyInstanceUID, d.PatientID, d.StudyDate, d.Modality = PLANTED["study"], PLANTED["mrn"], "20190314", "CT"
     d.Rows, d.Columns, d.BitsAllocated, d.PixelData = 2, 2, 8, np.zeros((2, 2), np.uint8).tobytes()
+    d.BitsStored, d.HighBit, d.PixelRepresentation, d.SamplesPerPixel, d.PhotometricInterpretation = (
+        8,
+        7,
+        0,
+        1,
+        "MONOCHROME2",
+    )
     d.save_as(tmp_path / "in/a.dcm", enforce_file_format=True)
     deidentify(tmp_path / "in", tmp_path / "out", tmp_path / "key")
     image = pydicom.dcmread(next((tmp_path / "out").glob("*.dcm")))
