@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines import CoxPHFitter
 from lifelines.utils import concordance_index
+from pydantic import ValidationError
 
 from polyclinic.objectives import cox_loss
 from polyclinic.schema import Target
@@ -125,6 +126,14 @@ def test_the_loss_reads_the_labelled_alone() -> None:
     torch.testing.assert_close(head().loss(output, target), expected)
 
 
+def died(time: torch.Tensor) -> Target:
+    return Target(torch.stack([time, torch.ones(len(time))], 1), torch.ones(len(time), dtype=torch.bool))
+
+
+def nobody_died(patients: int) -> Target:
+    return Target(torch.tensor([[9.0, 0.0]]).repeat(patients, 1), torch.ones(patients, dtype=torch.bool))
+
+
 @pytest.mark.parametrize(
     ("hazard", "headline"),
     [
@@ -137,7 +146,7 @@ def test_the_loss_reads_the_labelled_alone() -> None:
 )
 def test_an_answer_is_a_place_among_the_training_patients(hazard: float, headline: str) -> None:
     task = head()
-    task.refer_to(torch.arange(101.0).flip(0))
+    task.refer_to(torch.arange(101.0).flip(0), nobody_died(101))
     answer = task.present(hazard, ())
     assert answer.headline == headline
     assert answer.values["log_hazard"] == hazard
@@ -146,15 +155,57 @@ def test_an_answer_is_a_place_among_the_training_patients(hazard: float, headlin
 def test_a_model_that_tells_nobody_apart_puts_everybody_in_the_middle() -> None:
     """It used to call them all the lower third."""
     task = head()
-    task.refer_to(torch.zeros(30))
+    task.refer_to(torch.zeros(30), nobody_died(30))
     assert task.present(0.0, ()).headline.startswith("middle third")
 
 
 def test_the_reference_travels_with_the_weights() -> None:
     one, other = head(), head()
-    one.refer_to(torch.linspace(-1, 3, 40))
+    one.refer_to(torch.linspace(-1, 3, 40), died(torch.arange(1.0, 41)))
     other.load_state_dict(one.state_dict())
     assert other.present(2.0, ()) == one.present(2.0, ())
+    assert "risk_at_12_months" in one.present(2.0, ()).values
+
+
+def test_a_risk_is_told_by_each_horizon_that_the_training_patients_reached() -> None:
+    """All of one hazard, one of ten dying each month: H after 4 of them is 1/10 + 1/9 + 1/8 + 1/7."""
+    spec = Survival(time="t", event="e", horizons=(60, 4, 4))
+    task = SurvivalTask("risk", spec, 8)
+    task.refer_to(torch.zeros(10), died(torch.arange(1.0, 11)))
+    risk = 1 - np.exp(-(1 / 10 + 1 / 9 + 1 / 8 + 1 / 7))
+    answer = task.present(0.0, ())
+    assert answer.headline == (
+        f"middle third of risk among the training patients (percentile 50); risk at 4 months {risk:.2f}"
+    )
+    assert answer.values["risk_at_4_months"] == round(risk, 4)
+    assert answer.values["risk_at_60_months"] == "not known: the training patients were followed for 10 months"
+    twice = task.present(float(np.log(2)), ())
+    assert twice.values["risk_at_4_months"] == pytest.approx(1 - (1 - risk) ** 2, abs=1e-4)
+
+
+def test_the_unlabelled_are_no_part_of_the_reference_nor_of_the_baseline() -> None:
+    one, other = head(), head()
+    time = torch.arange(1.0, 21)
+    one.refer_to(torch.linspace(-1, 1, 20), died(time))
+    both = Target(torch.cat([died(time).values, torch.full((5, 2), 99.0)]), torch.arange(25) < 20)
+    other.refer_to(torch.cat([torch.linspace(-1, 1, 20), torch.full((5,), 7.0)]), both)
+    for name, kept in one.state_dict().items():
+        assert torch.equal(kept, other.state_dict()[name]), name
+
+
+def test_a_head_that_has_seen_no_event_tells_no_risk() -> None:
+    task = head()
+    assert set(task.present(0.0, ()).values) == {"log_hazard", "percentile"}
+    task.refer_to(torch.zeros(5), Target(torch.zeros(5, 2), torch.zeros(5, dtype=torch.bool)))
+    task.refer_to(torch.zeros(5), nobody_died(5))
+    assert "risk" not in task.present(0.0, ()).headline.split(";", 1)[-1].replace("risk among", "")
+    assert not len(task.baseline().horizons)
+
+
+@pytest.mark.parametrize("horizons", [[0], [-3], [float("inf")], [float("nan")], "soon"])
+def test_a_horizon_that_is_no_time_is_refused(horizons: Any) -> None:
+    with pytest.raises(ValidationError):
+        Survival(time="t", event="e", horizons=horizons)
 
 
 def test_its_label_is_its_two_columns() -> None:

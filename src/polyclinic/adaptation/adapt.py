@@ -160,7 +160,8 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
             fine_tune(plan, model, head, share, progress)
         settle(model)
     if isinstance(head, SurvivalTask) and not frozen:  # the probe's vectors are as they were when it was fitted
-        head.refer_to(head.read(features(model, head, plan.loader, plan.patients, plan.reads)[0]).detach())
+        pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
+        head.refer_to(head.read(pooled).detach(), target)
     to_prevalence(head, [known[p] for p in plan.patients])
     return chosen
 

@@ -78,9 +78,10 @@ def allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tu
 def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
     """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
     survival = isinstance(adapted.task, SurvivalTask)
-    return answered(
+    found = answered(
         adapted.name, loader.each(64, patients, reads), patients, survival, lambda batch: said(adapted, batch)
     )
+    return replace(found, baseline=adapted.task.baseline()) if isinstance(adapted.task, SurvivalTask) else found
 
 
 def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from .baseline import Baseline
 from .classification import Classification, ClassificationTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
@@ -19,6 +20,7 @@ from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError,
 TaskSpec = Annotated[Classification | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")]
 
 __all__ = [
-    "Answer", "AskedFields", "Claim", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Report", "ReportTask",
-    "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
+    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Report",
+    "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields",
+    "TaskSpec", "ranks",
 ]  # fmt: skip

@@ -1,16 +1,19 @@
-"""Survival: who is at higher risk, from times that are partly censored (Cox 1972)."""
+"""Survival: who is at higher risk, and how high that is by a time, from times that are partly censored (Cox 1972)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
 from ..objectives import cox_loss
 from ..schema import MissingExtraError, Modality, Target
+from .baseline import GRID, Baseline, fit_baseline
 from .task import Answer, AskedFields, LinearTask, Predictions
 
 
@@ -21,6 +24,7 @@ class Survival(AskedFields):
         time: the column of the time.
         event: the column that tells whether it was seen, and its cell where it was.
         unit: of the time.
+        horizons: the times, in that unit, by which a risk is told; none: two that suit the training patients' follow-up.
     """
 
     kind: Literal["survival"] = "survival"
@@ -28,6 +32,7 @@ class Survival(AskedFields):
     event: str
     event_value: str | float = 1.0
     unit: str = "months"
+    horizons: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
 
     def label(self, name: str) -> Label:
         """Where the answers stand."""
@@ -47,13 +52,19 @@ class Survival(AskedFields):
 
 
 class SurvivalTask(LinearTask):
-    """The output is log hazards (b,); the training patients' hazards place an answer among them."""
+    """The output is log hazards (b,). The training patients' hazards place an answer among them, and how their hazard accumulates
+    (Breslow 1972) makes a risk of it."""
 
     reference: Tensor
+    curve: Tensor
+    horizons: Tensor
 
     def __init__(self, name: str, spec: Survival, width: int) -> None:
         super().__init__(name, spec, width, bias=False)  # a baseline hazard takes any offset
+        horizons = len(set(spec.horizons)) or 2
         self.register_buffer("reference", torch.zeros(101))
+        self.register_buffer("curve", torch.zeros(3, GRID + horizons + 1))
+        self.register_buffer("horizons", torch.zeros(horizons))
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cox's loss over the labelled of the batch."""
@@ -61,9 +72,33 @@ class SurvivalTask(LinearTask):
         time, event = target.values[target.mask].unbind(1)
         return cox_loss(output[target.mask], time, event)
 
-    def refer_to(self, hazards: Tensor) -> None:
-        """Remember the training patients' hazards, as 101 quantiles."""
-        self.reference = torch.quantile(hazards.float(), torch.linspace(0, 1, 101, device=hazards.device))
+    def refer_to(self, hazards: Tensor, target: Target) -> None:
+        """Remember the labelled training patients' hazards, as 101 quantiles, and their baseline hazard.
+
+        Args:
+            hazards: (p,) log hazards.
+            target: time and event of the labelled.
+        """
+        assert isinstance(target.values, Tensor)
+        if not bool(target.mask.any()):
+            return
+        hazards, device = hazards[target.mask].float(), hazards.device
+        self.reference = torch.quantile(hazards, torch.linspace(0, 1, 101, device=device))
+        time, event = target.values[target.mask].double().cpu().numpy().T
+        if not event.any():
+            return
+        asked, centre = tuple(sorted(set(self.spec.horizons))), float(self.reference[50])
+        known = fit_baseline(hazards.double().cpu().numpy(), time, event, asked, centre, self.spec.unit)
+        curve = np.stack([known.times, known.hazard, known.survival])
+        self.curve = torch.as_tensor(curve, dtype=torch.float32, device=device)
+        self.horizons = torch.as_tensor(known.horizons, dtype=torch.float32, device=device)
+
+    def baseline(self) -> Baseline:
+        """How the training patients' hazard accumulates; without times where that is not known."""
+        kept = self.curve.double().cpu().numpy()
+        known = kept if kept[0, -1] > 0 else kept[:, :0]
+        horizons = np.unique(self.horizons.double().cpu().numpy()) if known.shape[1] else np.zeros(0)
+        return Baseline(*known, float(self.reference[50]), horizons, self.spec.unit)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """Harrell's concordance; NaN where no pair can be compared."""
@@ -80,13 +115,20 @@ class SurvivalTask(LinearTask):
             return {"concordance": float("nan")}
 
     def present(self, log_hazard: float, used: tuple[Modality, ...]) -> Answer:
-        """Where the patient stands among the training patients."""
+        """Where the patient stands among the training patients, and the risk by each horizon up to which those were followed."""
         # Between two quantiles, or in the middle of those that are alike: a model that tells nobody apart puts all in the middle.
         below, upto = int((self.reference < log_hazard).sum()), int((self.reference <= log_hazard).sum())
         rank = min(max(((below + upto) / 2 - 0.5) / (len(self.reference) - 1), 0.0), 1.0)
         group = "higher" if rank >= 2 / 3 else "lower" if rank <= 1 / 3 else "middle"
-        return Answer(
-            f"{group} third of risk among the training patients (percentile {100 * rank:.0f})",
-            {"log_hazard": round(log_hazard, 4), "percentile": round(100 * rank)},
-            used,
-        )
+        place = f"{group} third of risk among the training patients (percentile {100 * rank:.0f})"
+        values: dict[str, float | str] = {"log_hazard": round(log_hazard, 4), "percentile": round(100 * rank)}
+        known, said = self.baseline(), list[str]()
+        risks = known.risk(np.array([log_hazard]), known.horizons)[0]
+        for at, risk in zip(known.horizons, risks, strict=True):
+            named = f"risk_at_{at:g}_{known.unit}"
+            if np.isnan(risk):
+                values[named] = f"not known: the training patients were followed for {known.until:.3g} {known.unit}"
+                continue
+            values[named] = round(float(risk), 4)
+            said.append(f"at {at:g} {known.unit} {risk:.2f}")
+        return Answer("; ".join([place, *(["risk " + ", ".join(said)] if said else [])]), values, used)

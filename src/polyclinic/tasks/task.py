@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..cohort import Label
 from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Target
+from .baseline import Baseline
 
 
 class TaskError(PolyclinicError):
@@ -74,6 +75,7 @@ class Predictions:
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
+        baseline: of a survival whose head knows it, what makes risks of log hazards.
     """
 
     task: str
@@ -83,6 +85,7 @@ class Predictions:
     mask: np.ndarray
     modalities: tuple[tuple[Modality, ...], ...] = ()
     records: tuple[tuple[str, ...], ...] = ()
+    baseline: Baseline | None = None
 
     def where(self, keep: np.ndarray) -> Predictions:
         """Those of the patients for whom keep (p,) is True."""
@@ -90,7 +93,8 @@ class Predictions:
         names = tuple(self.patients[i] for i in rows)
         has = tuple(self.modalities[i] for i in rows) if self.modalities else ()
         ids = tuple(self.records[i] for i in rows) if self.records else ()
-        return Predictions(self.task, names, self.outputs[rows], self.targets[rows], self.mask[rows], has, ids)
+        each = (self.outputs[rows], self.targets[rows], self.mask[rows])
+        return Predictions(self.task, names, *each, has, ids, self.baseline)
 
     def labelled(self) -> Predictions:
         """Only the labelled patients'."""
