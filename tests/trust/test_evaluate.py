@@ -14,7 +14,7 @@ from polyclinic.cohort import Cohort
 from polyclinic.tasks import Predictions
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash
-from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, subsets
+from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
 from polyclinic.trust.comparison import plain
 
 
@@ -89,16 +89,37 @@ def test_a_figure_by_its_name(finding: tuple[Run, Evidence]) -> None:
         evidence.figure("dice")
 
 
-@pytest.mark.parametrize(("task", "names"), [
-    ("survival", ["concordance"]), ("hippocampus", ["dice", "dice_anterior", "dice_posterior"]),
-])  # fmt: skip
-def test_other_tasks(task: str, names: list[str], run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
-    adapted = adapt(run, task, "probe", steps=1, cohort=tiny_cohort, into=tmp_path)
+def test_a_segmentation(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    adapted = adapt(run, "hippocampus", "probe", steps=1, cohort=tiny_cohort, into=tmp_path)
     evidence = evaluate(adapted, tiny_cohort, draws=50)
-    assert [f.name for f in evidence.figures] == names
-    assert evidence.calibration is None
-    assert len(evidence.subsets) == (3 if task == "survival" else 0)
+    assert [f.name for f in evidence.figures] == ["dice", "dice_anterior", "dice_posterior"]
+    assert (evidence.calibration, evidence.subsets, evidence.risks) == (None, (), ())
     assert Evidence.open(tmp_path).figures[0].n == evidence.figures[0].n > 0
+
+
+def test_a_survival_is_measured_by_its_order_and_by_its_risks(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    adapted = adapt(run, "survival", "probe", cohort=tiny_cohort, into=tmp_path)
+    evidence = evaluate(adapted, tiny_cohort, draws=50)
+    answers = predict(adapted, tiny_cohort)
+    further, curves = prognosis(answers, adapted.split.hash, draws=50)
+    assert evidence.figures[0].name == "concordance"
+    same = lambda one, other: plain(asdict(one)) == plain(asdict(other))
+    assert all(map(same, evidence.figures[1:], further))
+    assert len(further) == len(evidence.figures) - 1 >= 7
+    assert evidence.risks == curves != ()
+    assert (evidence.calibration, len(evidence.subsets)) == (None, 3)
+    again = Evidence.open(tmp_path)
+    assert again.risks == curves
+    text = (tmp_path / "card.md").read_text()
+    for curve in curves:
+        assert f"predicted risk by {curve.horizon:g} months" in text
+
+
+def test_evidence_of_before_risks_were_measured_is_read(finding: tuple[Run, Evidence], tmp_path: Path) -> None:
+    written = json.loads((finding[0].path / "evidence/evidence.json").read_text())
+    del written["risks"]
+    (tmp_path / "evidence.json").write_text(json.dumps(written))
+    assert Evidence.open(tmp_path / "evidence.json").risks == ()
 
 
 def test_a_pretrained_run_is_measured_by_retrieval(run: Run, tiny_cohort: Cohort) -> None:

@@ -18,6 +18,7 @@ from polyclinic.trust.embeddings import EmbeddingMap
 from polyclinic.trust.evidence import Evidence
 from polyclinic.trust.inputs import Curve, ReportInputs
 from polyclinic.trust.overlays import Overlay
+from polyclinic.trust.prognosis import Reliability
 from polyclinic.trust.retrieval import Candidate, RetrievalExample
 from polyclinic.trust.sections import whole
 from polyclinic.trust.subsets import Subset
@@ -83,6 +84,9 @@ def evidence() -> tuple[Evidence, ...]:
                  (figure("auroc", 0.83, 0.61, 0.95, 17, rare), figure("brier", 0.19, 0.11, 0.28)), measured, subsets),
         Evidence("demo", "xray_to_note", "retrieval", "pretrained", ("image", "text"), 0, SPLIT, "abc",
                  (figure("recall_at_1", 1 / 3, 0.01, 0.9, 3, few), figure("median_rank_back", 2.0, 1.0, 3.0, 3, few))),
+        Evidence("death-probe-60-0", "death", "survival", "probe", ("table",), 60, SPLIT, "abc",
+                 (figure("concordance", 0.66, 0.52, 0.77), figure("auroc_at_36_weeks", 0.68, 0.49, 0.81)), None, (),
+                 (Reliability(36.0, "weeks", (Bin(0.14, 0.2, 0.06, 0.47, 10), Bin(0.53, 0.41, 0.2, 0.7, 7))),)),
     )  # fmt: skip
 
 
@@ -411,7 +415,7 @@ def test_few_pairs_are_called_few_beside_what_chance_gives() -> None:
         ({"maps": ()}, "map", "The map of what was learned"),
         ({"curves": ()}, "curves", "Training curves"),
         ({"cohort": {}}, "population", "Who was studied"),
-        ({"evidence": evidence()[1:]}, "calibration", "Calibration"),
+        ({"evidence": evidence()[1:2]}, "calibration", "Calibration"),
         ({"evidence": evidence()[1:]}, "subsets", "when a kind of record is missing"),
         ({"evidence": evidence()[:1]}, "-", "Figures of retrieval"),
         ({"evidence": ()}, "figures", "Figures of an adapted model"),
@@ -424,6 +428,15 @@ def test_a_missing_part_is_left_out_and_named(gone: dict[str, Any], left_out: st
     root, _ = opened(replace(complete(), **gone))
     assert left_out not in names(root)
     assert said in section(root, "missing").text()
+
+
+def test_risks_stand_beside_what_was_observed() -> None:
+    root, summary = opened(complete())
+    part = section(root, "calibration").text()
+    assert "risk by 36 weeks" in part
+    assert "0.41 (0.20–0.70)" in part
+    assert "AUROC of the event by 36 weeks (time-dependent)" in section(root, "figures").text()
+    assert summary["figures"]["evidence.death-probe-60-0.risk_at_36_weeks.group_2"]["n"] == 7
 
 
 def test_a_report_of_nothing_still_says_what_it_must() -> None:

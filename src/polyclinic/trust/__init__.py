@@ -13,13 +13,14 @@ from .evidence import Evidence
 from .factorial import Factorial, factorial, judged
 from .inputs import Curve, ReportInputs, curves_of
 from .overlays import Overlay, overlays
+from .prognosis import Reliability, prognosis
 from .report import gather, write_report
 from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
 
 __all__ = [
-    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "ReportInputs",
-    "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
-    "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays", "retrieval_examples",
-    "retrieval_figures", "subsets", "verdict", "write_report",
+    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "Reliability",
+    "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
+    "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays", "prognosis",
+    "retrieval_examples", "retrieval_figures", "subsets", "verdict", "write_report",
 ]  # fmt: skip

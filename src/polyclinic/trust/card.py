@@ -12,6 +12,7 @@ from ..training import Run
 from ..training.run import file_hash
 from .comparison import interval
 from .evidence import Evidence
+from .prognosis import Reliability
 
 NOT_FOR = (
     "Not a medical device, and validated for no clinical use: no answer of it may decide about a person's care.",
@@ -77,7 +78,15 @@ def _measured(evidence: Evidence, several: bool) -> str:
         if several
         else ""
     )
-    return f"{whose}{head}\n\n{_table(('figure', '95% interval', 'n', 'how'), rows)}"
+    tables = [_table(("figure", "95% interval", "n", "how"), rows), *map(_risks, evidence.risks)]
+    return "\n\n".join([f"{whose}{head}", *tables])
+
+
+def _risks(found: Reliability) -> str:
+    """The observed risks beside the predicted ones."""
+    rows = [(f"{b.predicted:.2f}", f"{b.observed:.2f} ({b.low:.2f} to {b.high:.2f})", str(b.n)) for b in found.bins]
+    head = f"Of patients grouped by their predicted risk by {found.horizon:g} {found.unit}, in how many it came true:"
+    return f"{head}\n\n{_table(('predicted', 'observed (Kaplan–Meier, 95% interval)', 'n'), rows)}"
 
 
 def _people(run: Run, cohort: Cohort) -> str:

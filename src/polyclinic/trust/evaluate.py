@@ -18,6 +18,7 @@ from .calibration import calibration
 from .card import card
 from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
+from .prognosis import prognosis
 from .retrieval import retrieval_figures
 from .subsets import each_subset
 from .wording import report_figures, with_earlier
@@ -61,13 +62,15 @@ def _measured(
 ) -> Evidence:  # fmt: skip
     """The figures of a task's answers; of each subset of the inputs too, where they can be given again from just these."""
     spec, split = run.recipe.tasks[task], run.split.hash
+    further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
     language = spec.language if isinstance(spec, Report) else None
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
-        _figures(run, task, cohort, inputs, answers, classes, draws),
+        (*_figures(run, task, cohort, inputs, answers, classes, draws), *further),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
         each_subset(again, inputs, spec.kind, split, language=language, draws=draws) if again and len(inputs) > 1 else (),
+        risks=risks,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ..training.run import write_json
 from .calibration import Bin, Calibration
 from .comparison import figure_of, interval, plain
 from .discrimination import EvidenceError
+from .prognosis import Reliability
 from .subsets import Subset
 
 
@@ -33,6 +34,7 @@ class Evidence:
         calibration: of a classification.
         subsets: the metric with each subset of the inputs.
         others: of a pretrained run, what was measured of the other tasks that it answers.
+        risks: of a survival, observed against predicted risk by each horizon.
     """
 
     run: str
@@ -47,6 +49,7 @@ class Evidence:
     calibration: Calibration | None = None
     subsets: tuple[Subset, ...] = ()
     others: tuple[Evidence, ...] = ()
+    risks: tuple[Reliability, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> Evidence:
@@ -64,9 +67,12 @@ class Evidence:
             known["note"],
         )
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
+        risks = tuple(
+            Reliability(r["horizon"], r["unit"], tuple(Bin(**b) for b in r["bins"])) for r in data.get("risks", ())
+        )
         made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
         others = tuple(map(cls._read, data.get("others", ())))
-        return cls(**{**data, **made, "inputs": tuple(data["inputs"]), "others": others})
+        return cls(**{**data, **made, "inputs": tuple(data["inputs"]), "others": others, "risks": risks})
 
     @property
     def every(self) -> tuple[Evidence, ...]:

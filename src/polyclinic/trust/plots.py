@@ -10,6 +10,7 @@ import numpy as np
 
 from ..schema import Figure, Modality
 from .calibration import Calibration
+from .prognosis import Reliability
 from .svg import (
     SERIES,
     SHAPES,
@@ -189,8 +190,8 @@ def smooth(values: np.ndarray) -> np.ndarray:
     return np.convolve(padded, np.full(span, 1 / span), mode="valid")
 
 
-def reliability(calibration: Calibration, title: str) -> str:
-    """Observed against predicted with Wilson's intervals; the larger the dot, the more patients."""
+def reliability(calibration: Calibration | Reliability, title: str) -> str:
+    """Observed against predicted with their intervals; the larger the dot, the more patients."""
     x, y = Scale(0, 1, 48.0, 348.0), Scale(0, 1, 324.0, 24.0)
     body = [*axis_x(x, 24, 324, 5, "predicted probability"), *axis_y(y, 48, 348, 5)]
     body += [line(x(0), y(0), x(1), y(1), "chance")]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from html import escape
 
 from ...schema import Figure
+from ..calibration import Bin
 from ..evidence import Evidence
 from ..inputs import ReportInputs
 from ..overlays import Overlay
 from ..page import Column, Section, details, lead, small, strips, table, verbatim
 from ..pictures import label_colour, masked
 from ..plots import UNIT, reliability, strip, strip_axis
+from ..prognosis import Reliability
 from ..subsets import Subset
 from ..summary import Summary
 from .words import METHODS, METRICS, capital, chance_of, evidence_key, headed, joined, metric_name, short_metric
@@ -80,8 +83,9 @@ def _subsets(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
 
 
 def calibration(inputs: ReportInputs, summary: Summary) -> Section | None:
-    """Whether a probability of a classification can be taken at its word."""
+    """Whether a probability of a classification, or a survival's risk by a time, can be taken at its word."""
     parts = "".join(_calibrated(inputs, e, summary) for e in inputs.evidence if e.calibration and e.calibration.bins)
+    parts += "".join(_risks(inputs, e, r, summary) for e in inputs.evidence for r in e.risks if r.bins)
     if not parts:
         return None
     return Section("calibration", "Can the probabilities be believed?", CALIBRATION + parts, "Calibration")
@@ -90,14 +94,7 @@ def calibration(inputs: ReportInputs, summary: Summary) -> Section | None:
 def _calibrated(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
     found = evidence.calibration
     assert found is not None
-    rows = []
-    for number, b in enumerate(found.bins, start=1):
-        key = evidence_key(evidence, f"calibration.group_{number}")
-        said = f"{b.predicted:.2f}"
-        predicted = summary.shown(f"{key}.predicted", b.predicted, said, what="mean predicted probability")
-        observed = Figure("observed_share", b.observed, b.low, b.high, b.n, evidence.split, "95% interval, Wilson")
-        rows.append([predicted, summary.measured(key, observed), summary.n(key)])
-    bins = table("Patients grouped by what was predicted", ("predicted", "came true (95% interval)", "n"), rows, (2,))
+    bins = _bins(evidence, "calibration", found.bins, "95% interval, Wilson", summary)
     elsewhere = {f.name for f in evidence.figures}  # Brier's score stands among all figures
     lines = [_measure(evidence, f, summary) for f in found.figures if f.name in METRICS and f.name not in elsewhere]
     whole = table("Figures of calibration", ("figure", "value (95% interval)", "what it is"), lines, wrap=(2,))
@@ -106,6 +103,33 @@ def _calibrated(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> s
     return (
         f'<h3>{headed(evidence.task, inputs)}</h3><div class="beside"><div>{plot}</div>'
         f"<div>{bins}{whole if lines else ''}{small(beware)}</div></div>"
+    )
+
+
+def _bins(evidence: Evidence, key: str, bins: Sequence[Bin], how: str, summary: Summary) -> str:
+    """A table of what was predicted and what came true."""
+    rows = []
+    for number, b in enumerate(bins, start=1):
+        own = evidence_key(evidence, f"{key}.group_{number}")
+        predicted = summary.shown(
+            f"{own}.predicted", b.predicted, f"{b.predicted:.2f}", what="mean predicted probability"
+        )
+        observed = Figure("observed_share", b.observed, b.low, b.high, b.n, evidence.split, how)
+        rows.append([predicted, summary.measured(own, observed), summary.n(own)])
+    return table("Patients grouped by what was predicted", ("predicted", "came true (95% interval)", "n"), rows, (2,))
+
+
+def _risks(inputs: ReportInputs, evidence: Evidence, found: Reliability, summary: Summary) -> str:
+    """A survival's risk by one horizon, observed against predicted."""
+    at = f"{found.horizon:g}"
+    own = f"risk_at_{at}_{found.unit}"
+    when = summary.shown(evidence_key(evidence, f"{own}.horizon"), found.horizon, at, what="horizon")
+    bins = _bins(evidence, own, found.bins, "95% interval, Kaplan–Meier with Greenwood's variance", summary)
+    title = f"Risk of {evidence.task.replace('_', ' ')} by {at} {found.unit}: observed against predicted"
+    beware = small("What was observed is Kaplan–Meier's estimate, for some patients were not followed until then.")
+    return (
+        f'<h3>{headed(evidence.task, inputs)}: risk by {when} {verbatim(found.unit)}</h3><div class="beside">'
+        f"<div>{reliability(found, title)}</div><div>{bins}{beware}</div></div>"
     )
 
 
@@ -181,7 +205,9 @@ def _figures(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
     for f in evidence.figures:
         key = evidence_key(evidence, f.name)
         words = summary.measured(key, f)
-        rows.append([escape(capital(metric_name(f.name))), words, summary.n(key), summary.note(key)])
+        name = capital(metric_name(f.name))
+        named = summary.said(f"{key}.name", name) if any(map(str.isdigit, name)) else escape(name)
+        rows.append([named, words, summary.n(key), summary.note(key)])
     head = ("figure", "value (95% interval)", "n", "how the interval was made, and what to beware of")
     reads = joined(evidence.inputs, inputs.words)
     inside = small(f"Reads {reads}; {_learned(evidence, summary)}.")

@@ -34,6 +34,15 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "slope": ("calibration slope", "one is ideal; below one the probabilities are too extreme"),
     "intercept": ("calibration intercept", "zero is ideal; below zero the probabilities are too high"),
 }
+PROGNOSIS = {
+    "auroc_at": "AUROC of the event by {} (time-dependent)",
+    "brier_at": "Brier score of the risk by {}",
+    "calibration_error_at": "calibration error of the risk by {}",
+    "observed_over_expected_at": "observed over expected events by {}",
+    "integrated_brier_to": "integrated Brier score to {}",
+    "integrated_brier_null_to": "integrated Brier score to {}, of Kaplan–Meier's curve of the training patients",
+    "brier_explained_to": "share of that curve's integrated Brier score to {} that the model explains",
+}
 RETRIEVAL = {
     "recall_at_1": "share whose own one is ranked first",
     "recall_at_5": "share whose own one is among the first five",
@@ -72,6 +81,9 @@ def metric_name(name: str) -> str:
     plain = name.removesuffix("_back")
     if plain in RETRIEVAL:
         return RETRIEVAL[plain] + (", the other way round" if plain != name else "")
+    for what, words in PROGNOSIS.items():
+        if name.startswith(f"{what}_"):
+            return words.format(name.removeprefix(f"{what}_").replace("_", " "))
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
     return name.replace("_", " ")
