@@ -187,7 +187,7 @@ def test_the_unlabelled_are_no_part_of_the_reference_nor_of_the_baseline() -> No
     one, other = head(), head()
     time = torch.arange(1.0, 21)
     one.refer_to(torch.linspace(-1, 1, 20), died(time))
-    both = Target(torch.cat([died(time).values, torch.full((5, 2), 99.0)]), torch.arange(25) < 20)
+    both = Target(torch.cat([cast(torch.Tensor, died(time).values), torch.full((5, 2), 99.0)]), torch.arange(25) < 20)
     other.refer_to(torch.cat([torch.linspace(-1, 1, 20), torch.full((5,), 7.0)]), both)
     for name, kept in one.state_dict().items():
         assert torch.equal(kept, other.state_dict()[name]), name

@@ -96,9 +96,9 @@ class SurvivalTask(LinearTask):
     def baseline(self) -> Baseline:
         """How the training patients' hazard accumulates; without times where that is not known."""
         kept = self.curve.double().cpu().numpy()
-        known = kept if kept[0, -1] > 0 else kept[:, :0]
-        horizons = np.unique(self.horizons.double().cpu().numpy()) if known.shape[1] else np.zeros(0)
-        return Baseline(*known, float(self.reference[50]), horizons, self.spec.unit)
+        times, hazard, survival = kept if kept[0, -1] > 0 else kept[:, :0]
+        horizons = np.unique(self.horizons.double().cpu().numpy()) if len(times) else np.zeros(0)
+        return Baseline(times, hazard, survival, float(self.reference[50]), horizons, self.spec.unit)
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """Harrell's concordance; NaN where no pair can be compared."""
