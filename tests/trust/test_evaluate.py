@@ -106,7 +106,8 @@ def test_a_survival_is_measured_by_its_order_and_by_its_risks(run: Run, tiny_coh
     same = lambda one, other: plain(asdict(one)) == plain(asdict(other))
     assert all(map(same, evidence.figures[1:], further))
     assert len(further) == len(evidence.figures) - 1 >= 7
-    assert evidence.risks == curves != ()
+    assert evidence.risks == curves
+    assert curves
     assert (evidence.calibration, len(evidence.subsets)) == (None, 3)
     again = Evidence.open(tmp_path)
     assert again.risks == curves

@@ -193,7 +193,7 @@ def predictions(n: int = 200, horizons: tuple[float, ...] = (6.0, 18.0), seed: i
     baseline = fit_baseline(train, known[:, 0], known[:, 1], horizons, 0.0, "months")
     hazard, targets = cohort(n, seed)
     names = tuple(f"p{i}" for i in range(n))
-    return Predictions("risk", names, hazard, targets, np.ones(n, bool), (), baseline)
+    return Predictions("risk", names, hazard, targets, np.ones(n, bool), baseline=baseline)
 
 
 def test_risks_that_are_right_are_found_so() -> None:
