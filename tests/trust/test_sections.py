@@ -85,8 +85,8 @@ def evidence() -> tuple[Evidence, ...]:
         Evidence("demo", "xray_to_note", "retrieval", "pretrained", ("image", "text"), 0, SPLIT, "abc",
                  (figure("recall_at_1", 1 / 3, 0.01, 0.9, 3, few), figure("median_rank_back", 2.0, 1.0, 3.0, 3, few))),
         Evidence("death-probe-60-0", "death", "survival", "probe", ("table",), 60, SPLIT, "abc",
-                 (figure("concordance", 0.66, 0.52, 0.77), figure("auroc_at_36_weeks", 0.68, 0.49, 0.81)), None, (),
-                 (Reliability(36.0, "weeks", (Bin(0.14, 0.2, 0.06, 0.47, 10), Bin(0.53, 0.41, 0.2, 0.7, 7))),)),
+                 (figure("concordance", 0.66, 0.52, 0.77), figure("auroc_at_36_weeks", 0.68, 0.49, 0.81)),
+                 risks=(Reliability(36.0, "weeks", (Bin(0.14, 0.2, 0.06, 0.47, 10), Bin(0.53, 0.41, 0.2, 0.7, 7))),)),
     )  # fmt: skip
 
 
