@@ -10,15 +10,17 @@ from typing import Annotated
 from pydantic import Field
 
 from .classification import Classification, ClassificationTask
+from .grade import Grade, GradeTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
 from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
-TaskSpec = Annotated[Classification | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")]
+TaskSpec = Annotated[Classification | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")]
 
 __all__ = [
-    "Answer", "AskedFields", "Claim", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Report", "ReportTask",
-    "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
+    "Answer", "AskedFields", "Claim", "Classification", "ClassificationTask", "Grade", "GradeTask", "LinearTask", "Predictions",
+    "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError",
+    "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip

@@ -61,9 +61,14 @@ class SurvivalTask(LinearTask):
         time, event = target.values[target.mask].unbind(1)
         return cox_loss(output[target.mask], time, event)
 
-    def refer_to(self, hazards: Tensor) -> None:
+    @property
+    def says(self) -> str:
+        """The log hazard."""
+        return "(1,) the log hazard; larger is sooner"
+
+    def refer_to(self, output: Tensor) -> None:
         """Remember the training patients' hazards, as 101 quantiles."""
-        self.reference = torch.quantile(hazards.float(), torch.linspace(0, 1, 101, device=hazards.device))
+        self.reference = torch.quantile(output.float(), torch.linspace(0, 1, 101, device=output.device))
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """Harrell's concordance; NaN where no pair can be compared."""

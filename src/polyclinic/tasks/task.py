@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -69,8 +69,9 @@ class Predictions:
     Args:
         task: its name.
         patients: p names.
-        outputs: (p,) probability, log hazard; for segmentation (p k) Dice of each class, NaN where there is no mask.
-        targets: (p,) class, (p 2) time and event; for segmentation (p k) the masks' volumes in mL.
+        outputs: (p,) probability, log hazard; (p k) probability of each grade; for segmentation (p k) Dice of each class, NaN where
+            there is no mask.
+        targets: (p,) class or grade, (p 2) time and event; for segmentation (p k) the masks' volumes in mL.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
@@ -181,3 +182,27 @@ class LinearTask(Task):
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(b,)"""
         return self.read(model(batch).pooled)
+
+    @property
+    @abstractmethod
+    def says(self) -> str:
+        """What an answer is, in words, with its shape for one patient."""
+
+    def answer(self, output: Tensor) -> Tensor:
+        """What is told of outputs (b …): here themselves, else a probability (b,) or several (b k)."""
+        return output
+
+    def refer_to(self, output: Tensor) -> None:
+        """Remember the training patients' outputs (p …), where an answer is placed among them."""
+
+    def to_prevalence(self, values: Sequence[Any]) -> None:
+        """Give the answers back how common each is among the training patients, where the loss weighs all alike."""
+
+    @abstractmethod
+    def present(self, told: Any, used: tuple[Modality, ...], /) -> Answer:
+        """One patient's answer in clinical form.
+
+        Args:
+            told: a number or several, of `answer`.
+            used: the modalities that were read.
+        """

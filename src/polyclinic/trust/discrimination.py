@@ -7,7 +7,7 @@ matrix operation, and two models are compared on the very same resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -99,20 +99,49 @@ def brier(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.n
     return mean((outputs - targets) ** 2, targets, weights)
 
 
+def quadratic_kappa(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared (Cohen 1968).
+
+    Args:
+        outputs: (n k) probability of each grade.
+        targets: (n,) grades from 0.
+        weights: (r n).
+    Returns:
+        (r,) 1 where all agree, 0 where it is as by chance; NaN where truth and answers are one grade.
+    """
+    told, grades = outputs.argmax(1), np.arange(outputs.shape[1])
+    apart = (grades[:, None] - grades[None]) ** 2
+    by = lambda of: weights @ (of[:, None] == grades[None])
+    seen = (weights @ (told - targets) ** 2) * weights.sum(1)
+    chance = ((by(told) @ apart) * by(targets)).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chance > 0, 1 - seen / chance, np.nan)
+
+
+def mean_absolute_error(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How many grades the likeliest one is from the true one, on average; (r,), arguments as `quadratic_kappa`."""
+    return mean(np.abs(outputs.argmax(1) - targets).astype(float), targets, weights)
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
+    "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
 }  # fmt: skip
-PRIMARY = {"classification": "auroc", "survival": "concordance", "segmentation": "dice", "retrieval": "recall_at_1",
-           "report": "finding_f1"}  # fmt: skip
+OF_CLASSES = ("auroc", "average_precision", "quadratic_kappa", "mean_absolute_error")
+"""Of which each resample keeps the share of each class or grade."""
+UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
+"""Which do not lie between 0 and 1."""
+PRIMARY = {"classification": "auroc", "grade": "quadratic_kappa", "survival": "concordance", "segmentation": "dice",
+           "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
-CHANCE = {"auroc": 0.5, "concordance": 0.5}
+CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0}
 
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
-    """(n,) what a resample must keep the share of: the class, or whether the event was seen."""
+    """(n,) what a resample must keep the share of: the class or grade, or whether the event was seen."""
     if not len(targets):
         return np.zeros(0, dtype=int)
-    if metric in ("auroc", "average_precision"):
+    if metric in OF_CLASSES:
         return targets.astype(int)
     if metric == "concordance":
         return (targets[:, 1] > 0).astype(int)
@@ -125,6 +154,8 @@ def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
         return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
     if metric == "concordance" and len(targets):
         return int((targets[:, 1] > 0).sum()), "events"
+    if metric in OF_CLASSES and len(targets):
+        return int(np.unique(targets, return_counts=True)[1].min()), "patients of the rarest grade"
     return len(targets), "patients"
 
 
@@ -306,6 +337,7 @@ def figure(
         split=split,
         draws=draws,
         seed=seed,
+        bounded=metric not in UNBOUNDED,
         rarer=rarer_of(metric, targets),
     )
 
@@ -316,11 +348,13 @@ def figures(
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "survival" or "segmentation".
+        kind: "classification", "grade", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: of a segmentation.
+        classes: names of a segmentation's structures, or of the grades.
     """
+    if kind == "grade":
+        return _graded(predictions, split, classes, draws, seed)
     if kind == "classification":
         return tuple(
             figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
@@ -334,6 +368,18 @@ def figures(
         strata = np.zeros(len(known.patients), dtype=int)
         out.append(bootstrap(statistic, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
     return tuple(out)
+
+
+def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:
+    """Kappa, the mean error in grades, and AUROC of each grade or a higher one."""
+    known = usable(predictions)
+    found = [figure(m, known, split, draws=draws, seed=seed) for m in ("quadratic_kappa", "mean_absolute_error")]
+    for cut, name in enumerate(names):
+        if cut:
+            outputs = known.outputs[:, cut:].sum(1) if known.patients else np.zeros(0)
+            above = replace(known, outputs=outputs, targets=(known.targets >= cut).astype(float))
+            found.append(replace(figure("auroc", above, split, draws=draws, seed=seed), name=f"auroc_from_{name}"))
+    return tuple(found)
 
 
 def difference(

@@ -11,7 +11,7 @@ from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
 from ..schema import Figure, Modality
-from ..tasks import Predictions, Report, Retrieval, Segmentation
+from ..tasks import Grade, Predictions, Report, Retrieval, Segmentation
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -62,6 +62,7 @@ def _measured(
     """The figures of a task's answers; of each subset of the inputs too, where they can be given again from just these."""
     spec, split = run.recipe.tasks[task], run.split.hash
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
+    classes = spec.names() if isinstance(spec, Grade) else classes
     language = spec.language if isinstance(spec, Report) else None
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
