@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_score
 
+from polyclinic.adaptation import bundle
 from polyclinic.adaptation.probe import _fit, fit_head
 from polyclinic.schema import Modality, Target
 from polyclinic.tasks import Grade, GradeTask, Predictions
@@ -170,6 +174,14 @@ def test_the_answer_is_the_likeliest_grade_and_the_probability_of_each() -> None
         "grade": "II", "probability_I": 0.1, "probability_II": 0.6, "probability_III": 0.25, "probability_IV": 0.05,
     }  # fmt: skip
     assert answer.used == (Modality.TABLE,)
+
+
+def test_what_is_exported_names_the_grades(tmp_path: Path) -> None:
+    task = head()
+    assert task.says == "(1 4) the probability of each grade of tumour_stage: I, II, III, IV"
+    bundle.write(tmp_path / "bundle", task, Modality.IMAGE, (1, 1, 8, 8), task.says, {})
+    out = json.loads((tmp_path / "bundle/configs/metadata.json").read_text())["network_data_format"]["outputs"]["pred"]
+    assert (out["num_channels"], list(out["channel_def"].values())) == (4, ["I", "II", "III", "IV"])
 
 
 @pytest.mark.parametrize("grades", [[["I"]], [["I"], []], [["I"], ["II", "i "]], [["I"], [""]]])
