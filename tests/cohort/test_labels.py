@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,22 @@ def test_a_grade_is_its_rank_and_of_several_rows_the_highest(tmp_path: Path) -> 
         labels_of(found, Label("g", "grade", "stage", grades=(("low",), ("high",))))
 
 
+BOTH = Label("b", "findings", parts=(Label("x", "class", "x", ("Y",), ("N",)), Label("y", "class", "y", ("1",))))
+
+
+def test_of_several_findings_each_is_known_or_not(tmp_path: Path) -> None:
+    found = rows(tmp_path, "patient_id,x,y\nP1,Y,0\nP2,N,\nP3,maybe,1\nP4,maybe,\nP5,,?\n")
+    told = {p: [None if math.isnan(v) else v for v in values] for p, values in labels_of(found, BOTH).items()}
+    assert told == {"P1": [1, 0], "P2": [0, None], "P3": [None, 1]}
+    with pytest.raises(LabelError, match="task 'y': no cell of 'y' is 1"):
+        labels_of(rows(tmp_path, "patient_id,x,y\nP1,Y,0\n"), BOTH)
+
+
 @pytest.mark.parametrize(
     ("label", "values", "groups", "rarest", "lacking"),
     [
+        (BOTH, [(1.0, 0.0), (0.0, math.nan), (0.0, 1.0)], [1, 0, 1], 1, None),
+        (BOTH, [(1.0, 0.0), (0.0, math.nan), (math.nan, 0.0)], [1, 0, 0], 0, "of one class of y in 'b'"),
         (Label("f", "class", "x", ("Y",)), [1, 0, 0], [1, 0, 0], 1, None),
         (Label("f", "class", "x", ("Y",)), [0.0, 0.0], [0, 0], 0, "of one class of 'f'"),
         (Label("s", "survival", "t"), [(3.0, 1.0), (4.0, 0.0)], [1, 0], 1, None),

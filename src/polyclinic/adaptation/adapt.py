@@ -18,6 +18,7 @@ from ..schema import Modality
 from ..tasks import (
     Classification,
     ClassificationTask,
+    FindingsTask,
     LinearTask,
     Report,
     Retrieval,
@@ -42,10 +43,10 @@ METHODS: tuple[str, ...] = KINDS
 
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS = {"segmentation": 60, "classification": 40, "grade": 40, "survival": 40}
+STEPS = {"segmentation": 60, "classification": 40, "findings": 40, "grade": 40, "survival": 40}
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
-SCRATCH = {"segmentation": 2, "classification": 1, "grade": 1, "survival": 1}
+SCRATCH = {"segmentation": 2, "classification": 1, "findings": 1, "grade": 1, "survival": 1}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
@@ -167,8 +168,11 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         else:
             fine_tune(plan, model, head, share, progress)
         settle(model)
-    if isinstance(head, SurvivalTask) and not frozen:  # the probe's vectors are as they were when it was fitted
-        head.refer_to(head.read(features(model, head, plan.loader, plan.patients, plan.reads)[0]).detach())
+    if (
+        isinstance(head, FindingsTask | SurvivalTask) and not frozen
+    ):  # the probe's vectors are as they were when it was fitted
+        pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
+        head.refer_to(head.read(pooled).detach(), target)
     if isinstance(head, LinearTask):
         head.to_prevalence([known[p] for p in plan.patients])
     return chosen

@@ -70,7 +70,7 @@ def fit_head(head: LinearTask, seen: Sequence[View], seed: int, ridge: float | N
         head.standardise_by(labelled)
     ridge = choose_ridge(head, seen, seed) if ridge is None else ridge
     _fit(head, seen, ridge)
-    head.refer_to(head.read(seen[0][0]).detach())
+    head.refer_to(head.read(seen[0][0]).detach(), seen[0][1])
     return ridge
 
 

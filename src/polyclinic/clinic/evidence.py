@@ -12,7 +12,12 @@ from ..trust import Evidence as Measured
 from ..trust.discrimination import CHANCE
 from .reply import Alike, Evidence, Metric, ModelCard
 
-NAMES = {"auroc": "AUROC", "dice": "Dice", "quadratic_kappa": "quadratic-weighted kappa"}
+NAMES = {
+    "auroc": "AUROC",
+    "dice": "Dice",
+    "macro_auroc": "AUROC, the mean over the findings,",
+    "quadratic_kappa": "quadratic-weighted kappa",
+}
 
 
 def measured(run: Path, card: ModelCard) -> tuple[Measured | None, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Label:
 
     Args:
         task: the task's name in the recipe.
-        kind: "class" (0 or 1), "grade" (0, 1 … by rank), "survival" (time, event) or "mask".
+        kind: "class" (0 or 1), "findings" (a class each), "grade" (0, 1 … by rank), "survival" (time, event) or "mask".
         column: the table column of the class, of the grade, or of the time.
         positive: the cells that mean 1.
         negative: the cells that mean 0; empty: every other known cell.
@@ -36,10 +37,11 @@ class Label:
         kind_like: of a mask, a word in its record's kind.
         classes: of a mask, what its numbers 1, 2 … mean.
         grades: the cells of each grade, the lowest first.
+        parts: of findings, the label of each.
     """
 
     task: str
-    kind: Literal["class", "grade", "survival", "mask"]
+    kind: Literal["class", "findings", "grade", "survival", "mask"]
     column: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -49,21 +51,31 @@ class Label:
     kind_like: str | None = None
     classes: tuple[str, ...] = ()
     grades: tuple[tuple[str, ...], ...] = ()
+    parts: tuple[Label, ...] = ()
 
     @property
     def width(self) -> int:
         """How many numbers an answer is; of a mask, none."""
-        return {"mask": 0, "survival": 2}.get(self.kind, 1)
+        return {"mask": 0, "survival": 2, "findings": len(self.parts)}.get(self.kind, 1)
 
     def groups(self, values: Sequence[Any]) -> list[int]:
-        """What of each answer a part of the patients must keep the share of: the class, the grade, whether the event was seen."""
+        """What of each answer a part of the patients must keep the share of: the class, the grade, whether the event was seen or
+        anything found."""
+        if self.kind == "findings":
+            return [int(1 in value) for value in values]
         return [int(value[1] if self.kind == "survival" else value) for value in values]
 
     def rarest(self, values: Sequence[Any]) -> int:
         """How many patients the rarest of what is told apart has; of a survival, how many events."""
+        if self.kind == "findings":
+            return min(part.rarest(known) for part, known in self._each(values))
         counts = Counter(self.groups(values))
         told = (1,) if self.kind == "survival" else range(len(self.grades) or 2)
         return min(counts[k] for k in told)
+
+    def _each(self, values: Sequence[Any]) -> list[tuple[Label, list[float]]]:
+        """Each finding's label, and what is known of it."""
+        return [(part, [v[n] for v in values if not math.isnan(v[n])]) for n, part in enumerate(self.parts)]
 
     def lacking(self, values: Sequence[Any]) -> tuple[str, str] | None:
         """Of answers from which nothing can be learned, what they are and what was expected; else None."""
@@ -73,6 +85,9 @@ class Label:
             there = set(self.groups(values))
             absent = [" or ".join(cells) for n, cells in enumerate(self.grades) if n not in there]
             return f"of {self.task!r} without the grade {', '.join(absent)}", "at least one of each grade"
+        if self.kind == "findings":
+            absent = ", ".join(part.task for part, known in self._each(values) if not part.rarest(known))
+            return f"of one class of {absent} in {self.task!r}", "both classes of each finding"
         if self.kind == "survival":
             return f"of {self.task!r} without an event", "at least one event"
         return f"of one class of {self.task!r}", "both classes"
@@ -109,14 +124,20 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
     """The known answers.
 
     Returns:
-        class: patient → 0 or 1 (any positive row makes the patient positive); grade: patient → its rank from 0, of several rows
-        the highest; survival: patient → (time, event); mask: image record id → the mask's Record;
-        of several masks, of several structures or readers, one that `Cohort.load` puts together as `masks` says.
+        class: patient → 0 or 1 (any positive row makes the patient positive); findings: patient → 0, 1 or (unknown) NaN of each;
+        grade: patient → its rank from 0, of several rows the highest; survival: patient → (time, event);
+        mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
+        together as `masks` says.
     Raises:
         LabelError: no table has the column, or no cell of it is one of the wanted words.
     """
     if label.kind == "mask":
         return _masks(found, label)
+    if label.kind == "findings":
+        each = [labels_of(found, part) for part in label.parts]
+        return {
+            p: tuple(float(one.get(p, math.nan)) for one in each) for p in dict.fromkeys(p for one in each for p in one)
+        }
     assert label.column is not None
     check_column(found, label.column, f"task {label.task!r}")
     if label.kind == "survival":

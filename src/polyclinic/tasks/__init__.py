@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .classification import Classification, ClassificationTask
+from .findings import Findings, FindingsTask
 from .grade import Grade, GradeTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
@@ -17,10 +18,12 @@ from .segmentation import Segmentation, SegmentationTask
 from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
-TaskSpec = Annotated[Classification | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")]
+TaskSpec = Annotated[
+    Classification | Findings | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+]
 
 __all__ = [
-    "Answer", "AskedFields", "Claim", "Classification", "ClassificationTask", "Grade", "GradeTask", "LinearTask", "Predictions",
-    "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError",
-    "TaskFields", "TaskSpec", "ranks",
+    "Answer", "AskedFields", "Claim", "Classification", "ClassificationTask", "Findings", "FindingsTask", "Grade", "GradeTask",
+    "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask",
+    "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip

@@ -66,7 +66,7 @@ class SurvivalTask(LinearTask):
         """The log hazard."""
         return "(1,) the log hazard; larger is sooner"
 
-    def refer_to(self, output: Tensor) -> None:
+    def refer_to(self, output: Tensor, target: Target | None = None) -> None:
         """Remember the training patients' hazards, as 101 quantiles."""
         self.reference = torch.quantile(output.float(), torch.linspace(0, 1, 101, device=output.device))
 

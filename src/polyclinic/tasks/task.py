@@ -69,9 +69,10 @@ class Predictions:
     Args:
         task: its name.
         patients: p names.
-        outputs: (p,) probability, log hazard; (p k) probability of each grade; for segmentation (p k) Dice of each class, NaN where
-            there is no mask.
-        targets: (p,) class or grade, (p 2) time and event; for segmentation (p k) the masks' volumes in mL.
+        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; for segmentation (p k) Dice of each class, NaN
+            where there is no mask.
+        targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event; for segmentation (p k) the masks'
+            volumes in mL.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
@@ -155,22 +156,23 @@ class LinearTask(Task):
         name, spec: the task.
         width: d of the vector.
         bias: whether the head has an offset.
+        outputs: k, how many numbers.
     """
 
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, name: str, spec: Any, width: int, bias: bool) -> None:
+    def __init__(self, name: str, spec: Any, width: int, bias: bool, outputs: int = 1) -> None:
         super().__init__(name, spec)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("sd", torch.ones(width))
-        self.head = nn.Linear(width, 1, bias)
+        self.head = nn.Linear(width, outputs, bias)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def read(self, pooled: Tensor) -> Tensor:
-        """(b d) → (b,)."""
+        """(b d) → (b,), or (b k) where there are several numbers."""
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head((self.norm(pooled.float()) - self.mean) / self.sd).squeeze(1)
 
@@ -192,8 +194,8 @@ class LinearTask(Task):
         """What is told of outputs (b …): here themselves, else a probability (b,) or several (b k)."""
         return output
 
-    def refer_to(self, output: Tensor) -> None:
-        """Remember the training patients' outputs (p …), where an answer is placed among them."""
+    def refer_to(self, output: Tensor, target: Target | None = None) -> None:
+        """Remember of the training patients' outputs (p …), and of what is known of them, what an answer is placed by."""
 
     def to_prevalence(self, values: Sequence[Any]) -> None:
         """Give the answers back how common each is among the training patients, where the loss weighs all alike."""

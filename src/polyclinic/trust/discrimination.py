@@ -123,18 +123,41 @@ def mean_absolute_error(outputs: np.ndarray, targets: np.ndarray, weights: np.nd
     return mean(np.abs(outputs.argmax(1) - targets).astype(float), targets, weights)
 
 
+def f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The harmonic mean of precision and sensitivity of answers (n,) that are 0 or 1; (r,), NaN where there is no yes in either."""
+    hits, said, there = (weights @ v for v in (outputs * targets, outputs, targets))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(said + there > 0, 2 * hits / (said + there), np.nan)
+
+
+def macro(metric: Metric) -> Metric:
+    """The mean of a metric over findings (n k), each over those of whom it is known; NaN in a resample where one is not defined.
+
+    A finding of which these patients have one class is in no mean.
+    """
+
+    def of(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        known = np.isfinite(targets)
+        both = [k for k in range(targets.shape[1]) if len(np.unique(targets[known[:, k], k])) == 2]
+        each = [metric(outputs[known[:, k], k], targets[known[:, k], k], weights[:, known[:, k]]) for k in both]
+        return np.mean(each, axis=0) if both else np.full(len(weights), np.nan)
+
+    return of
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
+    "f1": f1, "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
-OF_CLASSES = ("auroc", "average_precision", "quadratic_kappa", "mean_absolute_error")
+OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absolute_error")
 """Of which each resample keeps the share of each class or grade."""
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
-PRIMARY = {"classification": "auroc", "grade": "quadratic_kappa", "survival": "concordance", "segmentation": "dice",
-           "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
+PRIMARY = {"classification": "auroc", "findings": "macro_auroc", "grade": "quadratic_kappa", "survival": "concordance",
+           "segmentation": "dice", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
-CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0}
+CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
 
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
@@ -150,7 +173,7 @@ def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
 
 def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
     """How many patients (or events) an interval rests on, and what they are."""
-    if metric in ("auroc", "average_precision"):
+    if metric in ("auroc", "average_precision", "f1"):
         return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
     if metric == "concordance" and len(targets):
         return int((targets[:, 1] > 0).sum()), "events"
@@ -343,16 +366,26 @@ def figure(
 
 
 def figures(
-    kind: str, predictions: Predictions, split: str, classes: Sequence[str] = (), *, draws: int = DRAWS, seed: int = 0
+    kind: str,
+    predictions: Predictions,
+    split: str,
+    classes: Sequence[str] = (),
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    thresholds: Sequence[float] = (),
 ) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "grade", "survival" or "segmentation".
+        kind: "classification", "findings", "grade", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: names of a segmentation's structures, or of the grades.
+        classes: names of a segmentation's structures, of the grades or of the findings.
+        thresholds: of the findings' probabilities, from which on one is called present.
     """
+    if kind == "findings":
+        return _found(predictions, split, classes, thresholds, draws, seed)
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
     if kind == "classification":
@@ -379,6 +412,24 @@ def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: i
             outputs = known.outputs[:, cut:].sum(1) if known.patients else np.zeros(0)
             above = replace(known, outputs=outputs, targets=(known.targets >= cut).astype(float))
             found.append(replace(figure("auroc", above, split, draws=draws, seed=seed), name=f"auroc_from_{name}"))
+    return tuple(found)
+
+
+def _found(
+    predictions: Predictions, split: str, names: Sequence[str], thresholds: Sequence[float], draws: int, seed: int
+) -> tuple[Figure, ...]:
+    """AUROC, average precision and F1, the means over the findings first, then each finding's own with its own n."""
+    known = usable(predictions)
+    if not known.patients:
+        known = replace(known, outputs=np.zeros((0, len(names))), targets=np.zeros((0, len(names))))
+    called = replace(known, outputs=(known.outputs >= np.array(thresholds)).astype(float))
+    told = (("auroc", known), ("average_precision", known), ("f1", called))
+    found = [figure(f"macro_{metric}", answers, split, draws=draws, seed=seed) for metric, answers in told]
+    for metric, answers in told:
+        for number, name in enumerate(names):
+            own = answers.where(np.isfinite(answers.targets[:, number]))
+            own = replace(own, outputs=own.outputs[:, number], targets=own.targets[:, number])
+            found.append(replace(figure(metric, own, split, draws=draws, seed=seed), name=f"{metric}_{name}"))
     return tuple(found)
 
 
@@ -417,7 +468,9 @@ def difference(
 def _same_patients(each: Sequence[Predictions]) -> None:
     for other in each[1:]:
         # A model's truth went through float32, a baseline's did not.
-        if other.patients != each[0].patients or not np.allclose(other.targets, each[0].targets, rtol=1e-6, atol=0):
+        if other.patients != each[0].patients or not np.allclose(
+            other.targets, each[0].targets, rtol=1e-6, atol=0, equal_nan=True
+        ):
             raise EvidenceError(
                 f"predictions about {len(each[0].patients)} and about {len(other.patients)} patients, who are not the same",
                 "the same labelled patients in the same order, with the same truth",
