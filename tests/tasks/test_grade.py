@@ -126,7 +126,7 @@ def test_the_head_is_the_optimum_of_its_likelihood() -> None:
     )
     ours = task.loss(task.read(x), everybody(truth))
     assert ours is not None
-    assert float(ours) == pytest.approx(found.fun, abs=1e-5)
+    assert float(ours.detach()) == pytest.approx(found.fun, abs=1e-5)
     np.testing.assert_allclose(task.thresholds.detach().numpy(), found.x[:2], atol=5e-3)
 
 
