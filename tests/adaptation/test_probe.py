@@ -19,7 +19,6 @@ from polyclinic.adaptation.probe import (
     _folds,
     choose_ridge,
     fit_head,
-    to_prevalence,
 )  # fmt: skip
 from polyclinic.schema import Target
 from polyclinic.tasks import Classification, ClassificationTask, Survival, SurvivalTask
@@ -167,7 +166,7 @@ def test_the_reference_of_a_survival_head_is_its_training_patients() -> None:
 def test_prevalence_is_given_back() -> None:
     """Of a head that says nothing, the answer is the share of the finding; the order of patients stays."""
     head = finding(3)
-    to_prevalence(head, [1] * 9 + [0])
+    head.to_prevalence([1] * 9 + [0])
     assert float(head.read(torch.randn(1, 3)).detach().sigmoid()) == pytest.approx(0.9)
     x, score = sample(4000, 3, strength=2.0)
     y = (score > 2.0).float()
@@ -175,7 +174,7 @@ def test_prevalence_is_given_back() -> None:
     fit_head(head, [(x, Target(y, torch.ones(4000, dtype=torch.bool)))], seed=0)
     before = head.read(x).detach()
     assert float(before.sigmoid().mean()) > 1.5 * float(y.mean())  # as if both were as common
-    to_prevalence(head, y.int().tolist())
+    head.to_prevalence(y.int().tolist())
     after = head.read(x).detach()
     assert float(after.sigmoid().mean()) == pytest.approx(float(y.mean()), abs=0.02)
     torch.testing.assert_close(
@@ -185,5 +184,5 @@ def test_prevalence_is_given_back() -> None:
 
 def test_prevalence_means_nothing_to_other_tasks() -> None:
     head = survival(3)
-    to_prevalence(head, [])
+    head.to_prevalence([])
     assert all(not p.any() for p in head.parameters())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import random
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,54 @@ def test_any_positive_row_makes_a_patient_positive_and_a_named_negative_excludes
 def test_cells_are_compared_as_a_person_would(tmp_path: Path, cell: str, positive: str) -> None:
     found = rows(tmp_path, f"patient_id,x\nP1,{cell}\nP2,0\n")
     assert labels_of(found, Label("x", "class", "x", (positive,))) == {"P1": 1, "P2": 0}
+
+
+def test_a_grade_is_its_rank_and_of_several_rows_the_highest(tmp_path: Path) -> None:
+    label = Label("g", "grade", "stage", grades=(("I",), ("II", "2"), ("III",)))
+    found = rows(tmp_path, "patient_id,stage\nP1,i\nP2,2.0\nP3,III\nP3,I\nP4,?\nP5,\nP6,X\n")
+    assert labels_of(found, label) == labels_of(list(reversed(found)), label) == {"P1": 0, "P2": 1, "P3": 2}
+    with pytest.raises(LabelError, match="no cell of 'stage' is one of its grades"):
+        labels_of(found, Label("g", "grade", "stage", grades=(("low",), ("high",))))
+
+
+BOTH = Label("b", "findings", parts=(Label("x", "class", "x", ("Y",), ("N",)), Label("y", "class", "y", ("1",))))
+
+
+def test_of_several_findings_each_is_known_or_not(tmp_path: Path) -> None:
+    found = rows(tmp_path, "patient_id,x,y\nP1,Y,0\nP2,N,\nP3,maybe,1\nP4,maybe,\nP5,,?\n")
+    told = {p: [None if math.isnan(v) else v for v in values] for p, values in labels_of(found, BOTH).items()}
+    assert told == {"P1": [1, 0], "P2": [0, None], "P3": [None, 1]}
+    with pytest.raises(LabelError, match="task 'y': no cell of 'y' is 1"):
+        labels_of(rows(tmp_path, "patient_id,x,y\nP1,Y,0\n"), BOTH)
+
+
+@pytest.mark.parametrize(
+    ("label", "values", "groups", "rarest", "lacking"),
+    [
+        (BOTH, [(1.0, 0.0), (0.0, math.nan), (0.0, 1.0)], [1, 0, 1], 1, None),
+        (BOTH, [(1.0, 0.0), (0.0, math.nan), (math.nan, 0.0)], [1, 0, 0], 0, "of one class of y in 'b'"),
+        (Label("f", "class", "x", ("Y",)), [1, 0, 0], [1, 0, 0], 1, None),
+        (Label("f", "class", "x", ("Y",)), [0.0, 0.0], [0, 0], 0, "of one class of 'f'"),
+        (Label("s", "survival", "t"), [(3.0, 1.0), (4.0, 0.0)], [1, 0], 1, None),
+        (Label("s", "survival", "t"), [(3.0, 0.0)], [0], 0, "of 's' without an event"),
+        (
+            Label("g", "grade", "x", grades=(("a",), ("b", "c"), ("d",))),
+            [0, 2, 2],
+            [0, 2, 2],
+            0,
+            "of 'g' without the grade b or c",
+        ),
+        (Label("m", "mask"), [0, 0], None, None, None),
+    ],
+)
+def test_a_label_says_what_can_be_told_apart(
+    label: Label, values: list[Any], groups: list[int] | None, rarest: int | None, lacking: str | None
+) -> None:
+    if groups is not None:
+        assert label.groups(values) == groups
+        assert label.rarest(values) == rarest
+    told = label.lacking(values)
+    assert (told[0] if told else None) == lacking
 
 
 def test_survival_is_a_time_and_whether_it_was_seen(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines.utils import concordance_index
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, cohen_kappa_score, f1_score, roc_auc_score
 
 from polyclinic.schema import Figure
 from polyclinic.tasks import Predictions
@@ -27,6 +27,8 @@ from polyclinic.trust.discrimination import (
     exact,
     figure,
     figures,
+    mean_absolute_error,
+    quadratic_kappa,
     resamples,
     shown,
     usable,
@@ -60,6 +62,68 @@ def test_classification_metrics_are_scikit_learn_s(case: tuple[np.ndarray, np.nd
     for ours, peer in ((auroc, roc_auc_score), (average_precision, average_precision_score), (brier, brier_score_loss)):
         wanted = [peer(truth, scores), peer(truth, scores, sample_weight=weights)]
         np.testing.assert_allclose(ours(scores, truth.astype(float), both), wanted, atol=1e-9)
+
+
+@few
+@given(st.integers(2, 30), st.integers(2, 5), st.integers(0, 2**31))
+def test_kappa_and_the_error_in_grades_are_scikit_learn_s(n: int, k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    told, truth, weights = random.dirichlet(np.ones(k), n), random.integers(0, k, n), random.integers(0, 4, n)
+    weights[0] += 1
+    both = np.stack([np.ones(n), weights])
+    kappa, error = quadratic_kappa(told, truth, both), mean_absolute_error(told, truth, both)
+    for number, mine in enumerate((np.ones(n), weights)):
+        said = told.argmax(1)
+        np.testing.assert_allclose(error[number], np.average(np.abs(said - truth), weights=mine))
+        if len(np.unique([*said[mine > 0], *truth[mine > 0]])) > 1:
+            wanted = cohen_kappa_score(said, truth, labels=list(range(k)), weights="quadratic", sample_weight=mine)
+            np.testing.assert_allclose(kappa[number], wanted, atol=1e-9)
+        else:
+            assert np.isnan(kappa[number])
+
+
+def test_findings_are_measured_each_of_those_of_whom_it_is_known() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, (60, 3)).astype(float)
+    said = np.clip(truth * 0.3 + random.random((60, 3)) * 0.7, 0, 1)
+    truth[random.random((60, 3)) < 0.3] = np.nan
+    truth[:, 2] = np.where(np.isfinite(truth[:, 2]), 0, np.nan)  # nobody has it: in no mean
+    names = ("a", "b", "c")
+    found = {
+        f.name: f
+        for f in figures("findings", predictions(said, truth), "s", names, draws=200, thresholds=(0.5, 0.6, 0.5))
+    }
+    for k, name in enumerate(names[:2]):
+        known = np.isfinite(truth[:, k])
+        y, p = truth[known, k], said[known, k]
+        wanted = (roc_auc_score(y, p), average_precision_score(y, p), f1_score(y, p >= (0.5, 0.6)[k]))
+        mine = [found[f"{m}_{name}"] for m in ("auroc", "average_precision", "f1")]
+        assert [f.value for f in mine] == pytest.approx(wanted)
+        assert all(f.n == known.sum() and f.low < f.value < f.high for f in mine)
+    for metric in ("auroc", "average_precision", "f1"):
+        mean = found[f"macro_{metric}"]
+        assert mean.value == pytest.approx(np.mean([found[f"{metric}_{n}"].value for n in names[:2]]))
+        assert mean.low < mean.value < mean.high
+    assert np.isnan(found["auroc_c"].value)
+    nobody = figures("findings", predictions(np.zeros(0), np.zeros(0)), "s", names, thresholds=(0.5,) * 3)
+    assert all(np.isnan(f.value) and f.n == 0 for f in nobody)
+    assert difference("macro_auroc", predictions(said, truth), predictions(said, truth), "s", draws=50).value == 0
+
+
+def test_grades_have_intervals_and_an_auroc_at_each_cut() -> None:
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 3, 80)
+    told = np.exp(-((np.arange(3)[None] - (truth + random.normal(size=80) * 0.8)[:, None]) ** 2))
+    found = figures("grade", predictions(told / told.sum(1, keepdims=True), truth), "s", ("a", "b", "c"), draws=200)
+    assert [f.name for f in found] == ["quadratic_kappa", "mean_absolute_error", "auroc_from_b", "auroc_from_c"]
+    assert all(f.low < f.value < f.high and f.n == 80 for f in found)
+    nobody = figures("grade", predictions(np.zeros(0), np.zeros(0)), "s", ("a", "b", "c"))
+    assert all(np.isnan(f.value) and f.n == 0 for f in nobody)
+    perfect = figures("grade", predictions(np.eye(3)[truth], truth), "s", ("a", "b", "c"), draws=50)
+    assert (perfect[0].value, perfect[1].value) == (1, 0)
+    assert "no interval" in perfect[0].note  # a binomial bound is one of a share, and kappa is none
+    one = figures("grade", predictions(told[truth == 1], truth[truth == 1]), "s", ("a", "b", "c"), draws=50)
+    assert "one class" in one[2].note
 
 
 @few

@@ -15,8 +15,17 @@ from ..models import Model, under
 from ..models.adapters import AdapterFields, put, settle
 from ..objectives.hybrid import places
 from ..schema import Modality
-from ..tasks import Classification, ClassificationTask, Report, Retrieval, SegmentationTask, SurvivalTask, Task
-from ..tasks.task import LinearTask
+from ..tasks import (
+    Classification,
+    ClassificationTask,
+    FindingsTask,
+    LinearTask,
+    Report,
+    Retrieval,
+    SegmentationTask,
+    SurvivalTask,
+    Task,
+)
 from ..training import Run
 from ..training.methods import KINDS, Full, Kind, Knn, Probe, Prototype, Scratch, Told, ZeroShot, methods
 from ..training.reading import guess
@@ -25,7 +34,7 @@ from .adapted import head_of, write
 from .fine_tune import PATIENTS, Progress, fine_tune
 from .forgetting import Keeper, Pretraining, interpolated
 from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
-from .probe import features, fit_head, to_prevalence, views
+from .probe import features, fit_head, views
 from .report import adapt_report
 from .shots import Neighbours, Sentences, between, fit_prototypes, sentences
 
@@ -34,10 +43,10 @@ METHODS: tuple[str, ...] = KINDS
 
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS = {"segmentation": 60, "classification": 40, "survival": 40}
+STEPS = {"segmentation": 60, "classification": 40, "findings": 40, "grade": 40, "survival": 40}
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
-SCRATCH = {"segmentation": 2, "classification": 1, "survival": 1}
+SCRATCH = {"segmentation": 2, "classification": 1, "findings": 1, "grade": 1, "survival": 1}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
@@ -159,10 +168,13 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         else:
             fine_tune(plan, model, head, share, progress)
         settle(model)
-    if isinstance(head, SurvivalTask) and not frozen:  # the probe's vectors are as they were when it was fitted
+    if (
+        isinstance(head, FindingsTask | SurvivalTask) and not frozen
+    ):  # the probe's vectors are as they were when it was fitted
         pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
         head.refer_to(head.read(pooled).detach(), target)
-    to_prevalence(head, [known[p] for p in plan.patients])
+    if isinstance(head, LinearTask):
+        head.to_prevalence([known[p] for p in plan.patients])
     return chosen
 
 
@@ -198,5 +210,5 @@ def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:
     if isinstance(head, Neighbours):
         return {"k": head.fit(method, seen)}
     fit_prototypes(head, seen)
-    to_prevalence(head, [known[p] for p in plan.patients])
+    head.to_prevalence([known[p] for p in plan.patients])
     return {}

@@ -15,7 +15,7 @@ from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..schema import Batch, Modality, PolyclinicError
-from ..tasks import Answer, ClassificationTask, ReportTask, SegmentationTask, SurvivalTask
+from ..tasks import Answer, LinearTask, ReportTask, SegmentationTask
 from ..tokens import frozen
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
@@ -27,11 +27,13 @@ from .report import present_report
 SCHEMA = pa.schema(
     [
         ("patient", pa.string()), ("record", pa.string()), ("task", pa.string()), ("headline", pa.string()),
-        ("values", pa.map_(pa.string(), pa.string())), ("output", pa.float64()), ("modalities", pa.list_(pa.string())),
+        ("values", pa.map_(pa.string(), pa.string())), ("output", pa.float64()),
+        ("outputs", pa.list_(pa.float64())), ("modalities", pa.list_(pa.string())),
         ("records", pa.list_(pa.string())), ("why_not", pa.string()),
     ]
 )  # fmt: skip
-"""A row a patient; of a segmentation, a row a record. `output` is the probability or the log hazard; `why_not` says why there is none."""
+"""A row a patient; of a segmentation, a row a record. `output` is the probability or the log hazard, `outputs` the probability of
+each grade where there are several; `why_not` says why there is neither."""
 
 
 def answer_cohort(
@@ -123,15 +125,14 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
     if isinstance(adapted.task, ReportTask):
         yield _row(adapted, batch.patients[0], present_report(adapted, batch, used[0]), records=read[0])
         return
-    assert isinstance(adapted.task, ClassificationTask | SurvivalTask)
+    assert isinstance(adapted.task, LinearTask)
     outputs, there = said(adapted, batch)
-    present = there.tolist()
+    told, present = adapted.task.answer(outputs).tolist(), there.tolist()
     for n, patient in enumerate(batch.patients):
         if not present[n] or not used[n]:
             yield _none(adapted, patient, "records of which the model knows nothing")
             continue
-        output = float(outputs[n].sigmoid() if isinstance(adapted.task, ClassificationTask) else outputs[n])
-        yield _row(adapted, patient, adapted.task.present(output, used[n]), output=output, records=read[n])
+        yield _row(adapted, patient, adapted.task.present(told[n], used[n]), told[n], records=read[n])
 
 
 def _masks(
@@ -157,17 +158,25 @@ def _masks(
 
 
 def _row(
-    adapted: Adapted, patient: str, answer: Answer, output: float | None = None, record: str | None = None, records: Sequence[str] = ()
+    adapted: Adapted, patient: str, answer: Answer, output: float | Sequence[float] = (), record: str | None = None,
+    records: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     return {
-        "patient": patient, "record": record, "task": adapted.name, "headline": answer.headline, "output": output, "why_not": None,
+        "patient": patient, "record": record, "task": adapted.name, "headline": answer.headline, "why_not": None, **_outputs(output),
         "values": [(k, str(v)) for k, v in answer.values.items()], "modalities": [m.value for m in answer.used], "records": list(records),
     }  # fmt: skip
+
+
+def _outputs(output: float | Sequence[float]) -> dict[str, Any]:
+    """One number, or several."""
+    if isinstance(output, int | float):
+        return {"output": output, "outputs": None}
+    return {"output": None, "outputs": list(output) or None}
 
 
 def _none(adapted: Adapted, patient: str, why: str) -> dict[str, Any]:
     """The row of a patient without an answer."""
     return {
-        "patient": patient, "record": None, "task": adapted.name, "headline": None, "output": None, "why_not": why, "values": [],
+        "patient": patient, "record": None, "task": adapted.name, "headline": None, "why_not": why, **_outputs(()), "values": [],
         "modalities": [], "records": [],
     }  # fmt: skip

@@ -79,7 +79,12 @@ def ask(
     if patients is not None:
         _there(catalogue, run.recipe.cohort.where, [p for p in patients if p not in loader.by_patient])
     who = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
-    return answered(task, loader.each(32, who, reads), who, survival, say)
+
+    def told(batch: Batch) -> tuple[Tensor, Tensor]:
+        output, there = say(batch)
+        return output if survival else output.sigmoid(), there
+
+    return answered(loader.labels[0], loader.each(32, who, reads), who, told)
 
 
 def taught(run: Run) -> dict[str, Taught]:

@@ -22,7 +22,7 @@ from .. import records
 from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, way_back
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
-from ..tasks import SegmentationTask, Task
+from ..tasks import FindingsTask, GradeTask, SegmentationTask, Task
 
 NETWORK, FINGERPRINT, STANDARD = "models/model.pt2", "configs/fingerprint.json", "configs/standard.json"
 OWN = version("polyclinic")
@@ -46,6 +46,7 @@ def write(
         (place / folder).mkdir(parents=True)
     dense = isinstance(task, SegmentationTask)
     classes = ["background", *task.spec.classes] if dense else [task.name]
+    classes = task.spec.names() if isinstance(task, FindingsTask | GradeTask) else classes
     own = {k: v for k, v in wants.items() if k != "spacing"}
     files = {
         "configs/metadata.json": _metadata(task.name, shape, answer, classes, dense),
@@ -71,7 +72,7 @@ def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[st
         "type": "image", "format": form, "num_channels": channels, "spatial_shape": list(shape[2:]), "dtype": "float32", "value_range": [],
         "is_patch_data": False, "channel_def": {str(i): name for i, name in enumerate(named)},
     }  # fmt: skip
-    out = side("segmentation", len(classes), classes) if dense else side("classes", 1, classes)
+    out = side("segmentation", len(classes), classes) if dense else side("classes", len(classes), classes)
     return {
         "version": "0.1.0", "changelog": {"0.1.0": "exported"}, "monai_version": of_monai, "pytorch_version": torch.__version__,
         "numpy_version": np.__version__, "required_packages_version": {"polyclinic": OWN}, "task": task, "description": answer,
@@ -136,9 +137,9 @@ def _said(network: Network, read: Payload) -> Tensor:
         return network(torch.from_numpy(read.array)[None].float(), torch.from_numpy(spacing)[None].float())
 
 
-def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> dict[str, float]:
-    """The number said of each file, also written to `answers.json`."""
-    said = {Path(file).name: float(_said(network, reading(file)[1])[0]) for file in files}
+def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> dict[str, Any]:
+    """The number said of each file, or the numbers, also written to `answers.json`."""
+    said = {Path(file).name: _said(network, reading(file)[1])[0].tolist() for file in files}
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     (Path(output_dir) / "answers.json").write_text(json.dumps(said, indent=1) + "\n")
     return said

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from ..models import Model
 from ..schema import Batch, MissingExtraError, Modality, Ragged
-from ..tasks import ClassificationTask, SegmentationTask, Task
-from ..tasks.task import LinearTask
+from ..tasks import LinearTask, SegmentationTask, Task
 from ..tokens import phantom
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
@@ -73,21 +72,19 @@ class OnePatient(nn.Module):
         self.model, self.task, self.like, self.modality = model, task, like, modality
 
     def forward(self, values: Tensor, spacing: Tensor | None = None) -> Tensor:
-        """A probability (1,), a log hazard (1,), or the classes' logits (1 k …)."""
+        """A probability (1,), a log hazard (1,), the grades' probabilities (1 k), or the classes' logits (1 k …)."""
         ragged = Ragged(
             values, torch.tensor([0]), torch.zeros(1), spacing, 1, self.like.ids, self.like.places, self.like.kinds
         )
         output = self.task.output(self.model, Batch({self.modality: ragged}, {}, ["patient"]))
-        return output.sigmoid() if isinstance(self.task, ClassificationTask) else output
+        return self.task.answer(output) if isinstance(self.task, LinearTask) else output
 
     @property
     def answer(self) -> str:
         """What comes out, in words."""
-        if isinstance(self.task, ClassificationTask):
-            return f"(1,) the probability of {self.task.spec.finding()}"
-        if isinstance(self.task, SegmentationTask):
-            return "(1 k …) logits of background, " + ", ".join(self.task.spec.classes)
-        return "(1,) the log hazard; larger is sooner"
+        if isinstance(self.task, LinearTask):
+            return self.task.says
+        return "(1 k …) logits of background, " + ", ".join(self.task.spec.classes)
 
 
 def export(

@@ -92,24 +92,19 @@ def labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: Se
     """The training patients whose labels may be used: those who have something to read; the loader forgets the others' labels.
 
     Raises:
-        AdaptError: there is none; they are of one class; no event was seen.
+        AdaptError: there is none; they are of one class, of any of several findings; nobody has one of the grades; no event was seen.
     """
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
-    chosen = sorted(subset(known, labels, seed))
+    label = loader.labels[0]
+    groups = label.groups(list(known.values()))
+    chosen = sorted(subset(dict(zip(known, groups, strict=True)), labels, seed))
     if not chosen:
         raise AdaptError(
             f"no training patient with a label of {task!r} and one of {', '.join(reads)}",
             "at least two",
             "label some, or read more modalities",
         )
-    kind, values = loader.labels[0].kind, [known[p] for p in chosen]
-    if kind == "class" and len(set(values)) < 2:
-        raise AdaptError(
-            f"{len(chosen)} labelled patients of one class of {task!r}", "both classes", "give more labels"
-        )
-    if kind == "survival" and not any(event for _, event in values):
-        raise AdaptError(
-            f"{len(chosen)} labelled patients of {task!r} without an event", "at least one event", "give more labels"
-        )
+    if lacking := label.lacking([known[p] for p in chosen]):
+        raise AdaptError(f"{len(chosen)} labelled patients {lacking[0]}", lacking[1], "give more labels")
     loader.only(task, chosen)
     return chosen

@@ -11,15 +11,14 @@ import torch
 from torch import Tensor
 
 from .. import records
-from ..cohort import Cohort
+from ..cohort import Cohort, Label
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..records import RecordError
 from ..records.raster import luminance
 from ..schema import Batch, Modality, Payload, Record, Rejected
-from ..tasks import Answer, ClassificationTask, Predictions, ReportTask, SegmentationTask, SurvivalTask
+from ..tasks import Answer, LinearTask, Predictions, ReportTask, SegmentationTask, SurvivalTask
 from ..tasks.segmentation import dice, volumes_ml
-from ..tasks.task import LinearTask
 from ..training import Run
 from .adapted import Adapted, open_adapted
 from .plan import AdaptError
@@ -76,16 +75,20 @@ def allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tu
 
 @torch.no_grad()
 def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
-    """A probability or a log hazard a patient; who has nothing that the model knows counts as not labelled."""
-    survival = isinstance(adapted.task, SurvivalTask)
-    found = answered(
-        adapted.name, loader.each(64, patients, reads), patients, survival, lambda batch: said(adapted, batch)
-    )
-    return replace(found, baseline=adapted.task.baseline()) if isinstance(adapted.task, SurvivalTask) else found
+    """What the head tells of each patient; who has nothing that the model knows counts as not labelled."""
+    task = adapted.task
+    assert isinstance(task, LinearTask)
+
+    def say(batch: Batch) -> tuple[Tensor, Tensor]:
+        output, there = said(adapted, batch)
+        return task.answer(output), there
+
+    found = answered(loader.labels[0], loader.each(64, patients, reads), patients, say)
+    return replace(found, baseline=task.baseline()) if isinstance(task, SurvivalTask) else found
 
 
 def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits or log hazards (b,), and (b,) bool of whom anything could be said."""
+    """The head's outputs (b …), and (b,) bool of whom anything could be said."""
     task, model = adapted.task, adapted.model
     if isinstance(task, Sentences):
         return task.said(model, batch)
@@ -95,22 +98,22 @@ def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def answered(
-    name: str, batches: Iterable[Batch], patients: Sequence[str], survival: bool, say: Callable[[Batch], tuple[Tensor, Tensor]]
+    label: Label, batches: Iterable[Batch], patients: Sequence[str], say: Callable[[Batch], tuple[Tensor, Tensor]]
 ) -> Predictions:  # fmt: skip
     """What is said of patients, batch by batch, beside what is known of them.
 
     Args:
-        name: the task's.
+        label: the task's.
         batches: of the patients, in their order, with the task's targets.
         patients: who.
-        survival: whether it is a survival, whose log hazards stay as they are; logits become probabilities.
-        say: of a batch (b,) logits or log hazards, and (b,) bool of whom anything could be said.
+        say: of a batch the answers (b …), and (b,) bool of whom anything could be said.
     """
     outputs, known = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
-    targets, has, ids = [torch.zeros((0, 2) if survival else 0)], list[tuple[Modality, ...]](), list[tuple[str, ...]]()
+    targets = [torch.zeros((0, label.width) if label.width > 1 else 0)]
+    has, ids = list[tuple[Modality, ...]](), list[tuple[str, ...]]()
     for batch in batches:
-        (output, there), target = say(batch), batch.targets[name]
-        outputs.append(output if survival else output.sigmoid())
+        (output, there), target = say(batch), batch.targets[label.task]
+        outputs.append(output)
         assert isinstance(target.values, Tensor)
         targets.append(target.values)
         known.append(target.mask & there)
@@ -119,7 +122,9 @@ def answered(
         pairs = [pair for r in batch.payloads.values() for pair in zip(r.patient.tolist(), r.ids, strict=True)]
         ids += [tuple(name for owner, name in pairs if owner == n) for n in range(len(batch.patients))]
     whole = lambda parts: torch.cat(parts).numpy()
-    return Predictions(name, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has), tuple(ids))
+    return Predictions(
+        label.task, tuple(patients), whole(outputs), whole(targets), whole(known), tuple(has), tuple(ids)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,10 +260,8 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         if isinstance(adapted.task, SegmentationTask):
             return _present_mask(adapted, loader, batch, used)
         output, _ = said(adapted, batch)
-    if isinstance(adapted.task, ClassificationTask):
-        return adapted.task.present(float(output.sigmoid()[0]), used)
-    assert isinstance(adapted.task, SurvivalTask)
-    return adapted.task.present(float(output[0]), used)
+    assert isinstance(adapted.task, LinearTask)
+    return adapted.task.present(adapted.task.answer(output)[0].tolist(), used)
 
 
 def _one_patient(paths: Sequence[Path]) -> tuple[list[Record], dict[str, Path]]:

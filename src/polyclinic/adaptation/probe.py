@@ -8,7 +8,6 @@ candidates as the baselines' (`trust.baselines`): a fixed one would make a straw
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,15 +17,14 @@ from torch import Tensor
 from ..harmonise.loader import Loader
 from ..models import Model
 from ..schema import Modality, Target
-from ..tasks import ClassificationTask, SurvivalTask, Task
-from ..tasks.task import LinearTask
+from ..tasks import LinearTask, Task
 
 RIDGES = (0.002, 0.02, 0.2, 2.0)
 """On the squared length of the weights, beside a mean loss."""
 FEW_RIDGE = 0.2
 """Where there are too few labels to choose: the second strongest."""
 FOLDS, FEWEST = 3, 6
-"""Cross-validation needs so many patients of the rarer class (or events)."""
+"""Cross-validation needs so many patients of the rarest class (or events)."""
 
 
 View = tuple[Tensor, Target]
@@ -72,8 +70,7 @@ def fit_head(head: LinearTask, seen: Sequence[View], seed: int, ridge: float | N
         head.standardise_by(labelled)
     ridge = choose_ridge(head, seen, seed) if ridge is None else ridge
     _fit(head, seen, ridge)
-    if isinstance(head, SurvivalTask):
-        head.refer_to(head.read(seen[0][0]).detach(), seen[0][1])
+    head.refer_to(head.read(seen[0][0]).detach(), seen[0][1])
     return ridge
 
 
@@ -106,13 +103,11 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int) -> float:
     target = seen[0][1]
     assert isinstance(target.values, Tensor)
     rows = torch.nonzero(target.mask).flatten()
-    groups = target.values[rows, 1] if isinstance(head, SurvivalTask) else target.values[rows]
-    counts = torch.stack([(groups == k).sum() for k in (0, 1)])
-    rarest = int(counts[1] if isinstance(head, SurvivalTask) else counts.min())
-    if rarest < FEWEST:
+    label, values = head.spec.label(head.name), target.values[rows].tolist()
+    if label.rarest(values) < FEWEST:
         return FEW_RIDGE
     fold = torch.full((len(target.mask),), -1)
-    fold[rows] = torch.from_numpy(_folds(groups.numpy(), seed))
+    fold[rows] = torch.from_numpy(_folds(np.array(label.groups(values)), seed))
 
     def error(ridge: float) -> float:
         total = 0.0
@@ -140,15 +135,3 @@ def _folds(groups: np.ndarray, seed: int) -> np.ndarray:
         members = random.permutation(np.flatnonzero(groups == group))
         fold[members] = np.arange(len(members)) % FOLDS
     return fold
-
-
-@torch.no_grad()
-def to_prevalence(head: Task, classes: Sequence[int]) -> None:
-    """Give a classification back how common the finding is among the training patients.
-
-    Its loss weighs both classes alike, so that the rare one is learned; its answers would be probabilities among as many with
-    as without the finding. The log odds of the training patients, added to the offset, put that right (King & Zeng 2001, section 4.1).
-    """
-    if isinstance(head, ClassificationTask):
-        positives = sum(classes)
-        head.head.bias.add_(math.log(positives / (len(classes) - positives)))

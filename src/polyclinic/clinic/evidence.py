@@ -9,10 +9,15 @@ from pathlib import Path
 from ..schema import Figure
 from ..tasks import Answer
 from ..trust import Evidence as Measured
+from ..trust.discrimination import CHANCE
 from .reply import Alike, Evidence, Metric, ModelCard
 
-NAMES = {"auroc": "AUROC", "dice": "Dice", "concordance": "concordance"}
-CHANCE = {"auroc": 0.5, "concordance": 0.5}
+NAMES = {
+    "auroc": "AUROC",
+    "dice": "Dice",
+    "macro_auroc": "AUROC, the mean over the findings,",
+    "quadratic_kappa": "quadratic-weighted kappa",
+}
 
 
 def measured(run: Path, card: ModelCard) -> tuple[Measured | None, str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,8 +27,8 @@ class Label:
 
     Args:
         task: the task's name in the recipe.
-        kind: "class" (0 or 1), "survival" (time, event) or "mask".
-        column: the table column of the class, or of the time.
+        kind: "class" (0 or 1), "findings" (a class each), "grade" (0, 1 … by rank), "survival" (time, event) or "mask".
+        column: the table column of the class, of the grade, or of the time.
         positive: the cells that mean 1.
         negative: the cells that mean 0; empty: every other known cell.
         event: the column that tells whether the event was seen.
@@ -34,10 +36,12 @@ class Label:
         modality: of a mask, IMAGE or VOLUME.
         kind_like: of a mask, a word in its record's kind.
         classes: of a mask, what its numbers 1, 2 … mean.
+        grades: the cells of each grade, the lowest first.
+        parts: of findings, the label of each.
     """
 
     task: str
-    kind: Literal["class", "survival", "mask"]
+    kind: Literal["class", "findings", "grade", "survival", "mask"]
     column: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -46,6 +50,47 @@ class Label:
     modality: Modality | None = None
     kind_like: str | None = None
     classes: tuple[str, ...] = ()
+    grades: tuple[tuple[str, ...], ...] = ()
+    parts: tuple[Label, ...] = ()
+
+    @property
+    def width(self) -> int:
+        """How many numbers an answer is; of a mask, none."""
+        return {"mask": 0, "survival": 2, "findings": len(self.parts)}.get(self.kind, 1)
+
+    def groups(self, values: Sequence[Any]) -> list[int]:
+        """What of each answer a part of the patients must keep the share of: the class, the grade, whether the event was seen or
+        anything found."""
+        if self.kind == "findings":
+            return [int(1 in value) for value in values]
+        return [int(value[1] if self.kind == "survival" else value) for value in values]
+
+    def rarest(self, values: Sequence[Any]) -> int:
+        """How many patients the rarest of what is told apart has; of a survival, how many events."""
+        if self.kind == "findings":
+            return min(part.rarest(known) for part, known in self._each(values))
+        counts = Counter(self.groups(values))
+        told = (1,) if self.kind == "survival" else range(len(self.grades) or 2)
+        return min(counts[k] for k in told)
+
+    def _each(self, values: Sequence[Any]) -> list[tuple[Label, list[float]]]:
+        """Each finding's label, and what is known of it."""
+        return [(part, [v[n] for v in values if not math.isnan(v[n])]) for n, part in enumerate(self.parts)]
+
+    def lacking(self, values: Sequence[Any]) -> tuple[str, str] | None:
+        """Of answers from which nothing can be learned, what they are and what was expected; else None."""
+        if self.kind == "mask" or self.rarest(values):
+            return None
+        if self.kind == "grade":
+            there = set(self.groups(values))
+            absent = [" or ".join(cells) for n, cells in enumerate(self.grades) if n not in there]
+            return f"of {self.task!r} without the grade {', '.join(absent)}", "at least one of each grade"
+        if self.kind == "findings":
+            absent = ", ".join(part.task for part, known in self._each(values) if not part.rarest(known))
+            return f"of one class of {absent} in {self.task!r}", "both classes of each finding"
+        if self.kind == "survival":
+            return f"of {self.task!r} without an event", "at least one event"
+        return f"of one class of {self.task!r}", "both classes"
 
 
 def _same(cell: object, wanted: object) -> bool:
@@ -79,7 +124,8 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
     """The known answers.
 
     Returns:
-        class: patient → 0 or 1 (any positive row makes the patient positive); survival: patient → (time, event);
+        class: patient → 0 or 1 (any positive row makes the patient positive); findings: patient → 0, 1 or (unknown) NaN of each;
+        grade: patient → its rank from 0, of several rows the highest; survival: patient → (time, event);
         mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
         together as `masks` says.
     Raises:
@@ -87,6 +133,11 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
     """
     if label.kind == "mask":
         return _masks(found, label)
+    if label.kind == "findings":
+        each = [labels_of(found, part) for part in label.parts]
+        return {
+            p: tuple(float(one.get(p, math.nan)) for one in each) for p in dict.fromkeys(p for one in each for p in one)
+        }
     assert label.column is not None
     check_column(found, label.column, f"task {label.task!r}")
     if label.kind == "survival":
@@ -98,22 +149,45 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
             if isinstance(time := r.attributes.get(label.column), int | float)
             and r.attributes.get(label.event) is not None
         }
+    return _grades(found, label) if label.kind == "grade" else _classes(found, label)
+
+
+def _cells(found: Sequence[Record], column: str) -> list[tuple[str, Any]]:
+    """Each patient and what a table says there, row by row."""
+    told = [(r.patient, r.attributes.get(column)) for r in found if r.modality in _TOLD]
+    return [(patient, cell) for patient, cell in told if cell is not None]
+
+
+def _grades(found: Sequence[Record], label: Label) -> dict[str, int]:
+    assert label.column is not None
     answers: dict[str, int] = {}
-    for record in found:
-        cell = record.attributes.get(label.column)
-        if cell is None or record.modality not in _TOLD:
-            continue
-        if any(_same(cell, p) for p in label.positive):
-            answers[record.patient] = 1
-        elif not label.negative or any(_same(cell, n) for n in label.negative):
-            answers.setdefault(record.patient, 0)
-    if not any(answers.values()):
-        cells = sorted(
-            {str(r.attributes.get(label.column)) for r in found if r.attributes.get(label.column) is not None}
+    cells = _cells(found, label.column)
+    for patient, cell in cells:
+        for rank, mine in enumerate(label.grades):
+            if any(_same(cell, one) for one in mine):
+                answers[patient] = max(rank, answers.get(patient, rank))
+    if not answers:
+        raise LabelError(
+            f"task {label.task!r}: no cell of {label.column!r} is one of its grades",
+            "one of " + ", ".join(sorted({str(cell) for _, cell in cells})[:20]),
+            "correct `grades` in the recipe",
         )
+    return answers
+
+
+def _classes(found: Sequence[Record], label: Label) -> dict[str, int]:
+    assert label.column is not None
+    answers: dict[str, int] = {}
+    cells = _cells(found, label.column)
+    for patient, cell in cells:
+        if any(_same(cell, p) for p in label.positive):
+            answers[patient] = 1
+        elif not label.negative or any(_same(cell, n) for n in label.negative):
+            answers.setdefault(patient, 0)
+    if not any(answers.values()):
         raise LabelError(
             f"task {label.task!r}: no cell of {label.column!r} is {' or '.join(label.positive)}",
-            "one of " + ", ".join(cells[:20]),
+            "one of " + ", ".join(sorted({str(cell) for _, cell in cells})[:20]),
             "correct `positive` in the recipe",
         )
     return answers
@@ -138,7 +212,7 @@ def _place(seed: int, name: str) -> bytes:
 def subset(labels: Mapping[str, Any], n: int | None, seed: int) -> tuple[str, ...]:
     """The first n labelled names of a fixed order, so that a smaller subset lies in every larger one.
 
-    For classes (and survival's events) the order deals them in turn by their share, the rarest first: a subset of two
+    For classes and grades (and survival's events) the order deals them in turn by their share, the rarest first: a subset of two
     or more has each class where it exists.
 
     Args:

@@ -126,7 +126,7 @@ class Loader:
         return self._assemble(list(patients), modalities, random, whole)
 
     def labelled(self, task: str) -> dict[str, Any]:
-        """What is known of the loader's patients: patient → 0 or 1, (time, event), or 0 where the patient has a mask."""
+        """What is known of the loader's patients: patient → class, grade or (time, event), or 0 where the patient has a mask."""
         answers, mine = self.answers[task], set(self.patients)
         if next(label for label in self.labels if label.task == task).kind == "mask":
             return {mask.patient: 0 for mask in answers.values() if mask.patient in mine}
@@ -225,13 +225,12 @@ class Loader:
             pairs = kept.get(modality, [])
             masks = [self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs]
             return Target(masks, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
-        width = 2 if label.kind == "survival" else 1
-        values = torch.zeros(len(patients), width)
+        values = torch.zeros(len(patients), label.width)
         for number, patient in enumerate(patients):
             if patient in answers:
                 values[number] = torch.tensor(answers[patient], dtype=torch.float32)
         return Target(
-            values.squeeze(1) if width == 1 else values,
+            values.squeeze(1) if label.width == 1 else values,
             torch.tensor([p in answers for p in patients], dtype=torch.bool),
         )
 

@@ -11,16 +11,20 @@ from pydantic import Field
 
 from .baseline import Baseline
 from .classification import Classification, ClassificationTask
+from .findings import Findings, FindingsTask
+from .grade import Grade, GradeTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
 from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
-TaskSpec = Annotated[Classification | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")]
+TaskSpec = Annotated[
+    Classification | Findings | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+]
 
 __all__ = [
-    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "LinearTask", "Predictions", "Report",
-    "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields",
-    "TaskSpec", "ranks",
+    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Findings", "FindingsTask", "Grade", "GradeTask",
+    "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask",
+    "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -85,6 +87,25 @@ class ClassificationTask(LinearTask):
         negatives = (1 - truth).sum().clamp(min=1)
         weight = torch.where(truth > 0, 0.5 * len(truth) / positives, 0.5 * len(truth) / negatives)
         return (weight * each).sum() / weight.sum()
+
+    @property
+    def says(self) -> str:
+        """The probability."""
+        return f"(1,) the probability of {self.spec.finding()}"
+
+    def answer(self, output: Tensor) -> Tensor:
+        """Probabilities (b,)."""
+        return output.sigmoid()
+
+    @torch.no_grad()
+    def to_prevalence(self, values: Sequence[int]) -> None:
+        """Give back how common the finding is among the training patients.
+
+        The loss weighs both classes alike, so that the rare one is learned; its answers would be probabilities among as many with
+        as without the finding. The log odds of the training patients, added to the offset, put that right (King & Zeng 2001, section 4.1).
+        """
+        positives = sum(values)
+        self.head.bias.add_(math.log(positives / (len(values) - positives)))
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """AUROC and average precision; NaN with one class."""

@@ -72,17 +72,22 @@ class SurvivalTask(LinearTask):
         time, event = target.values[target.mask].unbind(1)
         return cox_loss(output[target.mask], time, event)
 
-    def refer_to(self, hazards: Tensor, target: Target) -> None:
+    @property
+    def says(self) -> str:
+        """The log hazard."""
+        return "(1,) the log hazard; larger is sooner"
+
+    def refer_to(self, output: Tensor, target: Target) -> None:
         """Remember the labelled training patients' hazards, as 101 quantiles, and their baseline hazard.
 
         Args:
-            hazards: (p,) log hazards.
+            output: (p,) log hazards.
             target: time and event of the labelled.
         """
         assert isinstance(target.values, Tensor)
         if not bool(target.mask.any()):
             return
-        hazards, device = hazards[target.mask].float(), hazards.device
+        hazards, device = output[target.mask].float(), output.device
         self.reference = torch.quantile(hazards, torch.linspace(0, 1, 101, device=device))
         time, event = target.values[target.mask].double().cpu().numpy().T
         if not event.any():

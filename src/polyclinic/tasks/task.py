@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -70,8 +70,10 @@ class Predictions:
     Args:
         task: its name.
         patients: p names.
-        outputs: (p,) probability, log hazard; for segmentation (p k) Dice of each class, NaN where there is no mask.
-        targets: (p,) class, (p 2) time and event; for segmentation (p k) the masks' volumes in mL.
+        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; for segmentation (p k) Dice of each class, NaN
+            where there is no mask.
+        targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event; for segmentation (p k) the masks'
+            volumes in mL.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
@@ -158,22 +160,23 @@ class LinearTask(Task):
         name, spec: the task.
         width: d of the vector.
         bias: whether the head has an offset.
+        outputs: k, how many numbers.
     """
 
     mean: Tensor
     sd: Tensor
 
-    def __init__(self, name: str, spec: Any, width: int, bias: bool) -> None:
+    def __init__(self, name: str, spec: Any, width: int, bias: bool, outputs: int = 1) -> None:
         super().__init__(name, spec)
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("sd", torch.ones(width))
-        self.head = nn.Linear(width, 1, bias)
+        self.head = nn.Linear(width, outputs, bias)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
     def read(self, pooled: Tensor) -> Tensor:
-        """(b d) → (b,)."""
+        """(b d) → (b,), or (b k) where there are several numbers."""
         with torch.autocast(pooled.device.type, enabled=False):
             return self.head((self.norm(pooled.float()) - self.mean) / self.sd).squeeze(1)
 
@@ -185,3 +188,27 @@ class LinearTask(Task):
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(b,)"""
         return self.read(model(batch).pooled)
+
+    @property
+    @abstractmethod
+    def says(self) -> str:
+        """What an answer is, in words, with its shape for one patient."""
+
+    def answer(self, output: Tensor) -> Tensor:
+        """What is told of outputs (b …): here themselves, else a probability (b,) or several (b k)."""
+        return output
+
+    def refer_to(self, output: Tensor, target: Target) -> None:
+        """Remember of the training patients' outputs (p …), and of what is known of them, what an answer is placed by."""
+
+    def to_prevalence(self, values: Sequence[Any]) -> None:
+        """Give the answers back how common each is among the training patients, where the loss weighs all alike."""
+
+    @abstractmethod
+    def present(self, told: Any, used: tuple[Modality, ...], /) -> Answer:
+        """One patient's answer in clinical form.
+
+        Args:
+            told: a number or several, of `answer`.
+            used: the modalities that were read.
+        """

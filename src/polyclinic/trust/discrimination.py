@@ -7,7 +7,7 @@ matrix operation, and two models are compared on the very same resamples.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -99,20 +99,72 @@ def brier(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.n
     return mean((outputs - targets) ** 2, targets, weights)
 
 
+def quadratic_kappa(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared (Cohen 1968).
+
+    Args:
+        outputs: (n k) probability of each grade.
+        targets: (n,) grades from 0.
+        weights: (r n).
+    Returns:
+        (r,) 1 where all agree, 0 where it is as by chance; NaN where truth and answers are one grade.
+    """
+    told, grades = outputs.argmax(1), np.arange(outputs.shape[1])
+    apart = (grades[:, None] - grades[None]) ** 2
+    by = lambda of: weights @ (of[:, None] == grades[None])
+    seen = (weights @ (told - targets) ** 2) * weights.sum(1)
+    chance = ((by(told) @ apart) * by(targets)).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(chance > 0, 1 - seen / chance, np.nan)
+
+
+def mean_absolute_error(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How many grades the likeliest one is from the true one, on average; (r,), arguments as `quadratic_kappa`."""
+    return mean(np.abs(outputs.argmax(1) - targets).astype(float), targets, weights)
+
+
+def f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The harmonic mean of precision and sensitivity of answers (n,) that are 0 or 1; (r,), NaN where there is no yes in either."""
+    hits, said, there = (weights @ v for v in (outputs * targets, outputs, targets))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(said + there > 0, 2 * hits / (said + there), np.nan)
+
+
+def macro(metric: Metric) -> Metric:
+    """The mean of a metric over findings (n k), each over those of whom it is known; NaN in a resample where one is not defined.
+
+    A finding of which these patients have one class is in no mean.
+    """
+
+    def of(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        known = np.isfinite(targets)
+        both = [k for k in range(targets.shape[1]) if len(np.unique(targets[known[:, k], k])) == 2]
+        each = [metric(outputs[known[:, k], k], targets[known[:, k], k], weights[:, known[:, k]]) for k in both]
+        return np.mean(each, axis=0) if both else np.full(len(weights), np.nan)
+
+    return of
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
+    "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
+    "f1": f1, "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
-PRIMARY = {"classification": "auroc", "survival": "concordance", "segmentation": "dice", "retrieval": "recall_at_1",
-           "report": "finding_f1"}  # fmt: skip
+OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absolute_error")
+"""Of which each resample keeps the share of each class or grade."""
+UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
+"""Which do not lie between 0 and 1."""
+PRIMARY = {"classification": "auroc", "findings": "macro_auroc", "grade": "quadratic_kappa", "survival": "concordance",
+           "segmentation": "dice", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
-CHANCE = {"auroc": 0.5, "concordance": 0.5}
+CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
 
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
-    """(n,) what a resample must keep the share of: the class, or whether the event was seen."""
+    """(n,) what a resample must keep the share of: the class or grade, or whether the event was seen."""
     if not len(targets):
         return np.zeros(0, dtype=int)
-    if metric in ("auroc", "average_precision"):
+    if metric in OF_CLASSES:
         return targets.astype(int)
     if metric == "concordance":
         return (targets[:, 1] > 0).astype(int)
@@ -121,10 +173,12 @@ def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
 
 def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
     """How many patients (or events) an interval rests on, and what they are."""
-    if metric in ("auroc", "average_precision"):
+    if metric in ("auroc", "average_precision", "f1"):
         return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
     if metric == "concordance" and len(targets):
         return int((targets[:, 1] > 0).sum()), "events"
+    if metric in OF_CLASSES and len(targets):
+        return int(np.unique(targets, return_counts=True)[1].min()), "patients of the rarest grade"
     return len(targets), "patients"
 
 
@@ -306,21 +360,34 @@ def figure(
         split=split,
         draws=draws,
         seed=seed,
+        bounded=metric not in UNBOUNDED,
         rarer=rarer_of(metric, targets),
     )
 
 
 def figures(
-    kind: str, predictions: Predictions, split: str, classes: Sequence[str] = (), *, draws: int = DRAWS, seed: int = 0
+    kind: str,
+    predictions: Predictions,
+    split: str,
+    classes: Sequence[str] = (),
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
+    thresholds: Sequence[float] = (),
 ) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "survival" or "segmentation".
+        kind: "classification", "findings", "grade", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: of a segmentation.
+        classes: names of a segmentation's structures, of the grades or of the findings.
+        thresholds: of the findings' probabilities, from which on one is called present.
     """
+    if kind == "findings":
+        return _found(predictions, split, classes, thresholds, draws, seed)
+    if kind == "grade":
+        return _graded(predictions, split, classes, draws, seed)
     if kind == "classification":
         return tuple(
             figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
@@ -334,6 +401,36 @@ def figures(
         strata = np.zeros(len(known.patients), dtype=int)
         out.append(bootstrap(statistic, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
     return tuple(out)
+
+
+def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:
+    """Kappa, the mean error in grades, and AUROC of each grade or a higher one."""
+    known = usable(predictions)
+    found = [figure(m, known, split, draws=draws, seed=seed) for m in ("quadratic_kappa", "mean_absolute_error")]
+    for cut, name in enumerate(names):
+        if cut:
+            outputs = known.outputs[:, cut:].sum(1) if known.patients else np.zeros(0)
+            above = replace(known, outputs=outputs, targets=(known.targets >= cut).astype(float))
+            found.append(replace(figure("auroc", above, split, draws=draws, seed=seed), name=f"auroc_from_{name}"))
+    return tuple(found)
+
+
+def _found(
+    predictions: Predictions, split: str, names: Sequence[str], thresholds: Sequence[float], draws: int, seed: int
+) -> tuple[Figure, ...]:
+    """AUROC, average precision and F1, the means over the findings first, then each finding's own with its own n."""
+    known = usable(predictions)
+    if not known.patients:
+        known = replace(known, outputs=np.zeros((0, len(names))), targets=np.zeros((0, len(names))))
+    called = replace(known, outputs=(known.outputs >= np.array(thresholds)).astype(float))
+    told = (("auroc", known), ("average_precision", known), ("f1", called))
+    found = [figure(f"macro_{metric}", answers, split, draws=draws, seed=seed) for metric, answers in told]
+    for metric, answers in told:
+        for number, name in enumerate(names):
+            own = answers.where(np.isfinite(answers.targets[:, number]))
+            own = replace(own, outputs=own.outputs[:, number], targets=own.targets[:, number])
+            found.append(replace(figure(metric, own, split, draws=draws, seed=seed), name=f"{metric}_{name}"))
+    return tuple(found)
 
 
 def difference(
@@ -371,7 +468,9 @@ def difference(
 def _same_patients(each: Sequence[Predictions]) -> None:
     for other in each[1:]:
         # A model's truth went through float32, a baseline's did not.
-        if other.patients != each[0].patients or not np.allclose(other.targets, each[0].targets, rtol=1e-6, atol=0):
+        if other.patients != each[0].patients or not np.allclose(
+            other.targets, each[0].targets, rtol=1e-6, atol=0, equal_nan=True
+        ):
             raise EvidenceError(
                 f"predictions about {len(each[0].patients)} and about {len(other.patients)} patients, who are not the same",
                 "the same labelled patients in the same order, with the same truth",

@@ -11,7 +11,7 @@ from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
 from ..schema import Figure, Modality
-from ..tasks import Predictions, Report, Retrieval, Segmentation
+from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -53,21 +53,24 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
         raise _nobody(adapted.name)
     again = lambda seen: predict(adapted, cohort, modalities=seen)
     about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
-    return _measured(run, *about, answers, again if all_subsets else None, draws, cohort)
+    cuts = adapted.task.thresholds if isinstance(adapted.task, FindingsTask) else ()
+    return _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
 
 
 def _measured(
     run: Run, task: str, method: str, inputs: Sequence[Modality], labels: int, answers: Predictions,
     again: Callable[[tuple[Modality, ...]], Predictions] | None, draws: int, cohort: Cohort,
+    thresholds: Sequence[float] = (),
 ) -> Evidence:  # fmt: skip
     """The figures of a task's answers; of each subset of the inputs too, where they can be given again from just these."""
     spec, split = run.recipe.tasks[task], run.split.hash
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
+    classes = spec.names() if isinstance(spec, Findings | Grade) else classes
     language = spec.language if isinstance(spec, Report) else None
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
-        (*_figures(run, task, cohort, inputs, answers, classes, draws), *further),
+        (*_figures(run, task, cohort, inputs, answers, classes, draws, thresholds), *further),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
         each_subset(again, inputs, spec.kind, split, language=language, draws=draws) if again and len(inputs) > 1 else (),
         risks=risks,
@@ -75,11 +78,12 @@ def _measured(
 
 
 def _figures(
-    run: Run, name: str, cohort: Cohort, inputs: Sequence[Modality], answers: Predictions, classes: Sequence[str], draws: int
+    run: Run, name: str, cohort: Cohort, inputs: Sequence[Modality], answers: Predictions, classes: Sequence[str], draws: int,
+    thresholds: Sequence[float],
 ) -> tuple[Figure, ...]:  # fmt: skip
     spec, split = run.recipe.tasks[name], run.split.hash
     if not isinstance(spec, Report):
-        return figures(spec.kind, answers, split, classes, draws=draws)
+        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds)
     earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))
     return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 

@@ -347,7 +347,7 @@ def _common(answers: Mapping[str, Sequence[Predictions]]) -> dict[str, list[Pred
     groups = {name: [_sorted(order(p)) for p in group] for name, group in answers.items()}
     first = next(iter(groups.values()))[0]
     for name, group in groups.items():
-        if any(not np.allclose(p.targets, first.targets, rtol=1e-6, atol=0) for p in group):
+        if any(not np.allclose(p.targets, first.targets, rtol=1e-6, atol=0, equal_nan=True) for p in group):
             raise EvidenceError(f"{name} has another truth of the same patients", "one cohort", "compare on one cohort")
     return groups
 

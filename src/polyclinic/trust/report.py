@@ -110,6 +110,10 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
     """What a task asks, by the names of its columns; `words` are the modalities'."""
     if spec.kind == "classification":
         return f"Is “{spec.column.replace('_', ' ')}” {' or '.join(spec.positive)}?"
+    if spec.kind == "findings":
+        return f"Which of {', '.join(spec.names())}?"
+    if spec.kind == "grade":
+        return f"Which grade of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
     if spec.kind == "segmentation":
         return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
     if spec.kind == "survival":

@@ -26,6 +26,16 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "concordance (C-index)",
         "of two patients, the chance that the one whose event came first was given the higher risk; guessing gives one half",
     ),
+    "macro_auroc": ("AUROC, the mean over the findings", "guessing gives one half"),
+    "quadratic_kappa": (
+        "quadratic-weighted kappa",
+        "how far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared; one is agreement, "
+        "guessing gives zero",
+    ),
+    "mean_absolute_error": (
+        "mean absolute error",
+        "how many grades the likeliest one is from the true one; zero is best",
+    ),
     "dice": (
         "Dice overlap",
         "how far the drawn region and the true one are the same: zero is no overlap, one is the same region",
@@ -48,7 +58,7 @@ RETRIEVAL = {
     "recall_at_5": "share whose own one is among the first five",
     "median_rank": "median rank of the own one (one is best)",
 }
-PRIMARY = ("auroc", "concordance", "dice", "recall_at_1")
+PRIMARY = ("auroc", "concordance", "dice", "macro_auroc", "quadratic_kappa", "recall_at_1")
 """The figure that stands for a task."""
 BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
@@ -86,6 +96,8 @@ def metric_name(name: str) -> str:
             return words.format(name.removeprefix(f"{what}_").replace("_", " "))
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
+    if name.startswith("auroc_from_"):
+        return f"AUROC of {name.removeprefix('auroc_from_')} or a higher grade"
     return name.replace("_", " ")
 
 

@@ -1,0 +1,170 @@
+"""Findings: several at once, each of which may be unknown of a patient for whom others are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from ..cohort import Label
+from ..models import Model
+from ..schema import Modality, Target
+from .task import Answer, LinearTask, Predictions, TaskFields
+
+Cell = Annotated[str, Field(min_length=1)]
+
+
+class Sought(BaseModel):
+    """One of the findings.
+
+    Args:
+        column: the table column that has it.
+        positive: the cells that mean yes.
+        negative: the cells that mean no; empty: every other known cell.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    column: str
+    positive: tuple[Cell, ...] = Field(min_length=1)
+    negative: tuple[Cell, ...] = ()
+
+
+class Findings(TaskFields):
+    """Which of several findings a patient has.
+
+    Args:
+        findings: by name.
+        threshold: what the training patients' threshold of each is chosen by: the best F1, or the best sum of sensitivity and
+            specificity (Youden 1950).
+    """
+
+    kind: Literal["findings"] = "findings"
+    findings: dict[Annotated[str, Field(min_length=1)], Sought] = Field(min_length=2)
+    threshold: Literal["f1", "youden"] = "f1"
+
+    def names(self) -> tuple[str, ...]:
+        """What the findings are called."""
+        return tuple(self.findings)
+
+    def label(self, name: str) -> Label:
+        """Where the answers stand."""
+        parts = [Label(n, "class", s.column, s.positive, s.negative) for n, s in self.findings.items()]
+        return Label(name, "findings", parts=tuple(parts))
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must not be inputs."""
+        return tuple(dict.fromkeys(s.column for s in self.findings.values()))
+
+    def build(self, name: str, model: Model) -> FindingsTask:
+        """The head, freshly initialised."""
+        return FindingsTask(name, self, model.width)
+
+
+class FindingsTask(LinearTask):
+    """The output is logits (b k); the targets (b k) are 1, 0 or, where a finding is unknown, NaN.
+
+    Args:
+        name, spec: the task.
+        width: d of the patient's vector.
+    """
+
+    cuts: Tensor
+
+    def __init__(self, name: str, spec: Findings, width: int) -> None:
+        super().__init__(name, spec, width, bias=True, outputs=len(spec.findings))
+        self.register_buffer("cuts", torch.zeros(len(spec.findings)))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability of each from which on it is called present."""
+        return tuple(self.cuts.sigmoid().tolist())
+
+    def loss(self, output: Tensor, target: Target) -> Tensor | None:
+        """The mean over the findings of each one's cross-entropy over those of whom it is known, both classes with equal weight."""
+        assert isinstance(target.values, Tensor)
+        known = target.mask[:, None] & target.values.isfinite()
+        if not bool(known.any()):
+            return None
+        yes, no = known & (target.values > 0), known & (target.values <= 0)
+        weight = yes / yes.sum(0).clamp(min=1) + no / no.sum(0).clamp(min=1)
+        each = F.binary_cross_entropy_with_logits(output, yes.to(output.dtype), reduction="none")
+        there = known.any(0)
+        return ((weight * each).sum(0)[there] / weight.sum(0)[there]).mean()
+
+    @property
+    def says(self) -> str:
+        """The probabilities."""
+        return f"(1 {self.cuts.numel()}) the probability of each of {', '.join(self.spec.names())}"
+
+    def answer(self, output: Tensor) -> Tensor:
+        """Probabilities (b k)."""
+        return output.sigmoid()
+
+    def refer_to(self, output: Tensor, target: Target) -> None:
+        """Choose the threshold of each finding by the training patients of whom it is known."""
+        assert isinstance(target.values, Tensor)
+        for number in range(len(self.cuts)):
+            known = target.mask & target.values[:, number].isfinite()
+            if bool(known.any()):
+                self.cuts[number] = threshold(output[known, number], target.values[known, number], self.spec.threshold)
+
+    @torch.no_grad()
+    def to_prevalence(self, values: Sequence[Sequence[float]]) -> None:
+        """Give back how common each finding is, as a classification's is given back; the thresholds move along."""
+        shift = torch.logit(torch.tensor(values).nanmean(0)).to(self.cuts)
+        self.head.bias.add_(shift)
+        self.cuts += shift
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """AUROC, average precision and F1 at its threshold, of each finding and (macro) their mean; NaN with one class."""
+        from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+        known, each = predictions.labelled(), dict[str, list[float]]()
+        for number, cut in enumerate(self.thresholds):
+            truth = known.targets[:, number] if len(known.patients) else np.zeros(0)
+            there = np.isfinite(truth)
+            made: list[Any] = [float("nan")] * 3
+            if len(np.unique(truth[there])) == 2:
+                said, truth = known.outputs[there, number], truth[there]
+                made = [roc_auc_score(truth, said), average_precision_score(truth, said), f1_score(truth, said >= cut)]
+            for metric, value in zip(("auroc", "average_precision", "f1"), made, strict=True):
+                each.setdefault(metric, []).append(float(value))
+        mean = lambda v: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan")
+        found = {f"macro_{metric}": mean(values) for metric, values in each.items()}
+        for metric, values in each.items():
+            found |= {f"{metric}_{n}": v for n, v in zip(self.spec.names(), values, strict=True)}
+        return found
+
+    def present(self, probabilities: Sequence[float], used: tuple[Modality, ...]) -> Answer:
+        """Each finding with its score, the highest above its threshold first; what a score means is for the evidence to say."""
+        rows = [
+            (p >= cut, p, name) for p, cut, name in zip(probabilities, self.thresholds, self.spec.names(), strict=True)
+        ]
+        rows.sort(key=lambda row: (not row[0], -row[1]))
+        words = [f"{name} {p:.2f}{' (above its threshold)' if above else ''}" for above, p, name in rows]
+        values = {f"score_{name}": round(p, 4) for p, name in zip(probabilities, self.spec.names(), strict=True)}
+        above = ", ".join(name for above, _, name in rows if above) or "none"
+        return Answer("scores: " + ", ".join(words), {"above_threshold": above, **values}, used)
+
+
+def threshold(scores: Tensor, truth: Tensor, by: Literal["f1", "youden"]) -> float:
+    """The score from which on yes is said, so that F1 or Youden's index is best on these patients; halfway to the next lower one.
+
+    Args:
+        scores: (n,).
+        truth: (n,) 0 or 1.
+        by: what is best.
+    """
+    levels = scores.unique()
+    said = scores[None] >= levels[:, None]
+    hits, alarms = (said & (truth > 0)).sum(1), (said & (truth <= 0)).sum(1)
+    positives = (truth > 0).sum()
+    negatives = len(truth) - positives
+    good = 2 * hits / (hits + alarms + positives) if by == "f1" else hits / positives - alarms / negatives
+    best = int(good.argmax())
+    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)

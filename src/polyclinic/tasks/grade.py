@@ -1,0 +1,160 @@
+"""Grade: which of several, in order, a patient has; proportional odds (McCullagh 1980).
+
+    grade 0   │  grade 1  │     grade 2      │ grade 3
+    ──────────┼───────────┼──────────────────┼────────▶  one direction of the patient's vector
+             θ₁          θ₂                 θ₃           P(grade ≥ j) = σ(score − θⱼ)
+
+One direction for all grades and a threshold between each two: k grades cost k − 2 numbers more than two classes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from ..cohort import Label
+from ..models import Model
+from ..schema import Modality, Target
+from .task import Answer, LinearTask, Predictions, TaskFields
+
+Cells = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
+NARROWEST = 1e-6
+"""Between two thresholds, below which a grade's probability is that of a gap so wide: its logarithm stays finite."""
+
+
+class Grade(TaskFields):
+    """Which of several grades, in order.
+
+    Args:
+        column: the table column that has it.
+        grades: the cells of each grade, the lowest first; the first cell of each is its name. Other cells tell nothing.
+    """
+
+    kind: Literal["grade"] = "grade"
+    column: str
+    grades: tuple[Cells, ...] = Field(min_length=2)
+
+    @field_validator("grades")
+    @classmethod
+    def _once(cls, grades: tuple[Cells, ...]) -> tuple[Cells, ...]:
+        cells = [cell.strip().lower() for cells in grades for cell in cells]
+        if twice := [cell for cell in dict.fromkeys(cells) if cells.count(cell) > 1]:
+            raise ValueError(f"the cell {twice[0]!r} in two places: a cell is of one grade, and named once")
+        return grades
+
+    def names(self) -> tuple[str, ...]:
+        """What the grades are called, the lowest first."""
+        return tuple(cells[0] for cells in self.grades)
+
+    def label(self, name: str) -> Label:
+        """Where the answers stand."""
+        return Label(name, "grade", self.column, grades=self.grades)
+
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must not be inputs."""
+        return (self.column,)
+
+    def build(self, name: str, model: Model) -> GradeTask:
+        """The head, freshly initialised."""
+        return GradeTask(name, self, model.width)
+
+
+def log_probabilities(cumulative: Tensor) -> Tensor:
+    """Of k grades, the logarithm of each one's probability (b k).
+
+    Args:
+        cumulative: (b k-1) logits of "this grade or a higher one", of the second grade first; not ascending.
+    """
+    lower, upper = cumulative[:, :-1], cumulative[:, 1:]
+    # σ(a) − σ(b) = σ(a) σ(−b) (1 − e^(b−a)): no difference of numbers that are almost alike.
+    gap = (lower - upper).clamp(min=NARROWEST)
+    between = F.logsigmoid(lower) + F.logsigmoid(-upper) + torch.log(-torch.expm1(-gap))
+    return torch.cat([F.logsigmoid(-cumulative[:, :1]), between, F.logsigmoid(cumulative[:, -1:])], 1)
+
+
+class GradeTask(LinearTask):
+    """The output is the logits of each grade or a higher one (b k-1), the second grade's first; an answer each grade's probability.
+
+    Args:
+        name, spec: the task.
+        width: d of the patient's vector.
+    """
+
+    prior: Tensor
+
+    def __init__(self, name: str, spec: Grade, width: int) -> None:
+        super().__init__(name, spec, width, bias=False)  # the thresholds are the offsets
+        self.k = len(spec.grades)
+        # As if all grades were as common: what a head says before it is fitted.
+        even = torch.logit(torch.arange(1, self.k) / self.k)
+        self.lowest = nn.Parameter(even[:1].clone())
+        self.gaps = nn.Parameter(torch.log(torch.expm1(even.diff())))
+        self.register_buffer("prior", torch.zeros(self.k))
+
+    @property
+    def thresholds(self) -> Tensor:
+        """(k-1) ascending: where along the direction each grade passes into the next."""
+        return torch.cat([self.lowest, self.lowest + F.softplus(self.gaps).cumsum(0)])
+
+    def read(self, pooled: Tensor) -> Tensor:
+        """(b d) → (b k-1)."""
+        return super().read(pooled)[:, None] - self.thresholds
+
+    def loss(self, output: Tensor, target: Target) -> Tensor | None:
+        """The negative log likelihood of the labelled, all grades of the batch with equal weight."""
+        assert isinstance(target.values, Tensor)
+        if not bool(target.mask.any()):
+            return None
+        truth = target.values[target.mask].long()
+        each = -log_probabilities(output[target.mask]).gather(1, truth[:, None]).squeeze(1)
+        weight = 1 / F.one_hot(truth, self.k).sum(0)[truth]
+        return (weight * each).sum() / weight.sum()
+
+    @property
+    def says(self) -> str:
+        """The probabilities."""
+        return f"(1 {self.k}) the probability of each grade of {self.spec.column}: {', '.join(self.spec.names())}"
+
+    def answer(self, output: Tensor) -> Tensor:
+        """The probability of each grade (b k)."""
+        return torch.softmax(log_probabilities(output) + self.prior, 1)
+
+    def to_prevalence(self, values: Sequence[int]) -> None:
+        """Give back how common each grade is among the training patients, by Bayes's rule.
+
+        The loss weighs all grades alike, so that rare ones are learned; what it fits are probabilities among as many of each. Of two
+        grades this is what a classification does with its offset; of more, no shift of thresholds does it (Saerens et al. 2002).
+        """
+        shares = torch.bincount(torch.tensor(values), minlength=self.k) / len(values)
+        self.prior = torch.log(shares * self.k).to(self.prior)
+
+    def score(self, predictions: Predictions) -> dict[str, float]:
+        """Quadratic-weighted kappa (Cohen 1968), the mean absolute error in grades, and AUROC of each grade or a higher one."""
+        from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_score
+
+        known, nan = predictions.labelled(), float("nan")
+        cuts = {f"auroc_from_{name}": n for n, name in enumerate(self.spec.names()) if n}
+        if not len(known.patients):
+            return dict.fromkeys(["quadratic_kappa", "mean_absolute_error", *cuts], nan)
+        truth, said = known.targets.astype(int), known.outputs.argmax(1)
+        differ = len(np.unique(np.concatenate([truth, said]))) > 1
+        kappa = cohen_kappa_score(truth, said, labels=list(range(self.k)), weights="quadratic") if differ else nan
+        found = {"quadratic_kappa": float(kappa), "mean_absolute_error": float(mean_absolute_error(truth, said))}
+        for name, cut in cuts.items():
+            both = 0 < (truth >= cut).sum() < len(truth)
+            found[name] = float(roc_auc_score(truth >= cut, known.outputs[:, cut:].sum(1))) if both else nan
+        return found
+
+    def present(self, probabilities: Sequence[float], used: tuple[Modality, ...]) -> Answer:
+        """The likeliest grade, and the probability of each."""
+        names, what = self.spec.names(), self.spec.column.replace("_", " ")
+        likeliest = names[int(np.argmax(probabilities))]
+        each = ", ".join(f"{name} {p:.2f}" for name, p in zip(names, probabilities, strict=True))
+        values = {f"probability_{name}": round(p, 4) for name, p in zip(names, probabilities, strict=True)}
+        return Answer(f"{what}: {likeliest} is the likeliest grade ({each})", {"grade": likeliest, **values}, used)
