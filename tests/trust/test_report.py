@@ -23,8 +23,19 @@ from polyclinic.trust.report import asked, modality_words, patients_by_site
 
 
 @pytest.fixture(scope="module")
-def evidence(tiny_finding_run: Run, tiny_segmentation_run: Run, tiny_run: Run, tiny_cohort: Cohort) -> list[Evidence]:
-    return [evaluate(r, tiny_cohort, draws=50) for r in (tiny_finding_run, tiny_segmentation_run, tiny_run)]
+def evidence(
+    tiny_finding_run: Run,
+    tiny_segmentation_run: Run,
+    tiny_run: Run,
+    tiny_cohort: Cohort,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> list[Evidence]:
+    """Of copies: other tests want runs that nobody has examined."""
+    backbone = tiny_run.path.resolve()
+    copy = tmp_path_factory.mktemp("reported") / backbone.name
+    shutil.copytree(backbone, copy, ignore=shutil.ignore_patterns("cache"))
+    every = (r.path.resolve().relative_to(backbone) for r in (tiny_finding_run, tiny_segmentation_run, tiny_run))
+    return [evaluate(copy / place, tiny_cohort, draws=50) for place in every]
 
 
 @pytest.fixture(scope="module")
