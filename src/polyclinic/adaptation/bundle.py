@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .. import records
 from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, way_back
+from ..harmonise.loader import spacings
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
 from ..tasks import FindingsTask, GradeTask, SegmentationTask, Task
@@ -130,11 +131,10 @@ Network = Callable[..., Tensor]
 def _said(network: Network, read: Payload) -> Tensor:
     """The network's answer about a harmonised record."""
     axes = read.array.ndim - 1
-    spacing = np.full(axes, np.nan)
-    if read.to_world is not None and not read.nominal:
-        spacing = np.linalg.norm(read.to_world[:3, :3], axis=0)[:axes][::-1].copy()
+    told = spacings([read], axes)
     with torch.no_grad():
-        return network(torch.from_numpy(read.array)[None].float(), torch.from_numpy(spacing)[None].float())
+        values = torch.from_numpy(read.array)[None].float()
+        return network(values, torch.full((1, axes), torch.nan) if told is None else told)
 
 
 def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> dict[str, Any]:

@@ -167,11 +167,7 @@ def _grades(found: Sequence[Record], label: Label) -> dict[str, int]:
             if any(_same(cell, one) for one in mine):
                 answers[patient] = max(rank, answers.get(patient, rank))
     if not answers:
-        raise LabelError(
-            f"task {label.task!r}: no cell of {label.column!r} is one of its grades",
-            "one of " + ", ".join(sorted({str(cell) for _, cell in cells})[:20]),
-            "correct `grades` in the recipe",
-        )
+        raise _no_cell(label, cells, "one of its grades", "grades")
     return answers
 
 
@@ -185,12 +181,16 @@ def _classes(found: Sequence[Record], label: Label) -> dict[str, int]:
         elif not label.negative or any(_same(cell, n) for n in label.negative):
             answers.setdefault(patient, 0)
     if not any(answers.values()):
-        raise LabelError(
-            f"task {label.task!r}: no cell of {label.column!r} is {' or '.join(label.positive)}",
-            "one of " + ", ".join(sorted({str(cell) for _, cell in cells})[:20]),
-            "correct `positive` in the recipe",
-        )
+        raise _no_cell(label, cells, " or ".join(label.positive), "positive")
     return answers
+
+
+def _no_cell(label: Label, cells: Sequence[tuple[str, Any]], wanted: str, field: str) -> LabelError:
+    return LabelError(
+        f"task {label.task!r}: no cell of {label.column!r} is {wanted}",
+        "one of " + ", ".join(sorted({str(cell) for _, cell in cells})[:20]),
+        f"correct `{field}` in the recipe",
+    )
 
 
 def _masks(found: Sequence[Record], label: Label) -> dict[str, Record]:

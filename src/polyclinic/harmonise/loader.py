@@ -209,7 +209,7 @@ class Loader:
             values=torch.stack(arrays) if same else arrays,
             patient=torch.tensor([n for n, _, _ in pairs]),
             time_h=torch.tensor(hours, dtype=torch.float32),
-            spacing=_spacing([p for _, _, p in pairs], _AXES.get(modality, 0)),
+            spacing=spacings([p for _, _, p in pairs], _AXES.get(modality, 0)),
             patients=patients,
             ids=[r.id for _, r, _ in pairs],
             places=_places([p for _, _, p in pairs]),
@@ -267,7 +267,7 @@ _AXES = {
 """How many of a payload's axes, the last ones, `to_world` scales: which of a slide's tiles or a video's frames is in `places`."""
 
 
-def _spacing(payloads: Sequence[Payload], axes: int) -> torch.Tensor | None:
+def spacings(payloads: Sequence[Payload], axes: int) -> torch.Tensor | None:
     """(m k) in axis order; NaN where the scale is nominal; None for what has no grid."""
     if not axes or any(p.to_world is None for p in payloads):
         return None
