@@ -14,7 +14,7 @@ import time
 
 import numpy as np
 
-from polyclinic.adaptation.nearest import Nearest
+from polyclinic.inference.nearest import Nearest
 
 WIDTH, CLUMPS, ROUNDS, TEN = 128, 5000, 25, 10
 

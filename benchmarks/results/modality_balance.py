@@ -25,8 +25,8 @@ import pyarrow.parquet as pq
 import torch
 
 import polyclinic as pc
-from polyclinic.adaptation import embed
 from polyclinic.cohort import Cohort
+from polyclinic.inference import embed
 from polyclinic.phantom import simulate
 from polyclinic.schema import Modality
 from polyclinic.training import Recipe, Run

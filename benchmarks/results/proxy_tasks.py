@@ -25,9 +25,10 @@ import torch
 import yaml
 
 import polyclinic
-from polyclinic.adaptation import adapt, predict
+from polyclinic.adaptation import adapt
 from polyclinic.adaptation.plan import labelled
 from polyclinic.cohort import Cohort, ingest, labels_of
+from polyclinic.inference import predict
 from polyclinic.phantom import simulate
 from polyclinic.phantom.people import LOBES
 from polyclinic.phantom.report import RULES, Fact, realise

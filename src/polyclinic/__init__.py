@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .adaptation import Index, adapt, ask, export, index, predict
+    from .adaptation import adapt
     from .clinic import serve
     from .cohort import Cohort, ingest, watch
+    from .inference import Index, ask, export, index, predict
     from .phantom import Phantom, simulate
     from .training import Recipe, Run, pretrain
     from .trust import evaluate
@@ -28,8 +29,8 @@ __all__ = [
 
 _ROOM = {
     "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
-    "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "adaptation", "index": "adaptation",
-    "Index": "adaptation", "export": "adaptation", "predict": "adaptation",
+    "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "inference", "index": "inference",
+    "Index": "inference", "export": "inference", "predict": "inference",
     "evaluate": "trust", "serve": "clinic",
 }  # fmt: skip
 

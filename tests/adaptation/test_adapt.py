@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyclinic.adaptation import adapt, open_adapted, predict
+from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.adaptation.adapt import _steps
 from polyclinic.adaptation.fine_tune import _batch, _orders
 from polyclinic.adaptation.plan import AdaptError, Plan
 from polyclinic.cohort import Cohort, labels_of
+from polyclinic.inference import predict
 from polyclinic.schema import Modality, Record
 from polyclinic.tasks import TaskError
 from polyclinic.training import Run

@@ -14,9 +14,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from polyclinic.adaptation import Adapted, AdaptError, Shelf, adapt, open_adapted, predict
+from polyclinic.adaptation import Adapted, AdaptError, Shelf, adapt, open_adapted
 from polyclinic.adaptation.adapted import FILE
 from polyclinic.cohort import Cohort
+from polyclinic.inference import predict
 from polyclinic.training import Run, RunError, pretrain
 from polyclinic.training.run import file_hash
 

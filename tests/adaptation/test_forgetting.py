@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyclinic.adaptation import AdaptError, adapt, forgotten, open_adapted
+from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.adaptation.forgetting import BATCHES, Pretraining, fisher
 from polyclinic.cohort import Cohort
+from polyclinic.inference import forgotten
 from polyclinic.training import Run
 
 STEPS = 6

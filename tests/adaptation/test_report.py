@@ -15,11 +15,13 @@ from PIL import Image
 from safetensors.torch import load
 
 import polyclinic as pc
-from polyclinic.adaptation import answer_cohort, export, open_adapted, predict, predict_files
+from polyclinic.adaptation import open_adapted
 from polyclinic.adaptation.adapt import AdaptError
-from polyclinic.adaptation.report import present_report, reference, sentence_ends, writer_of
+from polyclinic.adaptation.report import reference, writer_of
 from polyclinic.cohort import Cohort
 from polyclinic.harmonise.text import spelled
+from polyclinic.inference import answer_cohort, export, predict, predict_files
+from polyclinic.inference.report import present_report, sentence_ends
 from polyclinic.objectives.hybrid import Hybrid
 from polyclinic.schema import Modality
 from polyclinic.tasks import Report, ReportTask, TaskError

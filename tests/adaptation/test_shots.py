@@ -14,9 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
-from polyclinic.adaptation import AdaptError, adapt, answer_cohort, embed, open_adapted, predict
+from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.adaptation.shots import NEIGHBOURS, Neighbours, fit_prototypes, sentences
 from polyclinic.cohort import Cohort
+from polyclinic.inference import answer_cohort, embed, predict
 from polyclinic.schema import Modality, Ragged, Target
 from polyclinic.tasks import Classification, ClassificationTask
 from polyclinic.tokens.text import as_note

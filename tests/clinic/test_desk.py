@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from polyclinic.adaptation import predict_files
 from polyclinic.clinic import Desk
 from polyclinic.clinic.reply import NOTICE, Edges, NotUsed, Used
+from polyclinic.inference import predict_files
 from polyclinic.records import RecordError
 from polyclinic.training import Run
 

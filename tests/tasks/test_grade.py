@@ -13,8 +13,8 @@ from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_score
 
-from polyclinic.adaptation import bundle
 from polyclinic.adaptation.probe import _fit, fit_head
+from polyclinic.inference import bundle
 from polyclinic.schema import Modality, Target
 from polyclinic.tasks import Grade, GradeTask, Predictions
 from polyclinic.tasks.grade import log_probabilities

@@ -14,10 +14,10 @@ import torch
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, VLWholeSlideMicroscopyImageStorage, generate_uid
 
-from polyclinic.adaptation import embed
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.harmonise import Cache
 from polyclinic.harmonise.loader import Loader
+from polyclinic.inference import embed
 from polyclinic.schema import Modality
 from polyclinic.training import Recipe, Run, pretrain
 

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import snapshots
-from polyclinic.adaptation import adapt, open_adapted, predict
+from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.cohort import Cohort
+from polyclinic.inference import predict
 from polyclinic.models import Model
 from polyclinic.schema import Modality
 from polyclinic.tokens.pretrained import Backbone

@@ -10,8 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from polyclinic.adaptation import adapt, predict
+from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort, CohortError
+from polyclinic.inference import predict
 from polyclinic.models import TwoTower, WeightsError
 from polyclinic.training import Run, RunError
 from polyclinic.training.run import file_hash, weights_config, write_json, write_text

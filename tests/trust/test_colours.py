@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from polyclinic.adaptation import adapt, predict_files
+from polyclinic.adaptation import adapt
 from polyclinic.clinic.views import stack_of
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.inference import predict_files
 from polyclinic.records import load, read
 from polyclinic.schema import Modality, Record
 from polyclinic.training import Recipe, Run, pretrain

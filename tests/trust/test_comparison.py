@@ -258,7 +258,7 @@ def test_figures_in_words() -> None:
 
 
 def test_a_cell_s_figure_is_that_of_its_predictions(compared: Comparison, run: Run, tiny_cohort: Cohort) -> None:
-    from polyclinic.adaptation import predict
+    from polyclinic.inference import predict
 
     made = predict(run.path / "comparison/survival-table+omics-8/probe", tiny_cohort)
     (found,) = [r for r in compared.rows if r.task == "survival" and r.arm == "probe"]

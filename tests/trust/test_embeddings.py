@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from polyclinic.adaptation import embed
 from polyclinic.cohort import Cohort
+from polyclinic.inference import embed
 from polyclinic.training import Run
 from polyclinic.trust.embeddings import embedding_map, findings, flatten
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from polyclinic.adaptation import adapt, ask, predict
+from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort
+from polyclinic.inference import ask, predict
 from polyclinic.tasks import Predictions
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.adaptation import predict_masks
 from polyclinic.cohort import Cohort
+from polyclinic.inference import predict_masks
 from polyclinic.training import Run
 from polyclinic.trust.discrimination import EvidenceError
 from polyclinic.trust.overlays import Overlay, nearest, overlays, upright

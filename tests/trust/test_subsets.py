@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import pytest
 
-from polyclinic.adaptation import predict
 from polyclinic.cohort import Cohort
 from polyclinic.cohort.catalogue import inputs
+from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 from polyclinic.trust import figure, subsets

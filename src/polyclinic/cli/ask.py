@@ -40,10 +40,10 @@ def ask(
     out: Annotated[Path | None, typer.Option(help="Write all answers to this Parquet file.")] = None,
 ) -> Reply:
     """Ask a pretrained run about patients in words. Its last stage must have learned to answer: `question` or `supervised`."""
-    from ..adaptation import ask as put
-    from ..adaptation.ask import as_table, lineage, taught
     from ..clinic.reply import NOTICE
     from ..cohort.parts import write_whole
+    from ..inference import ask as put
+    from ..inference.ask import as_table, lineage, taught
     from ..training import Run
 
     backbone = Run.open(run).backbone

@@ -29,7 +29,7 @@ def export(
     into: Annotated[Path | None, typer.Option(help="The file or folder; `export` in the run's by default.")] = None,
 ) -> Reply:
     """Write an adapted run for another program, after holding its answers against ours."""
-    from ..adaptation import export as write
+    from ..inference import export as write
 
     made = write(run, format, modality=modality, into=into)
     shown = [

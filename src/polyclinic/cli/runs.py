@@ -263,7 +263,7 @@ def _answers(
 ) -> Reply:
     import pyarrow.parquet as pq
 
-    from ..adaptation import answer_cohort
+    from ..inference import answer_cohort
 
     with progress("predict") as report:
         place = answer_cohort(run, cohort, where=where, into=into, engine=engine, workers=workers, progress=report)

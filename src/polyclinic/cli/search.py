@@ -23,7 +23,7 @@ def index(
     into: Annotated[Path | None, typer.Option(help="The index's folder; `index` in the run's by default.")] = None,
 ) -> Reply:
     """Give every patient of a catalogue a place in the run's space, to be searched. Ctrl-C stops it; the same command goes on."""
-    from ..adaptation import index as build
+    from ..inference import index as build
 
     with progress("index") as report:
         made = build(run, cohort, into=into, progress=report)
@@ -46,7 +46,7 @@ def search(
     k: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
 ) -> Reply:
     """The patients, images, notes … nearest to a patient, or to words."""
-    from ..adaptation import Index
+    from ..inference import Index
 
     if (patient is None) == (say is None):
         raise typer.BadParameter("give --patient or --say, one of them")

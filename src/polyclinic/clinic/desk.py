@@ -12,8 +12,9 @@ from typing import TypeVar
 import numpy as np
 
 from .. import records
-from ..adaptation import Adapted, open_adapted, predict_files
+from ..adaptation import Adapted, open_adapted
 from ..harmonise import VolumeStandard, harmonise
+from ..inference import predict_files
 from ..records import RecordError
 from ..schema import Modality, Payload, Record, Rejected
 from ..tasks import Answer, SegmentationTask

@@ -1,6 +1,6 @@
 """A run → evidence: discrimination, calibration, subsets, the comparison with scratch and baselines, the card, the report.
 
-Imports `adaptation` and above. Every figure carries n, a 95% interval by bootstrap over patients and the split's hash.
+Imports `inference` and above. Every figure carries n, a 95% interval by bootstrap over patients and the split's hash.
 """
 
 from .calibration import Calibration, calibration

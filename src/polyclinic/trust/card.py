@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..adaptation import taught
 from ..cohort import Cohort
 from ..cohort.catalogue import describe
+from ..inference import taught
 from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash

@@ -15,9 +15,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..adaptation import adapt, predict
+from ..adaptation import adapt
 from ..adaptation.plan import labelled
 from ..cohort import Cohort, labels_of, subset
+from ..inference import predict
 from ..schema import Figure, Modality, PolyclinicError
 from ..tasks import Classification, Predictions, Segmentation, Survival
 from ..training import Run

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..adaptation import embed
 from ..cohort import Cohort, LabelError, labels_of
+from ..inference import embed
 from ..schema import Modality
 from ..tasks import Classification
 from ..training import Run

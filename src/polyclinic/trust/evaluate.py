@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..adaptation import ask, open_adapted, predict, taught
+from ..adaptation import open_adapted
 from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
+from ..inference import ask, predict, taught
 from ..schema import Figure, Modality
 from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation
 from ..training import Run

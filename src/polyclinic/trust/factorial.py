@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adaptation import adapt, predict
+from ..adaptation import adapt
 from ..adaptation.adapt import Method
 from ..cohort import Cohort
+from ..inference import predict
 from ..schema import Figure
 from ..tasks import Predictions
 from ..training import Recipe, Run, pretrain

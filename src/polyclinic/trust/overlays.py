@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adaptation import Adapted, open_adapted, predict_masks
+from ..adaptation import Adapted, open_adapted
 from ..cohort import Cohort, labels_of
 from ..harmonise.geometry import nearest_axes, spacing_of
+from ..inference import predict_masks
 from ..records.raster import luminance
 from ..schema import Modality, Payload
 from ..tasks import SegmentationTask

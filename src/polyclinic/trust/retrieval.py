@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..adaptation import embed
 from ..cohort import Cohort
 from ..cohort.catalogue import inputs
+from ..inference import embed
 from ..records.raster import luminance
 from ..schema import Figure, Modality, Record
 from ..tasks import Retrieval

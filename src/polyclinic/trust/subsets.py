@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from ..adaptation import Adapted, open_adapted, predict
+from ..adaptation import Adapted, open_adapted
 from ..cohort import Cohort
+from ..inference import predict
 from ..schema import Figure, Modality
 from ..tasks import Predictions, Report
 from ..training import Run

@@ -7,8 +7,8 @@ import pytest
 
 import polyclinic as pc
 from polyclinic.adaptation import AdaptError
-from polyclinic.adaptation.ask import system_of
 from polyclinic.cohort import Cohort
+from polyclinic.inference.ask import system_of
 from polyclinic.objectives import ObjectiveError
 from polyclinic.phantom import simulate
 from polyclinic.schema import Batch, Modality

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from polyclinic.adaptation import embed
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.fusion import Late
 from polyclinic.harmonise import SlideFeaturesStandard
+from polyclinic.inference import embed
 from polyclinic.models import TwoTower, build_model
 from polyclinic.models.systems import titan
 from polyclinic.objectives import Ibot

@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import records
+from ..adaptation.adapted import Adapted, open_adapted
+from ..adaptation.plan import AdaptError
+from ..adaptation.shots import Sentences
 from ..cohort import Cohort, Label
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
@@ -20,10 +23,7 @@ from ..schema import Batch, Modality, Payload, Record, Rejected
 from ..tasks import Answer, LinearTask, Predictions, ReportTask, SegmentationTask, SurvivalTask
 from ..tasks.segmentation import dice, volumes_ml
 from ..training import Run
-from .adapted import Adapted, open_adapted
-from .plan import AdaptError
 from .report import present_report, written
-from .shots import Sentences
 
 
 def predict(

@@ -20,6 +20,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from ..adaptation.adapted import Adapted, open_adapted
+from ..adaptation.plan import AdaptError
 from ..models import Model
 from ..schema import Batch, MissingExtraError, Modality, Ragged
 from ..tasks import LinearTask, SegmentationTask, Task
@@ -27,8 +29,6 @@ from ..tokens import phantom
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
 from . import bundle
-from .adapted import Adapted, open_adapted
-from .plan import AdaptError
 
 Format = Literal["onnx", "pt2", "safetensors", "monai"]
 FORMATS: tuple[str, ...] = get_args(Format)

@@ -88,8 +88,8 @@ def _inference(dense: bool) -> dict[str, Any]:
         "imports": ["$import torch"],
         "bundle_root": ".", "files": [], "output_dir": "$@bundle_root + '/eval'",
         "network": f"$torch.export.load(@bundle_root + '/{NETWORK}').module()",
-        "reading": {"_target_": "polyclinic.adaptation.bundle.Reading", "root": "@bundle_root"},
-        "answers": {"_target_": f"polyclinic.adaptation.bundle.{'masks' if dense else 'numbers'}", "_mode_": "callable"},
+        "reading": {"_target_": "polyclinic.inference.bundle.Reading", "root": "@bundle_root"},
+        "answers": {"_target_": f"polyclinic.inference.bundle.{'masks' if dense else 'numbers'}", "_mode_": "callable"},
         "run": ["$@answers(@network, @reading, @files, @output_dir)"],
     }  # fmt: skip
 

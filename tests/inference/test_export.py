@@ -16,9 +16,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from polyclinic.adaptation import AdaptError, adapt, export, open_adapted, predict, predict_masks
-from polyclinic.adaptation.export import TOLERANCE
+from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.cohort import Cohort
+from polyclinic.inference import export, predict, predict_masks
+from polyclinic.inference.export import TOLERANCE
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 
@@ -103,7 +104,7 @@ def test_a_bundle_segments_in_monai(tiny_segmentation_run: Run, tiny_cohort: Coh
 
 
 def test_a_bundle_of_a_classification(radiographs: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
-    from polyclinic.adaptation.bundle import Reading, numbers
+    from polyclinic.inference.bundle import Reading, numbers
 
     place = export(radiographs, "monai", into=tmp_path / "bundle").path
     record = next(r for r in tiny_cohort.records() if r.modality is Modality.IMAGE)
@@ -111,7 +112,7 @@ def test_a_bundle_of_a_classification(radiographs: Run, tiny_cohort: Cohort, tmp
     network = torch.export.load(place / "models/model.pt2").module()
     said = numbers(network, Reading(place), [str(file)], tmp_path / "out")
     adapted = open_adapted(radiographs)
-    from polyclinic.adaptation import predict_files
+    from polyclinic.inference import predict_files
 
     assert said[file.name] == pytest.approx(float(predict_files(adapted, [file]).values["score"]), abs=1e-4)
     assert json.loads((tmp_path / "out/answers.json").read_text()) == said
@@ -134,7 +135,7 @@ def test_what_cannot_be_exported_is_refused(
         export(tiny_finding_run, "pt2", modality="text", into=tmp_path / "a.pt2")
     with pytest.raises(AdaptError, match="no format 'tensorrt'"):
         export(radiographs, "tensorrt")  # type: ignore[arg-type]
-    monkeypatch.setattr(import_module("polyclinic.adaptation.export"), "TOLERANCE", -1.0)
+    monkeypatch.setattr(import_module("polyclinic.inference.export"), "TOLERANCE", -1.0)
     with pytest.raises(AdaptError, match="from ours"):
         export(radiographs, "pt2", into=tmp_path / "b.pt2")
     assert not (tmp_path / "b.pt2").exists()

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
-from polyclinic.adaptation import adapt, predict
+from polyclinic.adaptation import adapt
 from polyclinic.adaptation.adapted import FILE, open_adapted
-from polyclinic.adaptation.answers import answer_cohort
 from polyclinic.adaptation.plan import AdaptError
 from polyclinic.cohort import Cohort
+from polyclinic.inference import predict
+from polyclinic.inference.answers import answer_cohort
 from polyclinic.tasks import SurvivalTask
 from polyclinic.training import Run
 

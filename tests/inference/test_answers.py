@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from polyclinic.adaptation import AdaptError, answer_cohort, predict, predict_masks
+from polyclinic.adaptation import AdaptError
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.inference import answer_cohort, predict, predict_masks
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 
-MODULE = import_module("polyclinic.adaptation.answers")
+MODULE = import_module("polyclinic.inference.answers")
 
 
 def rows_of(place: Path) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from ..adaptation.plan import AdaptError, reads_of
 from ..cohort import Cohort
 from ..harmonise.text import UNKNOWN
 from ..models import Model
@@ -26,7 +27,6 @@ from ..tasks import AskedFields, Predictions, Survival
 from ..tokens.text import as_note
 from ..training import Run
 from ..training.run import file_hash
-from .plan import AdaptError, reads_of
 from .predict import answered
 
 if TYPE_CHECKING:

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from polyclinic import records
-from polyclinic.adaptation import AdaptError, adapt, embed, open_adapted, predict, predict_files, predict_masks
+from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.cohort import Cohort
 from polyclinic.cohort.catalogue import inputs
+from polyclinic.inference import embed, predict, predict_files, predict_masks
 from polyclinic.records import RecordError
 from polyclinic.schema import Modality
 from polyclinic.tasks.segmentation import dice

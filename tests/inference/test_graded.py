@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from polyclinic.adaptation import AdaptError, adapt, answer_cohort, open_adapted, predict, predict_files
+from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.clinic import Desk
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.inference import answer_cohort, predict, predict_files
 from polyclinic.tasks import FindingsTask, GradeTask
 from polyclinic.training import Run, pretrain
 from polyclinic.trust import Evidence, card, evaluate

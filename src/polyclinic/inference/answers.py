@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from ..adaptation.adapted import Adapted, open_adapted
 from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
@@ -19,7 +20,6 @@ from ..tasks import Answer, LinearTask, ReportTask, SegmentationTask
 from ..tokens import frozen
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
-from .adapted import Adapted, open_adapted
 from .chunks import CHUNK, Progress, over
 from .predict import allowed, said
 from .report import present_report

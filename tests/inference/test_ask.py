@@ -11,10 +11,10 @@ import pytest
 import torch
 
 import polyclinic as pc
-from polyclinic.adaptation import taught
 from polyclinic.adaptation.adapt import AdaptError
-from polyclinic.adaptation.ask import as_table
 from polyclinic.cohort import Cohort
+from polyclinic.inference import taught
+from polyclinic.inference.ask import as_table
 from polyclinic.objectives import ObjectiveError, cox_loss
 from polyclinic.schema import Modality
 from polyclinic.training import Recipe, Run

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyclinic.adaptation import Index, SearchError, embed, index
 from polyclinic.cohort import Cohort
+from polyclinic.inference import Index, SearchError, embed, index
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 
-MODULE = import_module("polyclinic.adaptation.index")
+MODULE = import_module("polyclinic.inference.index")
 
 
 @pytest.fixture(scope="module")

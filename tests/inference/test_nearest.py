@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from polyclinic.adaptation.nearest import WANTED, Nearest
+from polyclinic.inference.nearest import WANTED, Nearest
 
 
 def unit(n: int, width: int = 24, seed: int = 0, elsewhere: bool = False) -> np.ndarray:

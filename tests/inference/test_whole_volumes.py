@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from polyclinic.adaptation import adapt, answer_cohort, open_adapted, predict, predict_files, predict_masks
+from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.inference import answer_cohort, predict, predict_files, predict_masks
 from polyclinic.schema import Modality
 from polyclinic.tasks import SegmentationTask
 from polyclinic.training import Run, pretrain
