@@ -17,8 +17,8 @@ def subclasses(kind: type[PolyclinicError]) -> list[type[PolyclinicError]]:
 
 
 def test_every_error_travels_between_processes_whole() -> None:
-    import polyclinic.adaptation
     import polyclinic.cohort
+    import polyclinic.inference
     import polyclinic.training  # noqa: F401
 
     kinds = subclasses(PolyclinicError)
