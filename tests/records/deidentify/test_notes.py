@@ -124,6 +124,18 @@ def test_any_text_is_taken_and_what_has_a_form_stays_gone(text: str) -> None:
     assert all(0 <= s.start < s.stop <= len(once.text) for s in once.unsure)
 
 
+@pytest.mark.parametrize(
+    "number",
+    [
+        "DE89 3704 0044 0532 0130 00", "GB29 NWBK 6016 1331 9268 19", "FR14 2004 1010 0505 0001 3M02 606", "DE89370400440532013000",
+        "NO93 8601 1117 947", "MT84 MALT 0110 0001 2345 MTLC AST0 01S",
+    ],
+)  # fmt: skip
+def test_a_bank_account_goes_whole(number: str) -> None:
+    """The examples of the IBAN registry (ISO 13616), in fours as they are printed."""
+    assert scrub(f"She pays from {number} each month.").text == "She pays from [ID] each month."
+
+
 def test_light_touches_no_capitals() -> None:
     assert scrub("Pneumocystis, Zanzibar", light=True).text == "Pneumocystis, Zanzibar"
     assert scrub("call 617-555-0199 a@b.org", Identity(), light=True).text == "call [PHONE] [EMAIL]"

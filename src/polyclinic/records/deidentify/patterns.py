@@ -93,6 +93,8 @@ RULES: tuple[tuple[str, str, int], ...] = (
     ("ID", r"\b\d+(?:\.\d+){4,}\b", 0),
     ("IP", r"\b(?:\d{1,3}\.){3}\d{1,3}\b|\b(?:[0-9A-F]{2}[:-]){5}[0-9A-F]{2}\b"
      r"|\b(?:[0-9a-f]{1,4}:){4,7}[0-9a-f]{1,4}\b", re.I),
+    # An IBAN (ISO 13616) in one or in fours: a country, check digits, a bank, then groups with digits.
+    ("ID", r"\b[A-Z]{2}\d\d ?[A-Z0-9]{4}(?: ?(?=[A-Z]{0,3}\d)[A-Z0-9]{4})(?: ?[A-Z0-9]{4}){0,5}(?: ?(?=[A-Z]?\d)[A-Z0-9]{1,3})?\b", 0),
     ("ID", r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.I),
     ("DATE", rf"\b{_DAY}[ -]*(?:of |de |di )?{_MONTH}(?:[ ,./-]*(?:of |de |del )?{_YEAR})?(?!\w)"
      rf"|\b{_MONTH}[ -]*(?:the )?{_DAY}(?!\d|[./]\d| ?(?:mg|ml|mm|cm|%))(?:[ ,-]+{_YEAR}\b|,)?", re.I),
