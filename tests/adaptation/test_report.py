@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load
 
 import polyclinic as pc
+from corners import draw, pretrained, words_of
 from polyclinic.adaptation import open_adapted
 from polyclinic.adaptation.adapt import AdaptError
 from polyclinic.adaptation.report import reference, writer_of
@@ -29,68 +29,15 @@ from polyclinic.tasks.correctness import NAMES
 from polyclinic.tasks.report import PARTS
 from polyclinic.training import Recipe, Run
 
-PLACES = {"right upper": (0, 0), "left upper": (0, 1), "right lower": (1, 0), "left lower": (1, 1), None: None}
-RECIPE = """
-name: corners
-cohort: {where: "modality in ('image', 'text')", split: {by: patient, test: 0.25, seed: 0}}
-encoders:
-  image: {kind: vit, size: 24, patch: 4, width: 32, depth: 2, heads: 2}
-  text: {kind: bert, words: 40, vocabulary: 128, languages: [en], width: 32, depth: 1, heads: 2}
-model: {kind: two_tower, width: 32, embedding: 32, fusion: {kind: late}}
-tasks:
-  report: {kind: report, language: en, inputs: [image]}
-stages:
-  - name: write
-    steps: 260
-    batch: 24
-    lr: 4.0e-3
-    warmup: 20
-    objective: {kind: hybrid, parts: [{kind: contrastive, loss: clip}, WRITER]}
-precision: fp32
-"""
-WRITERS = {
-    "caption": "{kind: caption, width: 32, depth: 1, heads: 2, weight: 2.0}",
-    "on top": "{kind: caption, width: 32, depth: 1, heads: 2, weight: 2.0}",
-    "queries": "{kind: caption, queries: 8, width: 32, depth: 1, heads: 2, weight: 2.0}",
-    "retell": "{kind: retell, noise: 0.3, tokens: 2, width: 32, depth: 1, heads: 2, teach: true}",
-}
-
-
-def words_of(place: str | None) -> str:
-    return (
-        "No nodule. No pleural effusion."
-        if place is None
-        else f"There is a nodule in the {place} lobe. No pleural effusion."
-    )
-
 
 @pytest.fixture(scope="module")
 def corners(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Patients with a picture and a report each; a few have no report."""
-    place, random = tmp_path_factory.mktemp("corners"), np.random.default_rng(0)
-    for number in range(160):
-        where = list(PLACES)[number % 5]
-        picture = random.normal(60, 12, (24, 24))
-        if (corner := PLACES[where]) is not None:
-            y, x = 16 * corner[0] + 1, 12 * corner[1] + 3
-            picture[y : y + 6, x : x + 6] += 150
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(place / f"C{number:03}_1.png")
-        if number % 20 != 19:
-            head = f"Patient: C{number:03}\nType: radiology report\nLanguage: en\n\n"
-            (place / f"C{number:03}_1.txt").write_text(head + words_of(where))
-    return place
+    return draw(tmp_path_factory.mktemp("corners"))
 
 
 @pytest.fixture(scope="module")
 def cohort(corners: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
     return pc.ingest(corners, tmp_path_factory.mktemp("corners-cohort"))
-
-
-def pretrained(kind: str, cohort: Cohort, place: Path, steps: int) -> Run:
-    text = RECIPE.replace("WRITER", WRITERS[kind]).replace("steps: 260", f"steps: {steps}")
-    text = text.replace("kind: bert", "kind: gpt") if kind == "on top" else text
-    (place / "recipe.yaml").write_text(text)
-    return pc.pretrain(place / "recipe.yaml", cohort, into=place / "runs")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,10 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+import polyclinic as pc
+from corners import draw, pretrained
 from polyclinic.clinic import Desk
-from polyclinic.clinic.reply import NOTICE, Reply
+from polyclinic.clinic.reply import NOTICE, Evidence, Metric, Reply
 from polyclinic.clinic.service import page as shipped_page
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -105,6 +107,75 @@ class Slow:
             self.asked.set()
             assert self.go.wait(60)
         return self.desk.answer(files, names)
+
+
+def test_a_report_shows_what_each_sentence_rests_on(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], tmp_path: Path
+) -> None:
+    files = draw(tmp_path / "corners")
+    cohort = pc.ingest(files, tmp_path / "cohort")
+    run = pc.adapt(pretrained("caption", cohort, tmp_path, 260), "report", method="probe", steps=0, cohort=cohort)
+    desk = Desk(run)
+    cited = (f for f in sorted(files.glob("*.png")) if desk.answer([f]).sentences[0].region is not None)
+    picture = next(cited)
+    reply = desk.answer([picture])
+    first, second = reply.sentences
+    assert " ".join(s.text for s in reply.sentences) == reply.headline
+    assert first.region is not None
+    row, side = (first.part or "").split()
+    assert (first.region.left, first.region.right) == ((0, 0.5) if side == "left" else (0.5, 1))
+    assert first.region.top == pytest.approx(("upper", "middle", "lower").index(row) / 3, abs=1e-6)
+    with serve_app(desk) as url:
+        page = open_page(url)
+        drop(page, picture)
+        expect(page.locator("#headline")).to_have_text("A report, written by the model")
+        expect(page.locator("#sentences li")).to_have_count(2)
+        said = page.locator("#sentences li").first
+        expect(said).to_contain_text(first.text)
+        expect(page.locator("#sentences li").nth(1)).to_contain_text(second.text)
+        expect(page.locator(".region")).to_have_count(0)
+        # Pointed at, the part is framed on the picture; a click keeps the frame, a second one takes it away.
+        ground = said.get_by_role("button", name=f"rests on the {first.part} of the picture")
+        ground.click()
+        page.mouse.move(2, 2)
+        frame, canvas = page.locator(".region").bounding_box(), page.locator("#picture").bounding_box()
+        assert frame["x"] - canvas["x"] == pytest.approx(first.region.left * canvas["width"], abs=1.5)
+        assert frame["y"] - canvas["y"] == pytest.approx(first.region.top * canvas["height"], abs=1.5)
+        assert frame["width"] == pytest.approx(canvas["width"] / 2, abs=1.5)
+        ground.click()
+        page.mouse.move(2, 2)
+        page.locator("#choose").focus()
+        expect(page.locator(".region")).to_have_count(0)
+        for note in reply.notes:
+            expect(page.locator(".lead")).to_contain_text(note)
+
+
+class Odd:
+    """A desk whose answer says something else than the desk's own."""
+
+    def __init__(self, desk: Desk, change: Callable[[Reply], Reply]) -> None:
+        self.desk, self.card, self.change = desk, desk.card, change
+
+    @property
+    def described(self) -> str:
+        return self.desk.described
+
+    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
+        return self.change(self.desk.answer(files, names))
+
+
+def test_a_figure_without_an_interval_is_said_and_not_drawn(
+    open_page: Callable[..., Any], serve_app: Callable[..., Any], finding_desk: Desk, xray: Path
+) -> None:
+    metric = Metric(
+        name="AUROC", value=1.0, low=None, high=None, n=3, note="no interval", modalities=["image"], chance=0.5
+    )
+    known = lambda reply: reply.model_copy(update={"evidence": Evidence(metric=metric, alike=None)})
+    with serve_app(Odd(finding_desk, known)) as url:
+        page = open_page(url)
+        drop(page, xray)
+        expect(page.locator("#headline")).to_be_visible()
+        expect(page.locator("svg.interval")).to_have_count(0)
 
 
 def test_a_dropped_volume_is_answered_with_its_overlay(

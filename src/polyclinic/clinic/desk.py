@@ -13,15 +13,16 @@ import numpy as np
 
 from .. import records
 from ..adaptation import Adapted, open_adapted
-from ..harmonise import VolumeStandard, harmonise
+from ..harmonise import VolumeStandard, harmonise, points_back
 from ..inference import predict_files
 from ..records import RecordError
 from ..schema import Modality, Payload, Record, Rejected
 from ..tasks import Answer, SegmentationTask
+from ..tasks.report import PARTS, part_of
 from ..training import Run
 from ..training.run import file_hash
 from .evidence import about, headline, measured
-from .reply import NOTICE, ModelCard, NotUsed, Reply, Structure, Used, View
+from .reply import NOTICE, ModelCard, NotUsed, Region, Reply, Sentence, Structure, Used, View
 from .views import colour, overlay_of, stack_of, unread, view_of
 
 Row = TypeVar("Row", Used, NotUsed)
@@ -118,6 +119,8 @@ class Desk:
             + [NotUsed(file=called[p], why=f"the same as {other}") for p, other in again.items()],
             whose=_whose(given),
             structures=self._structures(found),
+            sentences=self._sentences(found, shown),
+            notes=list(found.extra.get("notes", ())),
             uncertainty=words,
             evidence=evidence,
             views=views,
@@ -189,6 +192,23 @@ class Desk:
             )
         return made
 
+    def _sentences(self, found: Answer, shown: Sequence[tuple[Given, Payload]]) -> list[Sentence]:
+        """Of a report: each with the part of the one picture that it rests on."""
+        pictures = [one for one in shown if one[0].record.modality is Modality.IMAGE]
+        region = dict[str, Region]()
+        if len(pictures) == 1:
+            (item, payload), run = pictures[0], self.adapted.run
+            standard = run.recipe.standards()[Modality.IMAGE]
+            made = harmonise(payload, item.record, standard, run.fingerprint)
+            region = {part: _on_source(part, made) for part in PARTS}
+        return [
+            Sentence(
+                text=claim.text, findings=dict(claim.findings), part=claim.part,
+                region=region.get(claim.part or ""), against=list(claim.against),
+            )
+            for claim in found.extra.get("claims", ())
+        ]  # fmt: skip
+
     def _pictures(self, found: Answer, shown: Sequence[tuple[Given, Payload]]) -> tuple[list[View], str | None]:
         """The views, the mask on the one that it is about."""
         views: list[View] = []
@@ -208,6 +228,17 @@ class Desk:
         if not isinstance(standard, VolumeStandard) or standard.size is None:
             return ""
         return unread(payload, standard.spacing_mm or run.fingerprint.spacing_mm, standard.size)
+
+
+def _on_source(part: str, made: Payload) -> Region:
+    """Where a part of the standard grid lies on the picture as it came."""
+    rows, columns = part_of(PARTS.index(part), made.array.shape[-2:])
+    height, width = made.history[-1].shape[-2:]
+    corners = points_back(
+        np.array([[columns.start, rows.start, 0.5], [columns.stop, rows.stop, 0.5]]) - 0.5, made.history
+    )
+    (x0, y0), (x1, y1) = ((corners[:, :2] + 0.5) / [width, height]).clip(0, 1).tolist()
+    return Region(left=x0, top=y0, right=x1, bottom=y1)
 
 
 def understood(called: Mapping[Path, str]) -> tuple[list[Given], dict[Path, str]]:

@@ -95,8 +95,10 @@ def _metric(known: Measured, used: Sequence[str]) -> tuple[Metric, str]:
         note=figure.note, modalities=reads, chance=CHANCE.get(figure.name),
     )  # fmt: skip
     whom = f"{lead}{'on' if lead else 'On'} {figure.n} patients the model never saw"
-    if metric.value is None or metric.low is None or metric.high is None:
+    if metric.value is None:
         return metric, f"{whom}, nothing could be measured: {figure.note}."
+    if metric.low is None or metric.high is None:
+        return metric, f"{whom}: {name} {metric.value:.2f}, and how sure that is could not be told: {figure.note}."
     words = f"{whom}: {name} {metric.value:.2f} ({_interval(figure)})."
     if metric.chance is not None and metric.low <= metric.chance:
         words += " That it does no better than a guess is not excluded."

@@ -79,6 +79,27 @@ class ModelCard(BaseModel):
     split: str = Field(description="hash of the split: who trained, who tested")
 
 
+class Region(BaseModel):
+    """A part of a picture, as shares of its width and height from its upper left corner."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Sentence(BaseModel):
+    """A sentence of a written report, with what it rests on and what the picture says against it."""
+
+    text: str
+    findings: dict[str, str] = Field(description="what it says: finding → present, absent or uncertain")
+    part: str | None = Field(description="of the picture, as it is looked at, on which it rests; null where on none")
+    region: Region | None = Field(description="the same on the picture, where there is just one")
+    against: list[str] = Field(
+        description="findings on which the model's own comparison with the picture says otherwise"
+    )
+
+
 class Metric(BaseModel):
     """How well the model does on patients that it never saw, given these modalities of them."""
 
@@ -120,6 +141,8 @@ class Reply(BaseModel):
     not_used: list[NotUsed]
     whose: str = Field(description="of several files: whether they say themselves that they are of one patient")
     structures: list[Structure] = []
+    sentences: list[Sentence] = Field([], description="of a report, in their order")
+    notes: list[str] = Field([], description="what of the answer could be looked into, and what could not")
     uncertainty: str = Field(description="what is known of such answers, in words; never silent")
     evidence: Evidence | None = Field(description="the same as numbers; null where nothing is known")
     overlay: str | None = Field(

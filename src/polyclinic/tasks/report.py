@@ -274,13 +274,20 @@ def _notes(texts: Sequence[Tensor]) -> Ragged:
     )
 
 
+def part_of(part: int, shape: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of one of `PARTS` of a picture (y x)."""
+    (height, width), (row, column) = shape, divmod(part, 2)
+    return (
+        slice(round(row * height / 3), round((row + 1) * height / 3)),
+        slice(column * width // 2, (column + 1) * width // 2),
+    )
+
+
 def _without(batch: Batch, part: int) -> Batch:
     """The same patient with a part of the one picture painted over."""
     picture = batch.payloads[Modality.IMAGE]
     assert isinstance(picture.values, Tensor)
     values, (height, width) = picture.values.clone(), picture.values.shape[-2:]
-    row, column = divmod(part, 2)
-    rows = slice(round(row * height / 3), round((row + 1) * height / 3))
-    columns = slice(column * width // 2, (column + 1) * width // 2)
+    rows, columns = part_of(part, (height, width))
     values[..., rows, columns] = values.mean((-2, -1), keepdim=True)
     return Batch({**batch.payloads, Modality.IMAGE: replace(picture, values=values)}, {}, batch.patients)
