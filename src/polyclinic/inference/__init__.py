@@ -8,9 +8,10 @@ from .ask import ask, taught
 from .export import FORMATS, Exported, export
 from .forgotten import forgotten
 from .index import Hit, Index, SearchError, index
+from .interactive import PromptError, Segmenter, segment
 from .predict import embed, predict, predict_files, predict_masks
 
 __all__ = [
-    "FORMATS", "Exported", "Hit", "Index", "SearchError", "answer_cohort", "ask", "embed", "export", "forgotten", "index",
-    "predict", "predict_files", "predict_masks", "taught",
+    "FORMATS", "Exported", "Hit", "Index", "PromptError", "SearchError", "Segmenter", "answer_cohort", "ask", "embed", "export",
+    "forgotten", "index", "predict", "predict_files", "predict_masks", "segment", "taught",
 ]  # fmt: skip

@@ -226,28 +226,7 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         RecordError: a file that cannot be used (with the reason) or that holds several patients, or nothing that this run reads.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    found, roots = _one_patient([Path(file).resolve() for file in files])
-    usable = [r for r in found if r.modality in adapted.inputs]
-    if not usable:
-        kinds = ", ".join(sorted({r.modality.value for r in found}))
-        raise RecordError(
-            f"files of {kinds}", "one of " + ", ".join(adapted.inputs), "give a file that this model reads"
-        )
-    sources: dict[str, Payload] = {}  # an overlay is drawn on what was read, which is read once
-
-    def load(record: Record) -> Payload:
-        if record.id not in sources:
-            sources[record.id] = records.load(record, roots[record.id])
-        return sources[record.id]
-
-    loader = Loader(
-        usable,
-        ["patient"],
-        adapted.run.recipe.standards(),
-        adapted.run.fingerprint,
-        load,
-        most=None,
-    )
+    loader = one_patient(adapted.run, files, adapted.inputs)
     batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=isinstance(adapted.task, SegmentationTask))))
     used = tuple(batch.payloads)
     if not used:
@@ -262,6 +241,27 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         output, _ = said(adapted, batch)
     assert isinstance(adapted.task, LinearTask)
     return adapted.task.present(adapted.task.answer(output)[0].tolist(), used)
+
+
+def one_patient(run: Run, files: Sequence[str | Path], reads: Sequence[Modality]) -> Loader:
+    """A loader of one patient's files, of whom it holds what may be read; every file is read once.
+
+    Raises:
+        RecordError: a file that cannot be read (with its reason) or that holds several patients, or nothing that may be read.
+    """
+    found, roots = _one_patient([Path(file).resolve() for file in files])
+    usable = [r for r in found if r.modality in reads]
+    if not usable:
+        kinds = ", ".join(sorted({r.modality.value for r in found}))
+        raise RecordError(f"files of {kinds}", "one of " + ", ".join(reads), "give a file that this model reads")
+    sources: dict[str, Payload] = {}  # an overlay is drawn on what was read
+
+    def load(record: Record) -> Payload:
+        if record.id not in sources:
+            sources[record.id] = records.load(record, roots[record.id])
+        return sources[record.id]
+
+    return Loader(usable, ["patient"], run.recipe.standards(), run.fingerprint, load, most=None)
 
 
 def _one_patient(paths: Sequence[Path]) -> tuple[list[Record], dict[str, Path]]:

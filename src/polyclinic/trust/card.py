@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..cohort import Cohort
 from ..cohort.catalogue import describe
 from ..inference import taught
+from ..inference.interactive import Segmenter, learned
 from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
@@ -45,6 +46,8 @@ def _what(run: Run) -> str:
     if not about and (asked := taught(run)):
         tasks = ", ".join(f"`{name}` ({run.recipe.tasks[name].kind}, by `{method}`)" for name, method in asked.items())
         return f"A backbone pretrained on {reads}, which answers without being adapted: {tasks}."
+    if not about and learned(run) is not None:
+        return f"A backbone pretrained on {reads}, which draws the structure that it is shown by {_ways(run)}, without being adapted."
     if not about:
         return f"A backbone pretrained on {reads}; it answers no question until it is adapted to one."
     kind = run.recipe.tasks[about["task"]].kind
@@ -52,6 +55,11 @@ def _what(run: Run) -> str:
         f"Answers the task `{about['task']}` ({kind}) from {', '.join(about['inputs'])}, any subset of them. "
         f"The backbone, pretrained on {reads}, was adapted by {about['method']} with {about['labels']} labelled patients."
     )
+
+
+def _ways(run: Run) -> str:
+    ways = Segmenter(run).objective.spec.prompts
+    return " or ".join({"point": "points", "box": "a box", "text": "its name"}[way] for way in ways)
 
 
 def _list(lines: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
 from ..inference import ask, predict, taught
+from ..inference.interactive import learned
 from ..schema import Figure, Modality
 from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation
 from ..training import Run
@@ -20,6 +21,7 @@ from .card import card
 from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
 from .prognosis import prognosis
+from .prompted import prompted
 from .retrieval import retrieval_figures
 from .subsets import each_subset
 from .wording import report_figures, with_earlier
@@ -32,7 +34,7 @@ def evaluate(
 
     Args:
         run: adapted, or pretrained, or its folder. Of a pretrained one its retrieval tasks are measured, and the tasks that its last
-            stage taught it (`question`, `supervised`).
+            stage taught it (`question`, `supervised`, `promptable`).
         cohort: where it lies now; by default where it lay.
         subsets: also measure every subset of the inputs.
         draws: resamples.
@@ -94,11 +96,12 @@ def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evid
     found = [
         *_retrieved(run, cohort, draws),
         *(_taught(run, cohort, *one, all_subsets, draws) for one in answered.items()),
+        *(prompted(run, cohort, draws=draws) if learned(run) is not None else ()),
     ]
     if not found:
         raise EvidenceError(
             f"a pretrained run {run.path.name} whose recipe has no retrieval task, and which was taught no other",
-            "a run adapted to a task, a retrieval task, or a last stage with `question` or `supervised`",
+            "a run adapted to a task, a retrieval task, or a last stage with `question`, `supervised` or `promptable`",
             "adapt it first",
         )
     if not any(figure.n for one in found for figure in one.figures):

@@ -81,6 +81,7 @@ METHODS = {
     "pretrained": "pretraining alone",
     "question": "pretraining alone, asked in words",
     "supervised": "pretraining alone, by the task's own head",
+    "promptable": "pretraining alone, shown what is meant",
 }
 
 
@@ -94,6 +95,8 @@ def metric_name(name: str) -> str:
     for what, words in PROGNOSIS.items():
         if name.startswith(f"{what}_"):
             return words.format(name.removeprefix(f"{what}_").replace("_", " "))
+    if name.startswith("dice_by_"):
+        return f"Dice overlap, shown by {name.removeprefix('dice_by_').replace('_', ' ')}"
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
     if name.startswith("auroc_from_"):
