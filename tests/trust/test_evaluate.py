@@ -17,6 +17,7 @@ from polyclinic.training import Run
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
 from polyclinic.trust.comparison import plain
+from polyclinic.trust.surfaces import WHAT
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,8 @@ def test_a_figure_by_its_name(finding: tuple[Run, Evidence]) -> None:
 def test_a_segmentation(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
     adapted = adapt(run, "hippocampus", "probe", steps=1, cohort=tiny_cohort, into=tmp_path)
     evidence = evaluate(adapted, tiny_cohort, draws=50)
-    assert [f.name for f in evidence.figures] == ["dice", "dice_anterior", "dice_posterior"]
+    assert [f.name for f in evidence.figures[:3]] == ["dice", "dice_anterior", "dice_posterior"]
+    assert {f.name.rsplit("_", 1)[0] for f in evidence.figures[3:]} == set(WHAT)
     assert (evidence.calibration, evidence.subsets, evidence.risks) == (None, (), ())
     assert Evidence.open(tmp_path).figures[0].n == evidence.figures[0].n > 0
 

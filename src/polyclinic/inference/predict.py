@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,20 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
         np.array([bool(rows[p]) for p in patients], dtype=bool),
         ((modality,),) * len(patients),
     )
+
+
+def drawn_masks(
+    adapted: Adapted, cohort: Cohort, modality: Modality
+) -> Iterator[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
+    """Of each test patient's masked record: whose it is, on the standard grid the drawn mask and the true one, and mm a sample."""
+    loader = adapted.run.loader(cohort, adapted.run.split.test, (adapted.name,))
+    there = [p for p in loader.patients if modality in loader.by_patient[p]]
+    for batch, masks in _masks(adapted, loader, there, adapted.inputs):
+        target, ragged = batch.targets[adapted.name], batch.payloads[modality]
+        for number, owner in enumerate(ragged.patient.tolist()):
+            if bool(target.mask[number]):
+                sides = (math.nan,) if ragged.spacing is None else tuple(ragged.spacing[number].tolist())
+                yield batch.patients[owner], masks[number].numpy(), target.values[number].numpy(), sides
 
 
 def predict_masks(

@@ -13,7 +13,7 @@ from ..cohort.labels import subset
 from ..inference import ask, predict, taught
 from ..inference.interactive import learned
 from ..schema import Figure, Modality
-from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation
+from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation, SegmentationTask
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -24,6 +24,7 @@ from .prognosis import prognosis
 from .prompted import prompted
 from .retrieval import retrieval_figures
 from .subsets import each_subset
+from .surfaces import surface_figures
 from .wording import report_figures, with_earlier
 
 
@@ -57,7 +58,10 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     again = lambda seen: predict(adapted, cohort, modalities=seen)
     about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
     cuts = adapted.task.thresholds if isinstance(adapted.task, FindingsTask) else ()
-    return _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
+    found = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
+    if isinstance(adapted.task, SegmentationTask):
+        found = replace(found, figures=(*found.figures, *surface_figures(adapted, cohort, draws=draws)))
+    return found
 
 
 def _measured(

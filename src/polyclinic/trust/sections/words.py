@@ -53,6 +53,12 @@ PROGNOSIS = {
     "integrated_brier_null_to": "integrated Brier score to {}, of Kaplan–Meier's curve of the training patients",
     "brier_explained_to": "share of that curve's integrated Brier score to {} that the model explains",
 }
+SURFACES = {
+    "surface_dice": "share of the surface of {} that lies within a millimetre of the true one",
+    "hd95_mm": "distance of the surfaces of {} that 95% keep within, mm (HD95)",
+    "volume_error_percent": "error of the volume of {}, %",
+    "missed": "share in whom {} was there and nothing was drawn",
+}
 RETRIEVAL = {
     "recall_at_1": "share whose own one is ranked first",
     "recall_at_5": "share whose own one is among the first five",
@@ -99,6 +105,9 @@ def metric_name(name: str) -> str:
         return f"Dice overlap, shown by {name.removeprefix('dice_by_').replace('_', ' ')}"
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
+    for what, words in SURFACES.items():
+        if name.startswith(f"{what}_"):
+            return words.format(name.removeprefix(f"{what}_").replace("_", " "))
     if name.startswith("auroc_from_"):
         return f"AUROC of {name.removeprefix('auroc_from_')} or a higher grade"
     return name.replace("_", " ")
