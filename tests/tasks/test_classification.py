@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.utils.class_weight import compute_sample_weight
 
 from polyclinic.schema import Modality, Target
@@ -114,3 +117,33 @@ def test_a_bare_yes_of_yaml_is_the_cell_that_it_was() -> None:
         Classification.model_validate(read | {"positive": "yes"})
     with pytest.raises(ValidationError):
         Classification.model_validate(read | {"positive": [1]})
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(-6, 6)), min_size=4, max_size=40), st.sampled_from(["f1", "youden"])
+)
+def test_no_other_threshold_is_better_on_the_training_patients(rows: list[tuple[bool, int]], by: str) -> None:
+    truth, logits = torch.tensor([float(y) for y, _ in rows]), torch.tensor([float(x) for _, x in rows])
+    if len(set(truth.tolist())) < 2:
+        return
+    task = head(SPEC.model_copy(update={"threshold": by}))
+    assert task.thresholds == ()  # nobody chose one
+    task.refer_to(logits, Target(truth, torch.ones(len(truth), dtype=torch.bool)))
+    (cut,) = task.thresholds
+
+    def good(said: Any) -> float:
+        yes, no = said[truth > 0].float().mean(), said[truth == 0].float().mean()
+        return f1_score(truth, said) if by == "f1" else float(yes - no)
+
+    best = max(good(logits >= level) for level in logits.unique())
+    assert good(logits.sigmoid() >= cut) == pytest.approx(best)
+
+
+def test_giving_back_the_prevalence_moves_the_threshold_along() -> None:
+    task = head()
+    truth = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    task.refer_to(torch.tensor([2.0, -1.0, -2.0, 1.0]), Target(truth, torch.ones(4, dtype=torch.bool)))
+    before = float(task.cut)
+    task.to_prevalence([1, 0, 0, 0])
+    assert float(task.cut) - before == pytest.approx(task.head.bias.item()) == pytest.approx(math.log(1 / 3))

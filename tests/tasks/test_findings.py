@@ -12,7 +12,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score, ro
 from polyclinic.adaptation.probe import fit_head
 from polyclinic.schema import Modality, Target
 from polyclinic.tasks import Classification, ClassificationTask, Findings, FindingsTask, Predictions
-from polyclinic.tasks.findings import threshold
+from polyclinic.tasks.classification import threshold
 
 NAMES = ("effusion", "nodule", "fracture")
 SPEC = Findings.model_validate({"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in NAMES}})

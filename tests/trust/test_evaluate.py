@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from polyclinic.adaptation import adapt
+from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.cohort import Cohort
 from polyclinic.inference import ask, predict
-from polyclinic.tasks import Predictions
+from polyclinic.tasks import ClassificationTask, Predictions
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
@@ -37,7 +37,13 @@ def test_the_figures_are_those_of_the_test_side(finding: tuple[Run, Evidence], t
     run, evidence = finding
     answers = predict(run, tiny_cohort)
     split = run.split.hash
-    assert evidence.figures == figures("classification", answers, split, draws=200)
+    task = open_adapted(run).task
+    assert isinstance(task, ClassificationTask)
+    assert evidence.figures == figures("classification", answers, split, draws=200, thresholds=task.thresholds)
+    said = answers.outputs >= task.thresholds[0]
+    right = said == (answers.targets > 0)
+    assert evidence.figure("sensitivity").value == pytest.approx(right[answers.mask & (answers.targets > 0)].mean())
+    assert evidence.figure("specificity").value == pytest.approx(right[answers.mask & (answers.targets == 0)].mean())
     assert evidence.calibration is not None
     same = lambda one, other: plain(asdict(one)) == plain(asdict(other))  # NaN is not itself
     assert same(evidence.calibration, calibration(answers, split, draws=200))

@@ -169,7 +169,7 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
             fine_tune(plan, model, head, share, progress)
         settle(model)
     if (
-        isinstance(head, FindingsTask | SurvivalTask) and not frozen
+        isinstance(head, ClassificationTask | FindingsTask | SurvivalTask) and not frozen
     ):  # the probe's vectors are as they were when it was fitted
         pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
         head.refer_to(head.read(pooled).detach(), target)

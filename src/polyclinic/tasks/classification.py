@@ -30,6 +30,8 @@ class Classification(AskedFields):
         column: the table column that has it.
         positive: the cells that mean yes.
         negative: the cells that mean no; empty: every other known cell.
+        threshold: what the score from which on yes is said is chosen by, of the training patients: the best F1, or the best sum of
+            sensitivity and specificity (Youden 1950).
 
     YAML reads a bare `yes` or `no` as true or false: then cells of either spelling count.
     """
@@ -38,6 +40,7 @@ class Classification(AskedFields):
     column: str
     positive: tuple[str, ...] = Field(min_length=1)
     negative: tuple[str, ...] = ()
+    threshold: Literal["f1", "youden"] = "f1"
 
     @field_validator("positive", "negative", mode="before")
     @classmethod
@@ -73,8 +76,16 @@ class Classification(AskedFields):
 class ClassificationTask(LinearTask):
     """The output is logits (b,)."""
 
+    cut: Tensor
+
     def __init__(self, name: str, spec: Classification, width: int) -> None:
         super().__init__(name, spec, width, bias=True)
+        self.register_buffer("cut", torch.tensor(math.nan))
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The probability from which on yes is said; none where no labels chose one (nearest means and patients, sentences)."""
+        return (float(self.cut.sigmoid()),) if bool(self.cut.isfinite()) else ()
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cross-entropy over the labelled, both classes with equal weight in the batch."""
@@ -97,6 +108,13 @@ class ClassificationTask(LinearTask):
         """Probabilities (b,)."""
         return output.sigmoid()
 
+    def refer_to(self, output: Tensor, target: Target) -> None:
+        """Choose the threshold by the training patients."""
+        assert isinstance(target.values, Tensor)
+        if bool(target.mask.any()):
+            chosen = threshold(output[target.mask], target.values[target.mask], self.spec.threshold)
+            self.cut = torch.tensor(chosen, device=self.cut.device)
+
     @torch.no_grad()
     def to_prevalence(self, values: Sequence[int]) -> None:
         """Give back how common the finding is among the training patients.
@@ -105,7 +123,9 @@ class ClassificationTask(LinearTask):
         as without the finding. The log odds of the training patients, added to the offset, put that right (King & Zeng 2001, section 4.1).
         """
         positives = sum(values)
-        self.head.bias.add_(math.log(positives / (len(values) - positives)))
+        shift = math.log(positives / (len(values) - positives))
+        self.head.bias.add_(shift)
+        self.cut += shift
 
     def score(self, predictions: Predictions) -> dict[str, float]:
         """AUROC and average precision; NaN with one class."""
@@ -123,3 +143,21 @@ class ClassificationTask(LinearTask):
         """The score, and no words for it: what a score means is said by the evidence of the test patients who had it."""
         what = self.spec.finding()
         return Answer(f"{what}: score {probability:.2f}", {"score": round(probability, 4), "finding": what}, used)
+
+
+def threshold(scores: Tensor, truth: Tensor, by: Literal["f1", "youden"]) -> float:
+    """The score from which on yes is said, so that F1 or Youden's index is best on these patients; halfway to the next lower one.
+
+    Args:
+        scores: (n,).
+        truth: (n,) 0 or 1.
+        by: what is best.
+    """
+    levels = scores.unique()
+    said = scores[None] >= levels[:, None]
+    hits, alarms = (said & (truth > 0)).sum(1), (said & (truth <= 0)).sum(1)
+    positives = (truth > 0).sum()
+    negatives = len(truth) - positives
+    good = 2 * hits / (hits + alarms + positives) if by == "f1" else hits / positives - alarms / negatives
+    best = int(good.argmax())
+    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..cohort import Label
 from ..models import Model
 from ..schema import Modality, Target
+from .classification import threshold
 from .task import Answer, LinearTask, Predictions, TaskFields
 
 Cell = Annotated[str, Field(min_length=1)]
@@ -150,21 +151,3 @@ class FindingsTask(LinearTask):
         values = {f"score_{name}": round(p, 4) for p, name in zip(probabilities, self.spec.names(), strict=True)}
         above = ", ".join(name for above, _, name in rows if above) or "none"
         return Answer("scores: " + ", ".join(words), {"above_threshold": above, **values}, used)
-
-
-def threshold(scores: Tensor, truth: Tensor, by: Literal["f1", "youden"]) -> float:
-    """The score from which on yes is said, so that F1 or Youden's index is best on these patients; halfway to the next lower one.
-
-    Args:
-        scores: (n,).
-        truth: (n,) 0 or 1.
-        by: what is best.
-    """
-    levels = scores.unique()
-    said = scores[None] >= levels[:, None]
-    hits, alarms = (said & (truth > 0)).sum(1), (said & (truth <= 0)).sum(1)
-    positives = (truth > 0).sum()
-    negatives = len(truth) - positives
-    good = 2 * hits / (hits + alarms + positives) if by == "f1" else hits / positives - alarms / negatives
-    best = int(good.argmax())
-    return float(levels[best] if best == 0 else (levels[best] + levels[best - 1]) / 2)

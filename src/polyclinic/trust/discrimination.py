@@ -130,6 +130,17 @@ def f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndar
         return np.where(said + there > 0, 2 * hits / (said + there), np.nan)
 
 
+def sensitivity(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of those who have it, the share of whom yes (1) was said; (r,), NaN where nobody has it."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights @ (outputs * targets) / (weights @ targets)
+
+
+def specificity(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of those who do not have it, the share of whom no (0) was said; (r,), NaN where everybody has it."""
+    return sensitivity(1 - outputs, 1 - targets, weights)
+
+
 def macro(metric: Metric) -> Metric:
     """The mean of a metric over findings (n k), each over those of whom it is known; NaN in a resample where one is not defined.
 
@@ -148,9 +159,18 @@ def macro(metric: Metric) -> Metric:
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
-    "f1": f1, "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
+    "f1": f1, "sensitivity": sensitivity, "specificity": specificity,
+    "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
-OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absolute_error")
+OF_CLASSES = (
+    "auroc",
+    "average_precision",
+    "f1",
+    "sensitivity",
+    "specificity",
+    "quadratic_kappa",
+    "mean_absolute_error",
+)
 """Of which each resample keeps the share of each class or grade."""
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
@@ -382,16 +402,17 @@ def figures(
         predictions: a model's answers.
         split: the split's hash.
         classes: names of a segmentation's structures, of the grades or of the findings.
-        thresholds: of the findings' probabilities, from which on one is called present.
+        thresholds: of the findings' probabilities, from which on one is called present; of a classification one, or none.
     """
     if kind == "findings":
         return _found(predictions, split, classes, thresholds, draws, seed)
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
     if kind == "classification":
-        return tuple(
+        scores = [
             figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
-        )
+        ]
+        return (*scores, *_called(predictions, split, thresholds, draws, seed))
     if kind == "survival":
         return (figure("concordance", predictions, split, draws=draws, seed=seed),)
     known = usable(predictions)
@@ -401,6 +422,17 @@ def figures(
         strata = np.zeros(len(known.patients), dtype=int)
         out.append(bootstrap(statistic, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
     return tuple(out)
+
+
+def _called(predictions: Predictions, split: str, thresholds: Sequence[float], draws: int, seed: int) -> list[Figure]:
+    """How right a classification is where it has to say yes or no."""
+    found = []
+    for cut in thresholds:
+        said = replace(predictions, outputs=(predictions.outputs >= cut).astype(float))
+        for metric in ("f1", "sensitivity", "specificity"):
+            made = figure(metric, said, split, draws=draws, seed=seed)
+            found.append(replace(made, note=f"{made.note}; yes from a score of {cut:.2f} on"))
+    return found
 
 
 def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:

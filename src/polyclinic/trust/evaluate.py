@@ -13,7 +13,17 @@ from ..cohort.labels import subset
 from ..inference import ask, predict, taught
 from ..inference.interactive import learned
 from ..schema import Figure, Modality
-from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation, SegmentationTask
+from ..tasks import (
+    ClassificationTask,
+    Findings,
+    FindingsTask,
+    Grade,
+    Predictions,
+    Report,
+    Retrieval,
+    Segmentation,
+    SegmentationTask,
+)
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -57,7 +67,7 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
         raise _nobody(adapted.name)
     again = lambda seen: predict(adapted, cohort, modalities=seen)
     about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
-    cuts = adapted.task.thresholds if isinstance(adapted.task, FindingsTask) else ()
+    cuts = adapted.task.thresholds if isinstance(adapted.task, ClassificationTask | FindingsTask) else ()
     found = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
     if isinstance(adapted.task, SegmentationTask):
         found = replace(found, figures=(*found.figures, *surface_figures(adapted, cohort, draws=draws)))
