@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from torch import Tensor
 from polyclinic.fusion import Late
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import ObjectiveError, Prompt, Promptable, PromptableObjective, Structure
-from polyclinic.objectives.promptable import binary_loss, box_of, drawn, sample
+from polyclinic.objectives.promptable import binary_loss, box_of, clicked, drawn, sample
 from polyclinic.objectives.segmentation import dice_cross_entropy
 from polyclinic.schema import Batch, Modality, Ragged, Target
-from polyclinic.tokens import Bert, Vit, Vit3d, phantom
+from polyclinic.tokens import Bert, Vit, Vit3d, phantom, select
 from polyclinic.training.recipe import Recipe
 
 SIZE: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2}
@@ -205,3 +206,65 @@ def test_what_cannot_be_asked_is_refused() -> None:
     recipe["stages"][0]["objective"]["tasks"] = ["lung", "liver"]
     with pytest.raises(ValidationError, match="tasks of image and of volume"):
         Recipe.model_validate(recipe)
+
+
+def test_a_correction_shows_what_was_wrong() -> None:
+    meant = torch.zeros(8, 9, dtype=torch.bool)
+    meant[2:5, 2:6] = True
+    draws = torch.Generator().manual_seed(0)
+    box = Prompt(box=torch.tensor([[2.0, 2.0], [4.0, 5.0]]))
+    missing, much = torch.zeros_like(meant), torch.zeros_like(meant)
+    missing[3, 4] = much[7, 8] = True
+    once = clicked(box, missing, meant, draws)
+    twice = clicked(once, much, meant, draws)
+    assert twice.points is not None
+    assert twice.on is not None
+    assert twice.points.tolist() == [[3.0, 4.0], [7.0, 8.0]]
+    assert twice.on.tolist() == [True, False]
+    assert twice.box is box.box
+    assert clicked(twice, torch.zeros_like(meant), meant, draws) is twice  # nothing is wrong
+
+
+def test_corrections_are_on_errors_of_the_network_itself() -> None:
+    """What is asked at last has more points than were shown at first, each where what was drawn before is wrong."""
+    net = model()
+    objective, asked = built(net, corrections=3, prompts=("box",)), list[list[Prompt]]()
+    images, masks = discs(4, torch.Generator().manual_seed(3))
+    whole = objective.segment
+
+    def watched(model: Any, tokens: Any, images: Tensor, prompts: list[Prompt]) -> Tensor:
+        asked.append(prompts)
+        return whole(model, tokens, images, prompts)
+
+    objective.segment = watched  # type: ignore[method-assign, assignment]
+    # Up to three corrections: one batch in four has all of them.
+    assert any(len(run_once(objective, net, images, masks, seed, asked)) == 4 for seed in range(40))
+    counts = [[0 if p.points is None else len(p.points) for p in prompts] for prompts in asked]
+    assert counts == [[n] * 4 for n in range(4)]
+    for before, after in pairwise(asked):
+        seen = drawn_by(whole, net, images, masks, before)
+        for row, prompt in enumerate(after):
+            assert prompt.points is not None
+            place = tuple(prompt.points[-1].long())
+            meant = masks[row] == label_of(masks[row], prompt)
+            assert bool(seen[row][place] != meant[place])
+
+
+def run_once(
+    objective: PromptableObjective, net: Model, images: Tensor, masks: Tensor, seed: int, asked: list[list[Prompt]]
+) -> list[list[Prompt]]:
+    asked.clear()
+    objective(net, batch(images, masks), torch.Generator().manual_seed(seed))
+    return asked
+
+
+def drawn_by(segment: Any, net: Model, images: Tensor, masks: Tensor, prompts: list[Prompt]) -> Tensor:
+    with torch.no_grad():
+        tokens = net(batch(images, masks)).tokens
+        return segment(net, select(tokens, tokens.modality == Modality.IMAGE.number), images, prompts) > 0
+
+
+def label_of(mask: Tensor, prompt: Prompt) -> int:
+    """Which of the two discs a box is around."""
+    assert prompt.box is not None
+    return 1 if float(prompt.box[:, 1].mean()) < 16 else 2

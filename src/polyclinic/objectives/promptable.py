@@ -14,7 +14,7 @@ together: nobody is asked of what is not masked.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -43,6 +43,8 @@ class Promptable(DecoderFields):
         tasks: the recipe's segmentation tasks, of one modality; each record is asked only of what its own mask shows.
         prompts: the ways, one of them for each question.
         clicks: points at most; the first is on the structure, others may be off it.
+        corrections: further points at most, each where the mask that was drawn until then is wrong (Xu et al. 2016; Kirillov et al.
+            2023, section 5): on the structure where some is missing, off it where too much was drawn. Each costs a decoder's forward.
         width, depth, heads: of the Transformer in which tokens and words meet.
         channels: of the mask decoder.
         weight: in a hybrid objective.
@@ -52,6 +54,7 @@ class Promptable(DecoderFields):
     tasks: tuple[str, ...] = Field(min_length=1)
     prompts: tuple[Way, ...] = Field(default=("point", "box"), min_length=1)
     clicks: int = Field(default=3, ge=1)
+    corrections: int = Field(default=0, ge=0)
     width: int = Field(default=64, ge=8)
     channels: int = Field(default=8, ge=2)
     weight: float = Field(default=1.0, ge=0)
@@ -174,11 +177,22 @@ class PromptableObjective(Objective):
             if rows:
                 keep = torch.zeros(len(ragged), dtype=torch.bool, device=mine.values.device)
                 keep[rows] = True
-                of = select(mine, keep.repeat_interleave(each))
+                of, meant = select(mine, keep.repeat_interleave(each)), torch.stack(masks).to(mine.values.device)
+                prompts = self._corrected(model, of, ragged.values[keep], prompts, meant, draws)
                 logits = self.segment(model, of, ragged.values[keep], prompts)
-                found[f"promptable/{task}"] = binary_loss(logits, torch.stack(masks).to(logits.device))
+                found[f"promptable/{task}"] = binary_loss(logits, meant)
         share = self.spec.weight / max(len(found), 1)
         return Losses(found, dict.fromkeys(found, share))
+
+    @torch.no_grad()
+    def _corrected(
+        self, model: Backbone, tokens: Tokens, images: Tensor, prompts: list[Prompt], masks: Tensor, draws: torch.Generator
+    ) -> list[Prompt]:  # fmt: skip
+        """The prompts, with as many points more as are drawn for this batch, each on an error of what was drawn until then."""
+        for _ in range(int(torch.randint(self.spec.corrections + 1, (), generator=draws))):
+            wrong = (self.segment(model, tokens, images, prompts) > 0) != masks
+            prompts = [clicked(*each, draws) for each in zip(prompts, wrong, masks, strict=True)]
+        return prompts
 
     def ask(self, mask: Tensor, structure: Structure, draws: torch.Generator) -> tuple[Tensor, Prompt] | None:
         """A structure of a mask (…) int64, as (…) bool, and what shows it; None where the mask has nothing to show.
@@ -200,6 +214,17 @@ class PromptableObjective(Objective):
         on = torch.tensor([i == 0 or bool(pick(2)) for i in range(count)], device=mask.device)
         points = [sample(meant if yes else ~meant, draws) for yes in on.tolist()]
         return meant, Prompt(points=torch.stack(points), on=on)
+
+
+def clicked(prompt: Prompt, wrong: Tensor, meant: Tensor, draws: torch.Generator) -> Prompt:
+    """A prompt with one of the places where a mask is wrong (…) bool shown too; as it is where none is."""
+    if not bool(wrong.any()):
+        return prompt
+    point = sample(wrong, draws)
+    on = meant[tuple(point.long())][None]
+    if prompt.points is None or prompt.on is None:
+        return replace(prompt, points=point[None], on=on)
+    return replace(prompt, points=torch.cat([prompt.points, point[None]]), on=torch.cat([prompt.on, on]))
 
 
 def drawn(prompt: Prompt, shape: Sequence[int], device: torch.device) -> Tensor:
