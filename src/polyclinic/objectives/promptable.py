@@ -189,7 +189,7 @@ class PromptableObjective(Objective):
         self, model: Backbone, tokens: Tokens, images: Tensor, prompts: list[Prompt], masks: Tensor, draws: torch.Generator
     ) -> list[Prompt]:  # fmt: skip
         """The prompts, with as many points more as are drawn for this batch, each on an error of what was drawn until then."""
-        for _ in range(int(torch.randint(self.spec.corrections + 1, (), generator=draws))):
+        for _ in range(int(torch.randint(self.spec.corrections + 1, (), generator=draws, device=draws.device))):
             wrong = (self.segment(model, tokens, images, prompts) > 0) != masks
             prompts = [clicked(*each, draws) for each in zip(prompts, wrong, masks, strict=True)]
         return prompts
