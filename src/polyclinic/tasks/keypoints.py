@@ -26,8 +26,8 @@ SPREAD_CELLS = 1.0
 """The Gaussian's standard deviation about a point."""
 NEAR = 0.3
 """Heat from which on a cell answers for how far the point is from it."""
-SHARES = (0.05, 0.1, 0.2)
-"""Of the longest side of the box about an image's true points: within so much of it a point is correct."""
+SHARES = (0.1, 0.05, 0.2)
+"""Of the longest side of the box about an image's true points: within so much of it a point is correct. The first stands for the task."""
 WITHIN_MM = (2.0, 4.0)
 """The least and the most strict of the distances that the cephalometric challenge counts (Wang et al. 2016)."""
 
@@ -78,7 +78,8 @@ class KeypointsTask(Task):
     """Heat of each point, and of each cell how far it is from there.
 
     `predict` gives of each patient, of the annotated images in `records`: `outputs` (i k), the error of each point in mm, NaN
-    where it was not drawn; `targets` (i,), the longest side in mm of the box about the drawn points, NaN of fewer than two.
+    where it was not drawn; `targets` (i 2), the longest side in mm of the box about the drawn points, NaN of fewer than two, and
+    1 where the file has a scale, else NaN: then mm are nominal, and only shares are told.
     """
 
     def __init__(self, name: str, spec: Keypoints, model: Model) -> None:
@@ -155,7 +156,7 @@ class KeypointsTask(Task):
         return best
 
     def score(self, predictions: Predictions) -> dict[str, float]:
-        """The mean error in mm, the shares within shares of the points' extent and within mm; NaN where nothing was drawn."""
+        """The shares of points within shares of their extent and within mm, and the mean error in mm; NaN where nothing was drawn."""
         each = np.ones((1, int(predictions.mask.sum())))
         return {name: float(of(each)[0]) for name, of in measures(predictions, self.spec.points).items()}
 
@@ -170,17 +171,17 @@ class KeypointsTask(Task):
 def measures(predictions: Predictions, points: Sequence[str]) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Every figure of keypoints by its name, each of weights (r p) of the labelled patients → (r,).
 
-    `mre_mm`, the mean distance from the drawn point (mean radial error); `pck_5` …, the share of points within 5% … of the longest
-    side of the box about the image's drawn points (Yang & Ramanan 2013, PCK), of images with two points or more; `within_2mm` …;
-    of several points also each one's `mre_mm_…`.
+    `pck_10` …, the share of points within 10% … of the longest side of the box about the image's drawn points (Yang & Ramanan
+    2013, PCK), of images with two points or more; of files that have a scale `mre_mm`, the mean distance from the drawn point (mean
+    radial error), and `within_2mm` …, the share within so much; of several points also each one's `mre_mm_…`.
     """
     known = predictions.labelled()
     errors = [np.asarray(e, float).reshape(-1, len(points)) for e in known.outputs]
-    extents = [np.asarray(t, float).reshape(-1, 1) for t in known.targets]
+    images = [np.asarray(t, float).reshape(-1, 2) for t in known.targets]
 
     def share(of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        """The mean over points of what is finite of them, as of each patient's errors and extents."""
-        each = [of(e, t) for e, t in zip(errors, extents, strict=True)]
+        """The mean of what is finite, of each patient's errors (i k) and what is known of the images (i 2)."""
+        each = [of(e, t) for e, t in zip(errors, images, strict=True)]
         total = np.array([np.nansum(v) for v in each])
         count = np.array([np.isfinite(v).sum() for v in each], float)
 
@@ -190,13 +191,12 @@ def measures(predictions: Predictions, points: Sequence[str]) -> dict[str, Calla
 
         return mean
 
-    def within(limit: Callable[[np.ndarray], np.ndarray | float]) -> Callable[[np.ndarray], np.ndarray]:
-        told = lambda e, t: np.where(np.isfinite(e) & np.isfinite(limit(t)), e <= limit(t), np.nan)
-        return share(told)
+    def within(limit: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return share(lambda e, t: np.where(np.isfinite(e) & np.isfinite(limit(t)), e <= limit(t), np.nan))
 
-    found = {"mre_mm": share(lambda e, t: e)}
-    found |= {f"pck_{100 * s:g}": within(lambda t, s=s: s * t) for s in SHARES}
-    found |= {f"within_{mm:g}mm": within(lambda t, mm=mm: mm) for mm in WITHIN_MM}
+    found = {f"pck_{100 * s:g}": within(lambda t, s=s: s * t[:, :1]) for s in SHARES}
+    found["mre_mm"] = share(lambda e, t: e * t[:, 1:])
+    found |= {f"within_{mm:g}mm": within(lambda t, mm=mm: mm * t[:, 1:]) for mm in WITHIN_MM}
     for column, name in enumerate(points) if len(points) > 1 else ():
-        found[f"mre_mm_{name}"] = share(lambda e, t, column=column: e[:, column])
+        found[f"mre_mm_{name}"] = share(lambda e, t, column=column: e[:, column] * t[:, 1])
     return found
