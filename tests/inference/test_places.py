@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from polyclinic.adaptation import AdaptError, adapt, open_adapted
-from polyclinic.clinic import Desk
-from polyclinic.cohort import Cohort, LabelError, ingest
-from polyclinic.inference import answer_cohort, predict, predict_files
-from polyclinic.tasks import DetectionTask, KeypointsTask
-from polyclinic.training import Recipe, Run, pretrain
+from polyclinic.adaptation import adapt, open_adapted
+from polyclinic.cohort import Cohort, ingest
+from polyclinic.inference import predict
+from polyclinic.tasks import DetectionTask
+from polyclinic.training import Run, pretrain
 from polyclinic.trust import Evidence, evaluate
 
 SIDE, PATIENTS, UNSEEN = 96, 64, 4
