@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -206,60 +205,3 @@ def test_what_nobody_drew_is_refused_with_what_there_is(run: Run, cohort: Cohort
         assert message in str(caught.value)
     with pytest.raises(AdaptError, match="the method knn for 'lesions', a detection"):
         adapt(run, "lesions", "knn")
-
-
-VOLUMES = """
-name: cubes
-cohort: {split: {by: patient, test: 0.3, seed: 0}}
-encoders: {volume: {kind: vit3d, size: [16, 24, 24], patch: [8, 8, 8], width: 16, depth: 1, heads: 2}}
-model: {kind: two_tower, width: 16, embedding: 16, fusion: {kind: early, depth: 1, heads: 2}}
-tasks:
-  cubes:   {kind: detection, modality: volume, source: masks, structure: mask, classes: [cube], channels: 16}
-  middles: {kind: keypoints, modality: volume, source: masks, structure: mask, points: [cube], channels: 16}
-stages: [{name: first, steps: 2, batch: 4, lr: 1.0e-3, warmup: 1, objective: {kind: masked, modalities: [volume], ratio: 0.5}}]
-precision: fp32
-"""
-
-
-def cube_hospital(place: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Volumes of 1 × 1 × 2 mm in which a bright cube lies, the first axis towards the right; of each the box in voxels (x y z)."""
-    random, where = np.random.default_rng(0), dict[str, tuple[np.ndarray, np.ndarray]]()
-    affine = np.diag([1.0, 1.0, 2.0, 1.0])
-    affine[:3, 3] = [-11, -12, 5]
-    for folder in ("images", "labels"):
-        (place / folder).mkdir()
-    for number in range(30):
-        array, mask = random.normal(0, 1, (24, 24, 8)), np.zeros((24, 24, 8), np.uint8)
-        low, size = random.integers(0, [15, 15, 4]), random.integers([5, 5, 3], [9, 9, 5])
-        inside = tuple(slice(a, a + b) for a, b in zip(low, size, strict=True))
-        array[inside] += 6
-        mask[inside] = 1
-        for folder, data in (("images", array.astype(np.float32)), ("labels", mask)):
-            nib.save(nib.nifti1.Nifti1Image(data, affine), place / folder / f"case_{number:03d}.nii.gz")
-        where[f"case_{number:03d}"] = low, low + size
-    return where
-
-
-def test_of_volumes_boxes_and_middles_in_mm(tmp_path: Path) -> None:
-    (tmp_path / "hospital").mkdir()
-    where = cube_hospital(tmp_path / "hospital")
-    cohort = ingest(tmp_path / "hospital", tmp_path / "cohort")
-    (tmp_path / "cubes.yaml").write_text(VOLUMES)
-    run = pretrain(tmp_path / "cubes.yaml", cohort, into=tmp_path / "runs")
-    found = adapt(run, "cubes", "full", steps=60, into=tmp_path / "found")
-    evidence = evaluate(found, cohort, draws=100)
-    assert evidence.figure("froc").value > 0.9
-    assert evidence.figure("map_10").value > 0.8
-    (record,) = [r for r in cohort.records() if r.patient == found.split.test[0] and "mask_of" not in r.attributes]
-    answer = predict_files(found, [tmp_path / "hospital" / record.uri])
-    thing = answer.extra["things"][0]
-    low, high = where[Path(record.uri).name.split(".")[0]]
-    assert np.abs(np.array(thing.low) - low).max() < 3
-    assert np.abs(np.array(thing.high) - high).max() < 3
-    sides = (np.array(thing.high) - thing.low) * [1, 1, 2]
-    np.testing.assert_allclose(thing.size_mm, sides, rtol=1e-5)
-    # NIfTI's world is RAS, ours LPS.
-    middle = (np.array(thing.low) + thing.high) / 2 - 0.5
-    np.testing.assert_allclose(thing.centre_mm, (middle * [1, 1, 2] + [-11, -12, 5]) * [-1, -1, 1], atol=1e-3)
-    placed = adapt(run, "middles", "full", steps=60, into=tmp_path / "placed")
-    assert evaluate(placed, cohort, draws=100).figure("mre_mm").value < 3
