@@ -57,7 +57,7 @@ def hospital(where: Where, tmp_path_factory: pytest.TempPathFactory) -> Path:
         array[inside] += 6
         mask[inside] = mask[0, 0, 0] = 1
         for folder, data in (("images", array.astype(np.float32)), ("labels", mask)):
-            nib.save(nib.nifti1.Nifti1Image(data, affine), place / folder / f"case_{number:03d}.nii.gz")
+            nib.save(nib.Nifti1Image(data, affine), place / folder / f"case_{number:03d}.nii.gz")  # pyright: ignore[reportPrivateImportUsage]
         where[f"case_{number:03d}"] = low, low + size
     return place
 

@@ -118,8 +118,8 @@ def test_nobody_annotated() -> None:
 
 def points(errors: list[list[list[float]]], images: list[list[list[float]]]) -> Predictions:
     p = len(errors)
-    made = [objects([np.array(row, float) for row in rows]) for rows in (errors, images)]
-    return Predictions("k", tuple("abcdefgh"[:p]), *made, np.ones(p, bool))
+    said, true = (objects([np.array(row, float) for row in rows]) for rows in (errors, images))
+    return Predictions("k", tuple("abcdefgh"[:p]), said, true, np.ones(p, bool))
 
 
 def test_keypoints_by_hand() -> None:

@@ -234,14 +234,13 @@ class Loader:
     ) -> Target:  # fmt: skip
         answers = self.answers[label.task]
         if label.placed:
-            modality = label.modality or Modality.VOLUME
-            pairs = kept.get(modality, [])
-        if label.kind in ("boxes", "points"):
-            drawn = [_shifted(self._shapes(label, r, p), boxes.get(r.id), label.kind) for _, r, p in pairs]
-            return Target(drawn, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
-        if label.kind == "mask":
-            masks = [self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs]
-            return Target(masks, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
+            pairs = kept.get(label.modality or Modality.VOLUME, [])
+            known = torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool)
+            if label.kind == "mask":
+                return Target([self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs], known)
+            return Target(
+                [_shifted(self._shapes(label, r, p), boxes.get(r.id), label.kind) for _, r, p in pairs], known
+            )
         values = torch.zeros(len(patients), label.width)
         for number, patient in enumerate(patients):
             if patient in answers:

@@ -150,7 +150,7 @@ class KeypointsTask(Task):
             part = one.values[0][(slice(None), *(slice(s, s + b) for s, b in zip(start, box, strict=True)))]
             seen[self.head.modality] = replace(seen[self.head.modality], values=part[None])
             (output,) = self.output(model, Batch(seen, {}, [""]))
-            said = self.decoded(output, low - start, high - start)
+            said = self.decoded(output, (low - start).tolist(), (high - start).tolist())
             said[:, 1:] += start
             best = np.where(said[:, :1] > best[:, :1], said, best)
         return best

@@ -73,7 +73,8 @@ def matched(predictions: Predictions, classes: int) -> Matched:
                 whose = np.full((len(mine), 2), (number, kind))
                 rows.append((whose[:, 0], whose[:, 1], mine[:, 2], overlap, place))
     empty = (np.zeros(0, int), np.zeros(0, int), np.zeros(0), np.zeros((0, len(OVERLAPS)), bool), np.zeros(0, int))
-    return Matched(*(np.concatenate(parts) for parts in zip(empty, *rows, strict=True)), things, images)
+    patient, kind, score, overlap, place = (np.concatenate(parts) for parts in zip(empty, *rows, strict=True))
+    return Matched(patient, kind, score, overlap, place, things, images)
 
 
 def by_overlap(found: np.ndarray, truth: np.ndarray, least: Sequence[float] = OVERLAPS) -> np.ndarray:

@@ -10,6 +10,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def coco(predictions: Predictions, classes: int, overlaps: Sequence[float] = STR
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
         raise MissingExtraError("pycocotools", "detection") from error
-    images, truth, said = 0, list[dict[str, object]](), list[dict[str, object]]()
+    images, truth, said = 0, list[Any](), list[Any]()
     for number, names in enumerate(predictions.records):
         for image in range(len(names)):
             images += 1
@@ -104,7 +105,7 @@ def coco(predictions: Predictions, classes: int, overlaps: Sequence[float] = STR
     if not said:
         return 0.0
     with contextlib.redirect_stdout(io.StringIO()):  # it talks of every step
-        true = Set()
+        true: Any = Set()  # its stubs know files only
         true.dataset = {
             "images": [{"id": n + 1} for n in range(images)], "annotations": truth,
             "categories": [{"id": n} for n in range(classes)],
