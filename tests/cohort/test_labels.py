@@ -170,3 +170,34 @@ def test_two_labels_have_both_classes_and_every_prefix_its_share(positive: int, 
     for n in range(2, len(labels) + 1):
         ones = sum(labels[name] for name in subset(labels, n, seed))
         assert abs(ones - n * positive / len(labels)) <= 1
+
+
+def drawn(of: str, shapes: int, labels: str = "nodule, mass", annotation: str = "boxes") -> Record:
+    about = {"mask_of": of, "mask": True, "annotation": annotation, "shapes": shapes, "labels": labels}
+    return Record(
+        f"{annotation} {of} {labels}",
+        f"of {of}",
+        None,
+        Modality.IMAGE,
+        "BOXES image",
+        f"{of}.json#item=0",
+        attributes=about,
+    )
+
+
+def test_what_was_drawn_is_found_by_its_image_also_where_it_is_nothing() -> None:
+    label = Label("x", "boxes", modality=Modality.IMAGE, classes=("Nodule",), drawn="shapes")
+    both = [drawn("b", 2), drawn("b", 1, "nodule")]
+    found = labels_of(
+        [drawn("a", 0), *both, drawn("c", 3, annotation="keypoints"), drawn("d", 1, annotation="mask")], label
+    )
+    assert {image: len(records) for image, records in found.items()} == {"a": 1, "b": 2}
+    assert label.placed
+    assert label.width == 0
+    assert label.lacking([0, 0]) == ("on whose image nothing is drawn for 'x'", "at least one with something drawn")
+    assert label.lacking([0, 1]) is None
+    points = Label("y", "points", modality=Modality.IMAGE, classes=("tip",), drawn="shapes")
+    assert list(labels_of([drawn("c", 1, "tip, base", "keypoints"), *both], points)) == ["c"]
+    with pytest.raises(LabelError, match="no keypoints are labelled 'tip'") as caught:
+        labels_of([drawn("c", 1, "tpi, base", "keypoints")], points)
+    assert "did you mean 'tpi'?" in str(caught.value)

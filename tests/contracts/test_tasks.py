@@ -29,6 +29,14 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         {"structure": "hippocampus", "classes": ["anterior", "posterior"], "channels": 2},
         {"structure": "lung", "classes": ["lung"], "modality": "image", "inputs": ["image", "text"], "channels": 2},
     ],
+    "detection": [
+        {"classes": ["nodule", "mass"], "channels": 8},
+        {"classes": ["lesion"], "modality": "volume", "source": "masks", "structure": "lesion", "channels": 8},
+    ],
+    "keypoints": [
+        {"points": ["tip", "base"], "channels": 8},
+        {"points": ["tip"], "modality": "volume", "source": "masks", "structure": "organ", "channels": 8},
+    ],
     "survival": [{"time": "months", "event": "dead"}],
     "retrieval": [{"query": "image", "answer": "text"}],
 }
@@ -77,6 +85,12 @@ def target_of(output: Tensor, spec: Any, known: list[bool]) -> Target:
     if spec.label("asked").kind == "mask":
         shape = (output.shape[0], *output.shape[2:])
         return Target(list(torch.randint(0, output.shape[1], shape, generator=draws)), mask)
+    if spec.label("asked").kind in ("boxes", "points"):
+        d = output.ndim - 2
+        low = 16 * torch.rand(len(known), 2, d, generator=draws)
+        boxes = torch.cat([torch.zeros(len(known), 2, 1), low, low + 9], 2)
+        points = low[:, : len(getattr(spec, "points", "xy"))]
+        return Target(list(boxes if spec.label("asked").kind == "boxes" else points), mask)
     if spec.label("asked").kind == "survival":
         return Target(torch.tensor([[5.0, 1.0], [3.0, 1.0], [8.0, 0.0], [1.0, 1.0]]), mask)
     if spec.label("asked").kind == "findings":
@@ -84,6 +98,24 @@ def target_of(output: Tensor, spec: Any, known: list[bool]) -> Target:
     if spec.label("asked").kind == "grade":
         return Target(torch.tensor([2.0, 0.0, 1.0, 1.0]), mask)
     return Target(torch.tensor([1.0, 0.0, 0.0, 1.0]), mask)
+
+
+def placed(spec: Any, how_sure: np.ndarray) -> tuple[np.ndarray, np.ndarray, tuple[tuple[str, ...], ...]]:
+    """Answers about one image of each of five patients: all find what is there but the last one, who misses it."""
+    outputs, targets = np.empty(5, object), np.empty(5, object)
+    for n, sure in enumerate(how_sure):
+        off = 0.0 if n < 4 else 90.0
+        if spec.kind == "keypoints":
+            outputs[n], targets[n] = np.full((1, len(spec.points)), 1.0 + n + off), np.array([[20.0, 1.0]])
+            continue
+        d = 3 if spec.modality == Modality.VOLUME else 2
+        box = np.array([[0.0] * d + [10.0] * d])
+        truth = [np.concatenate([[[0.0, k]], box], 1) for k in range(len(spec.classes))]
+        targets[n] = np.concatenate(truth)
+        outputs[n] = np.concatenate(
+            [np.concatenate([[[0.0, k, sure]], box + off], 1) for k in range(len(spec.classes))]
+        )
+    return outputs, targets, (("image",),) * 5
 
 
 def needs(spec: Any) -> tuple[Modality, ...]:
@@ -159,7 +191,10 @@ def test_the_unlabelled_touch_no_metric(spec: Any) -> None:
     dense = spec.label("asked").kind == "mask"
     outputs = np.array([0.9, 0.2, 0.6, 0.4, 0.7])
     targets = np.array([[1.0, 1.0], [6.0, 1.0], [4.0, 0.0], [2.0, 1.0], [9.0, 1.0]])
-    if dense:
+    records: tuple[tuple[str, ...], ...] = ()
+    if spec.label("asked").kind in ("boxes", "points"):
+        outputs, targets, records = placed(spec, outputs)
+    elif dense:
         outputs = np.repeat(outputs[:, None], len(spec.classes), 1)
     elif spec.label("asked").kind == "class":
         targets = np.array([1, 0, 1, 0, 0])
@@ -171,7 +206,9 @@ def test_the_unlabelled_touch_no_metric(spec: Any) -> None:
     elif spec.label("asked").kind == "grade":
         outputs, targets = np.eye(len(spec.grades))[[2, 0, 1, 1, 2]], np.array([2, 0, 1, 0, 0])
     known = np.array([True, True, True, True, False])
-    made = lambda values, truth, mask: Predictions("asked", tuple("abcde")[: len(mask)], values, truth, mask)
+    made = lambda values, truth, mask: Predictions(
+        "asked", tuple("abcde")[: len(mask)], values, truth, mask, (), records[: len(mask)]
+    )
     with_fifth, without = made(outputs, targets, known), made(outputs[:4], targets[:4], known[:4])
     assert head.score(with_fifth) == head.score(without)
     assert head.score(made(outputs, targets, np.ones(5, bool))) != head.score(without)

@@ -82,7 +82,7 @@ WRONG = [
     ("task: hippocampus,", "task: hipocampus,", "    objective:", "no segmentation task 'hipocampus' (there are hippocampus)", "", ""),
     ("task: hippocampus,", "task: hippocampus, channels: 4,", "    objective:", "a decoder of 4 channels", "", ""),
     ("query: image", "query: video", None, "tasks.xray_to_note.query: names video, which has no encoder", "", ""),
-    ("inputs: [volume]", "inputs: [image]", None, "tasks.hippocampus.inputs: without volume, which is to be segmented", "", ""),
+    ("inputs: [volume]", "inputs: [image]", None, "tasks.hippocampus.inputs: without volume, which the answers lie on", "", ""),
     ("answer: text}", "answer: txt}", None, "tasks.xray_to_note.answer: an unknown modality 'txt'", "text", "did you mean 'text'?"),
     ("  xray_to_note:", "  xray/note:", None, "tasks.xray/note is 'xray/note': String should match", "", ""),
     ("model: {", "model: [", None, "is not YAML: expected ',' or ']'", "", ""),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..cohort import Cohort
@@ -18,6 +19,7 @@ from ..schema import Modality
 from ..tasks import (
     Classification,
     ClassificationTask,
+    DetectionTask,
     FindingsTask,
     LinearTask,
     Report,
@@ -43,10 +45,20 @@ METHODS: tuple[str, ...] = KINDS
 
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS = {"segmentation": 60, "classification": 40, "findings": 40, "grade": 40, "survival": 40}
+STEPS = {
+    "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "findings": 40, "grade": 40, "survival": 40,
+}  # fmt: skip
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
-SCRATCH = {"segmentation": 2, "classification": 1, "findings": 1, "grade": 1, "survival": 1}
+SCRATCH = {
+    "segmentation": 2,
+    "detection": 2,
+    "keypoints": 2,
+    "classification": 1,
+    "findings": 1,
+    "grade": 1,
+    "survival": 1,
+}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
@@ -132,7 +144,8 @@ def _steps(kind: str, fresh: bool, patients: int) -> int:
     """How many steps, where nobody says."""
     if fresh:
         return STEPS[kind] * SCRATCH[kind]
-    return STEPS[kind] if kind == "segmentation" else min(STEPS[kind], math.ceil(ROUNDS * patients / PATIENTS[kind]))
+    dense = kind in ("segmentation", "detection", "keypoints")
+    return STEPS[kind] if dense else min(STEPS[kind], math.ceil(ROUNDS * patients / PATIENTS[kind]))
 
 
 def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
@@ -175,7 +188,21 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         head.refer_to(head.read(pooled).detach(), target)
     if isinstance(head, LinearTask):
         head.to_prevalence([known[p] for p in plan.patients])
+    if isinstance(head, DetectionTask):
+        _operating_point(plan, model, head)
     return chosen
+
+
+def _operating_point(plan: Plan, model: Model, head: DetectionTask) -> None:
+    """Choose by the annotated training images from which score on a thing is told."""
+    found, truth = list[np.ndarray](), list[np.ndarray]()
+    for batch in plan.loader.each(8, plan.patients, plan.reads, whole=True):
+        target = batch.targets[plan.task]
+        for said, boxes, known in zip(head.found(model, batch), target.values, target.mask.tolist(), strict=True):
+            if known:
+                found.append(said)
+                truth.append(boxes.numpy())
+    head.choose(found, truth)
 
 
 def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progress | None) -> dict[str, Any]:

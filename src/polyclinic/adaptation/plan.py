@@ -9,7 +9,7 @@ from typing import Any
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..schema import Modality, PolyclinicError
-from ..tasks import Segmentation
+from ..tasks import PlacedFields
 from ..training import Run
 from ..training.methods import name_of
 from ..training.reading import guess
@@ -66,7 +66,7 @@ def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tu
     """The modalities that are asked for, in their order.
 
     Raises:
-        AdaptError: there is no such modality, the model does not read it, or nothing is left to segment.
+        AdaptError: there is no such modality, the model does not read it, or what the answers lie on is left out.
     """
     if inputs is None:
         return inputs_of(run, name)
@@ -79,10 +79,10 @@ def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tu
                 guess(str(wanted), there, "leave it out"),
             )
     spec = run.recipe.tasks[name]
-    if not inputs or (isinstance(spec, Segmentation) and spec.modality not in inputs):
+    if not inputs or (isinstance(spec, PlacedFields) and spec.modality not in inputs):
         raise AdaptError(
             f"inputs of {', '.join(inputs) or 'nothing'}",
-            f"{spec.modality}, which is to be segmented" if isinstance(spec, Segmentation) else "at least one modality",
+            f"{spec.modality}, which the answers lie on" if isinstance(spec, PlacedFields) else "at least one modality",
             "add it",
         )
     return tuple(m for m in Modality if m in inputs)

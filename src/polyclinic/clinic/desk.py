@@ -17,7 +17,7 @@ from ..harmonise import VolumeStandard, harmonise, points_back
 from ..inference import predict_files
 from ..records import RecordError
 from ..schema import Modality, Payload, Record, Rejected
-from ..tasks import Answer, SegmentationTask
+from ..tasks import Answer, PlacedFields
 from ..tasks.report import PARTS, part_of
 from ..training import Run
 from ..training.run import file_hash
@@ -146,7 +146,7 @@ class Desk:
                     "replace them in the export",
                 )
             shown.append((item, payload))
-        if isinstance(self.adapted.task, SegmentationTask):
+        if isinstance(self.adapted.task.spec, PlacedFields):
             drawn_on = Modality(self.adapted.task.spec.modality)
             several = [item.name for item, _ in shown if item.record.modality is drawn_on]
             if len(several) > 1:
@@ -179,7 +179,8 @@ class Desk:
         if found.overlay is None:
             return []
         made = []
-        for number, (name, size) in enumerate(found.values.items(), start=1):
+        sizes = found.extra.get("structures", found.values)  # of boxes and points, how many
+        for number, (name, size) in enumerate(sizes.items(), start=1):
             word, _, unit = name.rpartition("_")
             made.append(
                 Structure(

@@ -15,6 +15,8 @@ from .reply import Alike, Evidence, Metric, ModelCard
 NAMES = {
     "auroc": "AUROC",
     "dice": "Dice",
+    "froc": "the share of things found, the mean over ⅛ to 8 false alarms an image (FROC),",
+    "pck_10": "the share of points within a tenth of their extent (PCK)",
     "macro_auroc": "AUROC, the mean over the findings,",
     "quadratic_kappa": "quadratic-weighted kappa",
 }

@@ -27,21 +27,23 @@ class Label:
 
     Args:
         task: the task's name in the recipe.
-        kind: "class" (0 or 1), "findings" (a class each), "grade" (0, 1 … by rank), "survival" (time, event) or "mask".
+        kind: "class" (0 or 1), "findings" (a class each), "grade" (0, 1 … by rank), "survival" (time, event), "mask", "boxes" or "points".
         column: the table column of the class, of the grade, or of the time.
         positive: the cells that mean 1.
         negative: the cells that mean 0; empty: every other known cell.
         event: the column that tells whether the event was seen.
         event_value: its cell where it was.
-        modality: of a mask, IMAGE or VOLUME.
-        kind_like: of a mask, a word in its record's kind.
-        classes: of a mask, what its numbers 1, 2 … mean.
+        modality: of a mask, boxes or points: of the records they are drawn on, IMAGE or VOLUME.
+        kind_like: of those, a word in their record's kind.
+        classes: of a mask, what its numbers 1, 2 … mean, "" where nobody asks; of drawn boxes and points, their labels.
+        drawn: of boxes and points, as what they were drawn: themselves, or as masks, of whose parts they are the boxes or centres.
+        least_mm: of boxes about parts of masks, the longest side from which on a part counts.
         grades: the cells of each grade, the lowest first.
         parts: of findings, the label of each.
     """
 
     task: str
-    kind: Literal["class", "findings", "grade", "survival", "mask"]
+    kind: Literal["class", "findings", "grade", "survival", "mask", "boxes", "points"]
     column: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -50,13 +52,20 @@ class Label:
     modality: Modality | None = None
     kind_like: str | None = None
     classes: tuple[str, ...] = ()
+    drawn: Literal["shapes", "masks"] = "masks"
+    least_mm: float = 0.0
     grades: tuple[tuple[str, ...], ...] = ()
     parts: tuple[Label, ...] = ()
 
     @property
     def width(self) -> int:
-        """How many numbers an answer is; of a mask, none."""
-        return {"mask": 0, "survival": 2, "findings": len(self.parts)}.get(self.kind, 1)
+        """How many numbers an answer is; of what lies on a record, none."""
+        return 0 if self.placed else {"survival": 2, "findings": len(self.parts)}.get(self.kind, 1)
+
+    @property
+    def placed(self) -> bool:
+        """Whether the answers lie on records: masks, boxes, points."""
+        return self.kind in ("mask", "boxes", "points")
 
     def groups(self, values: Sequence[Any]) -> list[int]:
         """What of each answer a part of the patients must keep the share of: the class, the grade, whether the event was seen or
@@ -79,7 +88,9 @@ class Label:
 
     def lacking(self, values: Sequence[Any]) -> tuple[str, str] | None:
         """Of answers from which nothing can be learned, what they are and what was expected; else None."""
-        if self.kind == "mask" or self.rarest(values):
+        if self.kind == "boxes" and not any(values):
+            return f"on whose {self.modality} nothing is drawn for {self.task!r}", "at least one with something drawn"
+        if self.placed or self.rarest(values):
             return None
         if self.kind == "grade":
             there = set(self.groups(values))
@@ -127,12 +138,16 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         class: patient → 0 or 1 (any positive row makes the patient positive); findings: patient → 0, 1 or (unknown) NaN of each;
         grade: patient → its rank from 0, of several rows the highest; survival: patient → (time, event);
         mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
-        together as `masks` says.
+        together as `masks` says;
+        boxes, points: image record id → the records of what was drawn on it, or of its mask; one that says nothing was is among them.
     Raises:
         LabelError: no table has the column, or no cell of it is one of the wanted words.
     """
     if label.kind == "mask":
         return _masks(found, label)
+    if label.placed:
+        one = lambda of: {image: (mask,) for image, mask in of.items()}
+        return one(_masks(found, label)) if label.drawn == "masks" else _shapes(found, label)
     if label.kind == "findings":
         each = [labels_of(found, part) for part in label.parts]
         return {
@@ -203,6 +218,27 @@ def _masks(found: Sequence[Record], label: Label) -> dict[str, Record]:
             several.setdefault(str(image), []).append(r)
     images = {r.id: r for r in found if r.id in several}
     return {image: masks.one_of(mine, images.get(image), label.classes) for image, mine in several.items()}
+
+
+def _shapes(found: Sequence[Record], label: Label) -> dict[str, tuple[Record, ...]]:
+    """Image record id → what was drawn on it: boxes or keypoints, of one file or several."""
+    wanted = {"boxes": "boxes", "points": "keypoints"}[label.kind]
+    drawn: dict[str, list[Record]] = {}
+    for r in sorted(found, key=lambda r: (r.uri, r.id)):
+        image, mine = r.attributes.get("mask_of"), r.attributes.get("annotation") == wanted
+        if image and mine and r.modality is (label.modality or r.modality) and (label.kind_like or "") in r.kind:
+            drawn.setdefault(str(image), []).append(r)
+    told = {str(r.attributes.get("labels")) for each in drawn.values() for r in each}
+    names = sorted({name for labels in told for name in labels.split(", ") if name})
+    for name in label.classes if told else ():
+        if not any(name.lower() in labels.lower() for labels in told):
+            close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            raise LabelError(
+                f"task {label.task!r}: no {wanted} are labelled {name!r}",
+                "one of " + ", ".join(names[:20]),
+                f"did you mean {close[0]!r}?" if close else "correct the name in the recipe",
+            )
+    return {image: tuple(each) for image, each in drawn.items()}
 
 
 def _place(seed: int, name: str) -> bytes:

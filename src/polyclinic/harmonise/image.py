@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -82,15 +83,38 @@ def harmonise_mask(payload: Payload, image: Payload, standard: ImageStandard) ->
     """
     step = image.history[-1]
     labels = payload.array[0]
+    scale_of(labels.shape, step.shape)
     if labels.shape != step.shape:  # the same picture at another resolution
-        tall, wide = labels.shape[0] / step.shape[0], labels.shape[1] / step.shape[1]
-        if abs(tall / wide - 1) > 0.02:
-            raise GridError(
-                f"a mask of {labels.shape[0]} × {labels.shape[1]} on an image of {step.shape[0]} × {step.shape[1]}",
-                "the same aspect", "give the mask that was drawn on this image",
-            )  # fmt: skip
         rows = np.arange(step.shape[0]) * labels.shape[0] // step.shape[0]
         columns = np.arange(step.shape[1]) * labels.shape[1] // step.shape[1]
         labels = labels[rows][:, columns]
     to_source = np.array(step.parameters["to_source"], float)
     return resample_labels(np.rint(labels)[None], to_source, (1, standard.size, standard.size))[0]
+
+
+def onto_drawn(shape: Sequence[int], image: Payload) -> np.ndarray:
+    """4x4 index (x y z 1) of an image's standard grid → index of a picture (y x) of the same, at any resolution.
+
+    Raises:
+        GridError: it has another aspect.
+    """
+    step = image.history[-1]
+    tall, wide = scale_of(shape, step.shape)
+    onto = np.diag([wide, tall, 1.0, 1.0])
+    onto[:2, 3] = (wide - 1) / 2, (tall - 1) / 2  # an index is a pixel's centre
+    return onto @ np.array(step.parameters["to_source"], float)
+
+
+def scale_of(shape: Sequence[int], image: Sequence[int]) -> tuple[float, float]:
+    """How many times as tall and as wide (y x) as its image something is that was drawn on it.
+
+    Raises:
+        GridError: it has another aspect than the image: it is not of this picture.
+    """
+    tall, wide = shape[0] / image[0], shape[1] / image[1]
+    if abs(tall / wide - 1) > 0.02:
+        raise GridError(
+            f"a mask of {shape[0]} × {shape[1]} on an image of {image[0]} × {image[1]}",
+            "the same aspect", "give the mask that was drawn on this image",
+        )  # fmt: skip
+    return tall, wide

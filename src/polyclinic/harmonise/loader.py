@@ -16,7 +16,7 @@ from ..cohort.mixture import Mixture, Part
 from ..cohort.sampling import Harder, Sampler
 from ..cohort.sampling import rarity as rarities
 from ..schema import Batch, Modality, Payload, Ragged, Record, Target
-from . import GridError, harmonise, image, volume
+from . import GridError, harmonise, image, shapes, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 
@@ -83,6 +83,7 @@ class Loader:
         self.patients = [p for p in patients if p in self.by_patient]
         self.labels = list(labels)
         self.answers = {label.task: labels_of(records, label) for label in labels}
+        self._drawn: dict[tuple[str, str], torch.Tensor] = {}
         kept = {p: s for p, s in signatures(mine).items() if p in set(self.patients)}
         sites = {r.patient: r.site for r in reversed(mine) if r.site and r.patient in kept}
         weights = rarities(_cells(records, rare, kept), rarity) if rare else None
@@ -126,20 +127,24 @@ class Loader:
         return self._assemble(list(patients), modalities, random, whole)
 
     def labelled(self, task: str) -> dict[str, Any]:
-        """What is known of the loader's patients: patient → class, grade or (time, event), or 0 where the patient has a mask."""
+        """What is known of the loader's patients: patient → class, grade or (time, event); of a mask or points that there are some, 0;
+        of boxes whether anything was drawn, 0 or 1 (a mask that they are made of may be empty all the same)."""
         answers, mine = self.answers[task], set(self.patients)
-        if next(label for label in self.labels if label.task == task).kind == "mask":
-            return {mask.patient: 0 for mask in answers.values() if mask.patient in mine}
-        return {p: v for p, v in answers.items() if p in mine}
+        label = next(label for label in self.labels if label.task == task)
+        if not label.placed:
+            return {p: v for p, v in answers.items() if p in mine}
+        found: dict[str, int] = {}
+        for drawn in (d for of in answers.values() for d in _records(of) if d.patient in mine):
+            there = int(label.kind == "boxes" and drawn.attributes.get("shapes") != 0)
+            found[drawn.patient] = max(there, found.get(drawn.patient, 0))
+        return found
 
     def only(self, task: str, patients: Sequence[str]) -> None:
         """Forget what is known of everybody else: the few labels of a few-label comparison."""
         kept = set(patients)
-        self.answers[task] = {
-            name: value
-            for name, value in self.answers[task].items()
-            if (value.patient if isinstance(value, Record) else name) in kept
-        }
+        placed = next(label for label in self.labels if label.task == task).placed
+        whose = lambda name, answer: _records(answer)[0].patient if placed else name
+        self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}
 
     def payload(self, record: Record) -> Payload:
         """The harmonised payload of a record."""
@@ -188,14 +193,22 @@ class Loader:
         start = [(n - b) // 2 for n, b in zip(shape, size, strict=True)]
         if random is not None:
             start = [int(random.integers(n - b + 1)) for n, b in zip(shape, size, strict=True)]
-            masks = [self.answers[label.task].get(record.id) for label in self.labels if label.kind == "mask"]
-            drawn = [mask for mask in masks if mask is not None]
+            drawn = [label for label in self.labels if label.placed and record.id in self.answers[label.task]]
             if drawn and random.random() < ABOUT:
-                places = np.argwhere(self._mask(drawn[int(random.integers(len(drawn)))], record, payload).numpy())
+                places = self._places(drawn[int(random.integers(len(drawn)))], record, payload)
                 if len(places):
                     about = places[int(random.integers(len(places)))].tolist()
                     start = [min(max(0, a - b // 2), n - b) for a, b, n in zip(about, size, shape, strict=True)]
         return tuple(slice(s, s + b) for s, b in zip(start, size, strict=True))
+
+    def _places(self, label: Label, record: Record, payload: Payload) -> np.ndarray:
+        """Where the structures that a task asks for lie on a record (n d) int: all samples of a mask, the middles of boxes, points."""
+        if label.kind == "mask":
+            return np.argwhere(self._mask(self.answers[label.task][record.id], record, payload).numpy())
+        shapes, d = self._shapes(label, record, payload).numpy(), payload.array.ndim - 1
+        middle = (shapes[:, 1 : 1 + d] + shapes[:, 1 + d :]) / 2 if label.kind == "boxes" else shapes
+        inside = ((middle >= 0) & (middle < payload.array.shape[1:])).all(1)
+        return middle[inside].astype(int)
 
     def _ragged(
         self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int, boxes: Mapping[str, Box]
@@ -220,11 +233,14 @@ class Loader:
         self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]], boxes: Mapping[str, Box]
     ) -> Target:  # fmt: skip
         answers = self.answers[label.task]
-        if label.kind == "mask":
-            modality = label.modality or Modality.VOLUME
-            pairs = kept.get(modality, [])
-            masks = [self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs]
-            return Target(masks, torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool))
+        if label.placed:
+            pairs = kept.get(label.modality or Modality.VOLUME, [])
+            known = torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool)
+            if label.kind == "mask":
+                return Target([self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs], known)
+            return Target(
+                [_shifted(self._shapes(label, r, p), boxes.get(r.id), label.kind) for _, r, p in pairs], known
+            )
         values = torch.zeros(len(patients), label.width)
         for number, patient in enumerate(patients):
             if patient in answers:
@@ -233,6 +249,18 @@ class Loader:
             values.squeeze(1) if label.width == 1 else values,
             torch.tensor([p in answers for p in patients], dtype=torch.bool),
         )
+
+    def _shapes(self, label: Label, record: Record, payload: Payload) -> torch.Tensor:
+        """The boxes or points that were drawn on a record, on its whole standard grid; none where nobody drew."""
+        key, answers = (label.task, record.id), self.answers[label.task].get(record.id, ())
+        if key not in self._drawn:
+            drawn, modality = [(one, self.load(one)) for one in answers], label.modality or Modality.VOLUME
+            if label.kind == "boxes":
+                found = shapes.boxes(drawn, payload, modality, label.classes, label.least_mm)
+            else:
+                found = shapes.points(drawn, payload, modality, label.classes)
+            self._drawn[key] = torch.from_numpy(found)
+        return self._drawn[key]
 
     def _mask(self, mask: Record | None, record: Record, payload: Payload) -> torch.Tensor:
         """The mask on its image's standard grid; zeros where there is none (and the target's mask says so)."""
@@ -249,6 +277,19 @@ class Loader:
 
         kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
         return torch.from_numpy(kept.array.astype(np.int64))
+
+
+def _records(answer: Record | tuple[Record, ...]) -> tuple[Record, ...]:
+    """The records of what was drawn."""
+    return answer if isinstance(answer, tuple) else (answer,)
+
+
+def _shifted(shapes: torch.Tensor, box: Box | None, kind: str) -> torch.Tensor:
+    """Boxes or points on what is seen of a whole volume."""
+    if box is None:
+        return shapes
+    start = torch.tensor([s.start for s in box], dtype=shapes.dtype)
+    return torch.cat([shapes[:, :1], shapes[:, 1:] - start.repeat(2)], 1) if kind == "boxes" else shapes - start
 
 
 def _cells(records: Sequence[Record], column: str, patients: Collection[str]) -> dict[str, str]:

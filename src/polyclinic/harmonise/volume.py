@@ -117,22 +117,30 @@ def is_ct(record: Record, fingerprint: Fingerprint) -> bool:
 def harmonise_mask(payload: Payload, image: Payload, standard: VolumeStandard) -> np.ndarray:
     """A mask (1 z y x) of the image's source, on the image's standard grid: (z y x) int64.
 
+    Raises:
+        GridError: it cannot be laid on it.
+    """
+    return resample_labels(np.rint(payload.array[0]), onto_mask(payload, image), image.array.shape[1:])
+
+
+def onto_mask(payload: Payload, image: Payload) -> np.ndarray:
+    """4x4 index (x y z 1) of an image's standard grid → index of its source's mask (1 z y x).
+
     It lands by geometry where it fills the image's box (its axes may be turned) or has another shape; a mask of the image's
     shape that claims to lie elsewhere lands index by index: its header was not kept up.
 
     Raises:
         GridError: neither can be.
     """
-    step, size = image.history[-1], image.array.shape[1:]
-    labels, shape = np.rint(payload.array[0]), tuple(payload.array.shape[1:])
+    step, shape = image.history[-1], tuple(payload.array.shape[1:])
     to_source = np.array(step.parameters["to_source"], float)
     if step.to_world is not None and payload.to_world is not None:
         to_mask = np.linalg.inv(payload.to_world) @ np.array(step.to_world)
         if parallel(to_mask) and (fills(to_mask, step.shape, shape) or shape != step.shape):
-            return resample_labels(labels, to_mask @ to_source, size)
+            return to_mask @ to_source
     if shape != step.shape:
         raise GridError(
             f"a mask of {shape} on an image of {step.shape} (z y x), turned against it", "the same grid",
             "resample the mask to its image",
         )  # fmt: skip
-    return resample_labels(labels, to_source, size)
+    return to_source

@@ -16,11 +16,20 @@ from ..cohort import Cohort
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
 from ..schema import Batch, Modality, PolyclinicError
-from ..tasks import Answer, LinearTask, ReportTask, SegmentationTask
+from ..tasks import (
+    Answer,
+    DetectionTask,
+    KeypointsTask,
+    LinearTask,
+    PlacedFields,
+    ReportTask,
+    SegmentationTask,
+)
 from ..tokens import frozen
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
 from .chunks import CHUNK, Progress, over
+from .places import names_of, numbers, present
 from .predict import allowed, said
 from .report import present_report
 
@@ -32,8 +41,8 @@ SCHEMA = pa.schema(
         ("records", pa.list_(pa.string())), ("why_not", pa.string()),
     ]
 )  # fmt: skip
-"""A row a patient; of a segmentation, a row a record. `output` is the probability or the log hazard, `outputs` the probability of
-each grade where there are several; `why_not` says why there is neither."""
+"""A row a patient; of what lies on a record, a row a record. `output` is the probability or the log hazard, `outputs` the probability of
+each grade where there are several, and of boxes and points `places.numbers`; `why_not` says why there is neither."""
 
 
 def answer_cohort(
@@ -108,7 +117,7 @@ def _answers(
 def _batch(adapted: Adapted, loader: Loader, who: list[str], reads: Sequence[Modality]) -> list[dict[str, Any]]:
     """The rows of some patients together; where one cannot be read, of each alone."""
     try:
-        return list(_rows(adapted, loader, loader.of(who, reads, whole=isinstance(adapted.task, SegmentationTask))))
+        return list(_rows(adapted, loader, loader.of(who, reads, whole=isinstance(adapted.task.spec, PlacedFields))))
     except PolyclinicError as error:
         if len(who) == 1:
             return [_none(adapted, who[0], f"{error.found}; expected {error.expected}")]
@@ -119,8 +128,8 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
     ids = {m: list(zip(r.patient.tolist(), r.ids, strict=True)) for m, r in batch.payloads.items()}
     used = [tuple(m for m in ids if any(p == n for p, _ in ids[m])) for n in range(len(batch.patients))]
     read = [[i for m in ids for p, i in ids[m] if p == n] for n in range(len(batch.patients))]
-    if isinstance(adapted.task, SegmentationTask):
-        yield from _masks(adapted, loader, batch, used)
+    if isinstance(adapted.task.spec, PlacedFields):
+        yield from _placed(adapted, loader, batch, used)
         return
     if isinstance(adapted.task, ReportTask):
         yield _row(adapted, batch.patients[0], present_report(adapted, batch, used[0]), records=read[0])
@@ -135,26 +144,32 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
         yield _row(adapted, patient, adapted.task.present(told[n], used[n]), told[n], records=read[n])
 
 
-def _masks(
+def _placed(
     adapted: Adapted, loader: Loader, batch: Batch, used: list[tuple[Modality, ...]]
 ) -> Iterator[dict[str, Any]]:
-    """A row a record that is segmented: how much of it each structure takes, on the source's grid."""
+    """A row a record that is segmented or searched: how much of it each structure takes, or what lies where, on the source's grid."""
     task = adapted.task
-    assert isinstance(task, SegmentationTask)
     modality = Modality(task.spec.modality)
     owners = batch.payloads[modality].patient.tolist() if modality in batch.payloads else []
-    yield from (_none(adapted, p, f"no {modality} to segment") for n, p in enumerate(batch.patients) if n not in owners)
+    yield from (_none(adapted, p, f"no {modality} to look at") for n, p in enumerate(batch.patients) if n not in owners)
     if not owners:
         return
     by_id = {r.id: r for p in batch.patients for r in loader.by_patient[p].get(modality, [])}
-    masks = task.masks(adapted.model, batch)
-    for owner, name, mask in zip(owners, batch.payloads[modality].ids, masks, strict=True):
+    assert isinstance(task, DetectionTask | KeypointsTask | SegmentationTask)
+    masks = isinstance(task, SegmentationTask)
+    found: list[Any] = task.masks(adapted.model, batch) if masks else task.found(adapted.model, batch)
+    for owner, name, one in zip(owners, batch.payloads[modality].ids, found, strict=True):
         payload, record = loader.payload(by_id[name]), by_id[name]
-        source = payload.history[-1].to_world
-        voxel = None if source is None else abs(float(np.linalg.det(np.array(source)[:3, :3]))) / 1000
-        size = voxel if modality is Modality.VOLUME else None
-        answer = task.present(way_back(mask.numpy(), payload.history), size, used[owner])
-        yield _row(adapted, batch.patients[owner], answer, record=record.id, records=[record.id])
+        output: list[float] = []
+        if isinstance(task, SegmentationTask):
+            source = payload.history[-1].to_world
+            voxel = None if source is None else abs(float(np.linalg.det(np.array(source)[:3, :3]))) / 1000
+            size = voxel if modality is Modality.VOLUME else None
+            answer = task.present(way_back(one.numpy(), payload.history), size, used[owner])
+        else:
+            answer = present(task, one, payload, used[owner])
+            output = numbers(answer.extra["things"], names_of(task))
+        yield _row(adapted, batch.patients[owner], answer, output, record=record.id, records=[record.id])
 
 
 def _row(

@@ -21,9 +21,20 @@ from ..harmonise.loader import Loader
 from ..records import RecordError
 from ..records.raster import luminance
 from ..schema import Batch, Modality, Payload, Record, Rejected
-from ..tasks import Answer, LinearTask, Predictions, ReportTask, SegmentationTask, SurvivalTask
+from ..tasks import (
+    Answer,
+    DetectionTask,
+    KeypointsTask,
+    LinearTask,
+    PlacedFields,
+    Predictions,
+    ReportTask,
+    SegmentationTask,
+    SurvivalTask,
+)
 from ..tasks.segmentation import dice, volumes_ml
 from ..training import Run
+from .places import placed, present
 from .report import present_report, written
 
 
@@ -53,6 +64,8 @@ def predict(
         return written(adapted, loader, there, reads)
     if isinstance(adapted.task, SegmentationTask):
         return _dense(adapted, loader, there, reads)
+    if isinstance(adapted.task, DetectionTask | KeypointsTask):
+        return placed(adapted, loader, there, reads)
     return _linear(adapted, loader, there, reads)
 
 
@@ -241,8 +254,8 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
         RecordError: a file that cannot be used (with the reason) or that holds several patients, or nothing that this run reads.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    loader = one_patient(adapted.run, files, adapted.inputs)
-    batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=isinstance(adapted.task, SegmentationTask))))
+    loader, whole = one_patient(adapted.run, files, adapted.inputs), isinstance(adapted.task.spec, PlacedFields)
+    batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=whole)))
     used = tuple(batch.payloads)
     if not used:
         raise RecordError(
@@ -251,8 +264,8 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     if isinstance(adapted.task, ReportTask):
         return present_report(adapted, batch, used)
     with torch.no_grad():
-        if isinstance(adapted.task, SegmentationTask):
-            return _present_mask(adapted, loader, batch, used)
+        if whole:
+            return _present_placed(adapted, loader, batch, used)
         output, _ = said(adapted, batch)
     assert isinstance(adapted.task, LinearTask)
     return adapted.task.present(adapted.task.answer(output)[0].tolist(), used)
@@ -302,19 +315,22 @@ def _one_patient(paths: Sequence[Path]) -> tuple[list[Record], dict[str, Path]]:
     return list(found.values()), roots
 
 
-def _present_mask(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Modality, ...]) -> Answer:
-    task = adapted.task
-    assert isinstance(task, SegmentationTask)
-    modality = Modality(task.spec.modality)
+def _present_placed(adapted: Adapted, loader: Loader, batch: Batch, used: tuple[Modality, ...]) -> Answer:
+    """What lies on the one image or volume among the files."""
+    task, modality = adapted.task, Modality(adapted.task.spec.modality)
     if modality not in used:
         raise RecordError(f"files without a {modality}", f"a {modality}", "give one")
     record, *others = loader.by_patient["patient"][modality]
     if others:
         raise RecordError(f"{len(others) + 1} {modality}s", f"one {modality}", "give them one after the other")
-    payload = loader.payload(record)
-    mask = task.masks(adapted.model, batch)[0].numpy()
-    source = loader.load(record)
-    voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
-    answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)
+    payload, source = loader.payload(record), loader.load(record)
+    if isinstance(task, DetectionTask | KeypointsTask):
+        answer = present(task, task.found(adapted.model, batch)[0], payload, used)
+    else:
+        assert isinstance(task, SegmentationTask)
+        mask = task.masks(adapted.model, batch)[0].numpy()
+        voxel = None if source.to_world is None else abs(float(np.linalg.det(source.to_world[:3, :3]))) / 1000
+        answer = task.present(way_back(mask, payload.history), voxel if modality is Modality.VOLUME else None, used)
     image = luminance(source.array) if modality is Modality.IMAGE else source.array[0]
-    return replace(answer, extra={"image": image, "to_world": source.to_world, "record": record.id})
+    shown = {"image": image, "to_world": source.to_world, "record": record.id}
+    return replace(answer, extra={**answer.extra, **shown})

@@ -300,7 +300,7 @@ def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
                 attributes={
                     "mask": True, "annotation": kind, "stem": stem, "image_file": image.file, "anonymous": True,
                     "rows": image.shape[0], "columns": image.shape[1], "shapes": sum(_has(s, kind) for s in image.shapes),
-                    "labels": ", ".join(found.labels),
+                    "labels": ", ".join(found.parts if kind == "keypoints" else found.labels),
                 },
             )  # fmt: skip
 

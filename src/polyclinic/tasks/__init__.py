@@ -11,20 +11,24 @@ from pydantic import Field
 
 from .baseline import Baseline
 from .classification import Classification, ClassificationTask
+from .detection import Detection, DetectionTask
 from .findings import Findings, FindingsTask
 from .grade import Grade, GradeTask
+from .keypoints import Keypoints, KeypointsTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
 from .survival import Survival, SurvivalTask
-from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
+from .task import Answer, AskedFields, LinearTask, PlacedFields, Predictions, Task, TaskError, TaskFields, Thing
 
 TaskSpec = Annotated[
-    Classification | Findings | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+    Classification | Findings | Grade | Segmentation | Detection | Keypoints | Survival | Retrieval | Report,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [
-    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Findings", "FindingsTask", "Grade", "GradeTask",
-    "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask",
-    "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
+    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Detection", "DetectionTask", "Findings",
+    "FindingsTask", "Grade", "GradeTask", "Keypoints", "KeypointsTask", "LinearTask", "PlacedFields", "Predictions", "Report",
+    "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields",
+    "TaskSpec", "Thing", "ranks",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from ..models import Model
 from ..objectives.segmentation import labelled_loss, mask_decoder
 from ..schema import Batch, Modality, Ragged, Target
 from .sliding import sliding
-from .task import Answer, Predictions, Task, TaskError, TaskFields
+from .task import Answer, PlacedFields, Predictions, Task, TaskError
 
 
 def dice(one: np.ndarray, other: np.ndarray, classes: int) -> np.ndarray:
@@ -29,7 +29,7 @@ def dice(one: np.ndarray, other: np.ndarray, classes: int) -> np.ndarray:
     return out
 
 
-class Segmentation(TaskFields):
+class Segmentation(PlacedFields):
     """A structure of a volume or an image.
 
     Args:
@@ -42,7 +42,6 @@ class Segmentation(TaskFields):
     kind: Literal["segmentation"] = "segmentation"
     structure: str
     classes: tuple[str, ...] = Field(min_length=1)
-    modality: Literal[Modality.VOLUME, Modality.IMAGE] = Modality.VOLUME
     channels: int = Field(default=8, ge=2)
 
     def label(self, name: str) -> Label:
@@ -111,7 +110,7 @@ class SegmentationTask(Task):
         beside = {m: r.only(torch.nonzero(r.patient == owner).flatten().tolist()) for m, r in batch.payloads.items()}
 
         def say(boxes: Tensor) -> Tensor:
-            seen = {m: _repeated(r, len(boxes)) for m, r in (beside | {modality: one}).items() if len(r)}
+            seen = {m: repeated(r, len(boxes)) for m, r in (beside | {modality: one}).items() if len(r)}
             seen[modality] = replace(seen[modality], values=boxes)
             return self.decoder(model(Batch(seen, {}, [""] * len(boxes))).tokens, boxes)
 
@@ -131,7 +130,7 @@ AT_ONCE = 2
 """Boxes of a whole volume that are asked together."""
 
 
-def _repeated(ragged: Ragged, times: int) -> Ragged:
+def repeated(ragged: Ragged, times: int) -> Ragged:
     """One patient's records, as so many patients'."""
     values = ragged.values
     return replace(

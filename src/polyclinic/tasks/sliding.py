@@ -13,8 +13,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -100,6 +101,29 @@ def sliding(
             )
     assert answer is not None
     return answer[(slice(None), *(slice(n) for n in shape))]
+
+
+def tiles(
+    shape: Sequence[int], box: Sequence[int], overlap: float = OVERLAP
+) -> Iterator[tuple[tuple[int, ...], np.ndarray, np.ndarray]]:
+    """Boxes over a whole, and the part of it in which each sees better than its neighbours: up to the middle of what they share.
+
+    Args:
+        shape: of the whole, at least the box's along each axis.
+        box: of what is seen at a time.
+        overlap: share of a box that its neighbour sees too, at least.
+    Yields:
+        where it begins; the lower and the upper corner of its part, infinite at the edges of the whole. The parts fill everything.
+    """
+    axes = [Axis.over(n, b, overlap, 1.0, 1) for n, b in zip(shape, box, strict=True)]
+    cuts = [
+        [-math.inf, *((a + size + b) / 2 - 0.5 for a, b in pairwise(starts)), math.inf]
+        for size, starts in ((axis.size, axis.starts) for axis in axes)
+    ]
+    for place in product(*(range(len(axis.starts)) for axis in axes)):
+        low = np.array([cut[n] for cut, n in zip(cuts, place, strict=True)])
+        high = np.array([cut[n + 1] for cut, n in zip(cuts, place, strict=True)])
+        yield tuple(a.starts[n] for a, n in zip(axes, place, strict=True)), low, high
 
 
 def _weighed(said: Tensor, weights: Sequence[Tensor]) -> Tensor:

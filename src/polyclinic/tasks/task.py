@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -49,6 +49,16 @@ class TaskFields(BaseModel, ABC):
         """
 
 
+class PlacedFields(TaskFields, ABC):
+    """What the specification of a task has whose answers lie on an image or a volume.
+
+    Args:
+        modality: of what they lie on.
+    """
+
+    modality: Literal[Modality.VOLUME, Modality.IMAGE] = Modality.VOLUME
+
+
 class AskedFields(TaskFields, ABC):
     """What the specification of a task has whose answers are known of whole patients.
 
@@ -71,9 +81,9 @@ class Predictions:
         task: its name.
         patients: p names.
         outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; for segmentation (p k) Dice of each class, NaN
-            where there is no mask.
+            where there is no mask; for detection and keypoints (p,) arrays, see `DetectionTask` and `KeypointsTask`.
         targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event; for segmentation (p k) the masks'
-            volumes in mL.
+            volumes in mL; for detection and keypoints (p,) arrays.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
@@ -110,7 +120,7 @@ class Answer:
     Args:
         headline: one sentence.
         values: numbers with their names and units.
-        overlay: of a segmentation, the mask on the source's grid.
+        overlay: of what lies on a record, the mask (of boxes and points their outlines) on the source's grid.
         used: the modalities that were read.
     """
 
@@ -119,6 +129,37 @@ class Answer:
     used: tuple[Modality, ...]
     overlay: np.ndarray | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """A box or a point on the grid of the file that it is about.
+
+    Args:
+        name: of its class.
+        score: how sure, in 0..1; no probability.
+        low, high: both corners (x y) or (x y z) in pixels or voxels, 0 being the file's first corner and 1 the far side of its first
+            sample; of a point the same twice.
+        size_mm: of its sides along x, y (and z) of the file; None of a point, or where the file has no scale.
+        centre_mm: (x y z) in LPS; None where the file has no place in the patient.
+    """
+
+    name: str
+    score: float
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    size_mm: tuple[float, ...] | None = None
+    centre_mm: tuple[float, float, float] | None = None
+
+
+def told(thing: Thing) -> str:
+    """Where a thing is, how large and how sure, in words."""
+    span = lambda a, b: f"{a:.1f}" if a == b else f"{a:.1f}–{b:.1f}"
+    unit = "px" if len(thing.low) == 2 else "voxels"
+    place = ", ".join(f"{axis} {span(a, b)}" for axis, a, b in zip("xyz", thing.low, thing.high, strict=False))
+    size = f"; {' × '.join(f'{s:.1f}' for s in thing.size_mm)} mm" if thing.size_mm else ""
+    centre = f"; centre {', '.join(f'{c:.1f}' for c in thing.centre_mm)} mm (LPS)" if thing.centre_mm else ""
+    return f"score {thing.score:.2f} at {place} {unit}{size}{centre}"
 
 
 class Task(nn.Module, ABC):

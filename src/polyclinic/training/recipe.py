@@ -27,7 +27,7 @@ from ..objectives import (
     Supervised,
 )
 from ..schema import Modality
-from ..tasks import AskedFields, Classification, Report, Retrieval, Segmentation, Survival, TaskSpec
+from ..tasks import AskedFields, Classification, PlacedFields, Report, Retrieval, Segmentation, Survival, TaskSpec
 from ..tokens import EncoderSpec
 from ..tokens.text import CausalFields, as_note
 from .methods import Lora as LoraMethod
@@ -259,10 +259,10 @@ class Recipe(BaseModel):
         if isinstance(task, Retrieval):
             self._encoded(f"{place}.query", [task.query])
             self._encoded(f"{place}.answer", [task.answer])
-        if isinstance(task, Segmentation):
+        if isinstance(task, PlacedFields):
             self._encoded(f"{place}.modality", [Modality(task.modality)])
             if task.inputs is not None and task.modality not in task.inputs:
-                raise ValueError(f"{place}.inputs: without {task.modality}, which is to be segmented")
+                raise ValueError(f"{place}.inputs: without {task.modality}, which the answers lie on")
 
     def _part_fits(self, place: str, part: Any) -> None:
         if not isinstance(part, SegmentationPart):  # the task says what that one reads

@@ -175,7 +175,8 @@ OF_CLASSES = (
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
 PRIMARY = {"classification": "auroc", "findings": "macro_auroc", "grade": "quadratic_kappa", "survival": "concordance",
-           "segmentation": "dice", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
+           "segmentation": "dice", "detection": "froc", "keypoints": "pck_10",
+           "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
 CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
 

@@ -15,9 +15,11 @@ from ..inference.interactive import learned
 from ..schema import Figure, Modality
 from ..tasks import (
     ClassificationTask,
+    Detection,
     Findings,
     FindingsTask,
     Grade,
+    Keypoints,
     Predictions,
     Report,
     Retrieval,
@@ -28,6 +30,7 @@ from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
 from .card import card
+from .detection import placed_figures
 from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
 from .prognosis import prognosis
@@ -84,12 +87,11 @@ def _measured(
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
     classes = spec.names() if isinstance(spec, Findings | Grade) else classes
-    language = spec.language if isinstance(spec, Report) else None
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
         (*_figures(run, task, cohort, inputs, answers, classes, draws, thresholds), *further),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
-        each_subset(again, inputs, spec.kind, split, language=language, draws=draws) if again and len(inputs) > 1 else (),
+        each_subset(again, inputs, spec, split, draws=draws) if again and len(inputs) > 1 else (),
         risks=risks,
     )  # fmt: skip
 
@@ -99,6 +101,8 @@ def _figures(
     thresholds: Sequence[float],
 ) -> tuple[Figure, ...]:  # fmt: skip
     spec, split = run.recipe.tasks[name], run.split.hash
+    if isinstance(spec, Detection | Keypoints):
+        return placed_figures(spec, answers, split, draws=draws)
     if not isinstance(spec, Report):
         return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds)
     earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))

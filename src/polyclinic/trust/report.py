@@ -116,6 +116,10 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
         return f"Which grade of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
     if spec.kind == "segmentation":
         return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
+    if spec.kind == "detection":
+        return f"Which {' or '.join(spec.classes)} are there, and where?"
+    if spec.kind == "keypoints":
+        return f"Where are the points {', '.join(spec.points)}?"
     if spec.kind == "survival":
         return f"Whose event comes sooner, by “{spec.time.replace('_', ' ')}”?"
     if spec.kind == "report":

@@ -6,13 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 from ..adaptation import Adapted, open_adapted
 from ..cohort import Cohort
 from ..inference import predict
 from ..schema import Figure, Modality
-from ..tasks import Predictions, Report
+from ..tasks import Detection, Keypoints, Predictions, Report
 from ..training import Run
+from .detection import primary
 from .discrimination import DRAWS, PRIMARY, figure, usable
 from .wording import report_figures
 
@@ -49,33 +51,34 @@ def subsets(run: Adapted | Run | str | Path, cohort: Cohort | None = None, *, dr
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     spec, split = adapted.run.recipe.tasks[adapted.name], adapted.run.split.hash
     answer = lambda seen: predict(adapted, cohort, modalities=seen)
-    language = spec.language if isinstance(spec, Report) else None
-    return each_subset(answer, adapted.inputs, spec.kind, split, language=language, draws=draws)
+    return each_subset(answer, adapted.inputs, spec, split, draws=draws)
 
 
 def each_subset(
-    answer: Callable[[tuple[Modality, ...]], Predictions], inputs: Sequence[Modality], kind: str, split: str, *,
-    language: str | None = None, draws: int = DRAWS,
+    answer: Callable[[tuple[Modality, ...]], Predictions], inputs: Sequence[Modality], spec: Any, split: str, *,
+    draws: int = DRAWS,
 ) -> tuple[Subset, ...]:  # fmt: skip
     """The metric of whoever answers, with each subset of what they read.
 
     Args:
         answer: of the test side, from just these modalities.
         inputs: what is read.
-        kind: of the task.
+        spec: of the task.
         split: the split's hash.
-        language: of reports; English where None.
         draws: resamples.
     """
     found = []
     for chosen in every(tuple(m for m in Modality if m in inputs)):
         answers = answer(chosen)
-        if kind == "report":
+        if isinstance(spec, Report):
             known = answers.labelled()
-            value, *_ = report_figures(known, split, language=language or "en", draws=draws)
+            value, *_ = report_figures(known, split, language=spec.language or "en", draws=draws)
+        elif isinstance(spec, Detection | Keypoints):
+            known = answers.labelled()
+            value = primary(spec, known, split, draws=draws)
         else:
             known = usable(answers)
-            value = figure(PRIMARY[kind], known, split, draws=draws)
+            value = figure(PRIMARY[spec.kind], known, split, draws=draws)
         found.append(Subset(tuple(m.value for m in chosen), value, _complete(known, chosen)))
     return tuple(found)
 

@@ -43,6 +43,19 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "f1": ("F1", "the harmonic mean of precision and sensitivity where yes has to be said or not; one is best"),
     "sensitivity": ("sensitivity", "of those in whom the answer is yes, the share of whom it is said"),
     "specificity": ("specificity", "of those in whom the answer is no, the share of whom it is said"),
+    "froc": (
+        "free-response score (FROC)",
+        "the share of things that are found, the mean over ⅛ to 8 false alarms an image",
+    ),
+    "map_50": (
+        "mean average precision at an overlap of one half",
+        "zero is none found, one is all found and nothing else",
+    ),
+    "pck_10": (
+        "share of correct keypoints (PCK)",
+        "the share of points within a tenth of the longest side of the box about all of them",
+    ),
+    "mre_mm": ("mean radial error in mm", "how far points are from where they were drawn; zero is best"),
     "ece": ("expected calibration error (ECE)", "the mean distance of predicted from observed shares; zero is best"),
     "slope": ("calibration slope", "one is ideal; below one the probabilities are too extreme"),
     "intercept": ("calibration intercept", "zero is ideal; below zero the probabilities are too high"),
@@ -67,7 +80,7 @@ RETRIEVAL = {
     "recall_at_5": "share whose own one is among the first five",
     "median_rank": "median rank of the own one (one is best)",
 }
-PRIMARY = ("auroc", "concordance", "dice", "macro_auroc", "quadratic_kappa", "recall_at_1")
+PRIMARY = ("auroc", "concordance", "dice", "froc", "pck_10", "macro_auroc", "quadratic_kappa", "recall_at_1")
 """The figure that stands for a task."""
 BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
@@ -106,6 +119,8 @@ def metric_name(name: str) -> str:
             return words.format(name.removeprefix(f"{what}_").replace("_", " "))
     if name.startswith("dice_by_"):
         return f"Dice overlap, shown by {name.removeprefix('dice_by_').replace('_', ' ')}"
+    if name.startswith("sensitivity_at_"):
+        return f"sensitivity at {name.removeprefix('sensitivity_at_')} false alarms an image"
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
     for what, words in SURFACES.items():
