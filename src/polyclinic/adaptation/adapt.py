@@ -122,7 +122,9 @@ def adapt(
     learned["seconds"] = round(time.monotonic() - began, 2)
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
     own += f"-after-{before.adapter['task']}-{file_hash(before.path / FILE)[:8]}" if before else ""
-    place = Path(into) if into is not None else run.path / f"adapted/{task}-{plan.method}-{len(plan.patients)}-{seed}{own}"
+    place = (
+        Path(into) if into is not None else run.path / f"adapted/{task}-{plan.method}-{len(plan.patients)}-{seed}{own}"
+    )
     return write(plan, place, model, head, learned)
 
 
@@ -130,11 +132,17 @@ def _before(run: Run, task: str, method: tuple[Any, ...], after: Run | str | Pat
     """The run to go on from, where that can be."""
     if after is None:
         if isinstance(method[0], Full) and method[0].replay:
-            raise AdaptError("to replay earlier tasks, of which there is none", "`after`, an adapted run", "say which run this one goes on from")
+            raise AdaptError(
+                "to replay earlier tasks, of which there is none",
+                "`after`, an adapted run",
+                "say which run this one goes on from",
+            )
         return None
     before = after if isinstance(after, Run) else Run.open(after)
     if isinstance(run.recipe.tasks[task], Report):
-        raise AdaptError(f"a report, {task!r}, to go on after {before.path}", "another task", "adapt it from the backbone")
+        raise AdaptError(
+            f"a report, {task!r}, to go on after {before.path}", "another task", "adapt it from the backbone"
+        )
     check_after(run, before, method)
     return before
 
@@ -152,7 +160,9 @@ def planned(
     return Plan(run, task, method, reads, loader, chosen, seed, steps, cohort, after)
 
 
-def taught_by(plan: Plan, progress: Progress | None = None, model: Model | None = None) -> tuple[Model, Task, dict[str, Any]]:
+def taught_by(
+    plan: Plan, progress: Progress | None = None, model: Model | None = None
+) -> tuple[Model, Task, dict[str, Any]]:
     """A model and its head as a plan teaches them, and what was chosen on the way; nothing is written.
 
     Args:

@@ -122,5 +122,3 @@ def _weigh_alike(head: LinearTask, values: list[Any]) -> None:
     again.to_prevalence(values)
     if head.head.bias is not None:
         head.head.bias.mul_(2).sub_(again.head.bias)
-
-

@@ -85,7 +85,9 @@ class Keeper:
         self.watch = model.register_forward_hook(self._see)
         if self.method.ewc and self.pretraining is not None:
             self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-            self.matters = together([fisher(one, model) for one in (self.pretraining.total, *(e.loss for e in self.earlier))])
+            self.matters = together(
+                [fisher(one, model) for one in (self.pretraining.total, *(e.loss for e in self.earlier))]
+            )
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """() of the batch that the model has just answered about.

@@ -133,7 +133,8 @@ def continual(
         draws: resamples.
         progress: called with done, all, what.
     Raises:
-        EvidenceError: fewer than two tasks, one twice, one that cannot be judged so; no seed; no such protection; test patients of one class.
+        EvidenceError: fewer than two tasks, one twice, one that cannot be judged so; no seed; no such protection; test patients of one
+            class.
         AdaptError, MethodError, AdapterError: as `adapt`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
@@ -174,7 +175,9 @@ def _check(run: Run, tasks: Sequence[str], told: tuple[Any, ...], seeds: Sequenc
     there = [n for n, t in run.recipe.tasks.items() if PRIMARY[t.kind] in METRICS and t.label(n) is not None]
     for name in tasks:
         if name not in there:
-            raise EvidenceError(f"no task {name!r} to learn in a sequence", "of " + (", ".join(there) or "none"), "correct the name")
+            raise EvidenceError(
+                f"no task {name!r} to learn in a sequence", "of " + (", ".join(there) or "none"), "correct the name"
+            )
     for what, names in (("task", tasks), ("seed", seeds), ("protection", protect)):
         if twice := [n for n in names if list(names).count(n) > 1]:
             raise EvidenceError(f"the {what} {twice[0]!r} twice", "each once", "leave one out")
@@ -183,7 +186,9 @@ def _check(run: Run, tasks: Sequence[str], told: tuple[Any, ...], seeds: Sequenc
     if not seeds or not protect:
         raise EvidenceError(f"{len(seeds)} seeds and {len(protect)} protections", "at least one of each", "name one")
     if isinstance(told[0], Scratch | ZeroShot):
-        raise EvidenceError(f"a sequence by {told[0].kind}", "a method that goes on from a backbone", "learn by full or lora")
+        raise EvidenceError(
+            f"a sequence by {told[0].kind}", "a method that goes on from a backbone", "learn by full or lora"
+        )
 
 
 def protected(told: tuple[Any, ...], protect: str) -> tuple[Any, ...]:
@@ -200,16 +205,22 @@ def protected(told: tuple[Any, ...], protect: str) -> tuple[Any, ...]:
         try:
             wanted[name] = float(strength) if strength else STRENGTHS[name]
         except ValueError as error:
-            raise EvidenceError(f"the protection {part!r}", f"a number, as {name}={STRENGTHS[name]:g}", "correct it") from error
+            raise EvidenceError(
+                f"the protection {part!r}", f"a number, as {name}={STRENGTHS[name]:g}", "correct it"
+            ) from error
     if not wanted:
         return told
     if not isinstance(told[0], Full):
-        raise EvidenceError(f"the protection {protect!r} of {name_of(told)}", "the method full", "learn by full, or protect by none")
+        raise EvidenceError(
+            f"the protection {protect!r} of {name_of(told)}", "the method full", "learn by full, or protect by none"
+        )
     try:
         return (Full.model_validate(told[0].model_dump() | wanted),)
     except ValidationError as error:
         first = error.errors()[0]
-        raise EvidenceError(f"the protection {protect!r}: {first['loc'][0]}: {first['msg']}", "a strength", "correct it") from error
+        raise EvidenceError(
+            f"the protection {protect!r}: {first['loc'][0]}: {first['msg']}", "a strength", "correct it"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +251,9 @@ class _School:
         with repeatable():
             return usable(predict(adapted, self.cohort))
 
-    def taught(self, name: str, specs: tuple[Any, ...], seed: int, tell: Callable[[str], None]) -> list[tuple[list[Predictions], dict[str, float]]]:
+    def taught(
+        self, name: str, specs: tuple[Any, ...], seed: int, tell: Callable[[str], None]
+    ) -> list[tuple[list[Predictions], dict[str, float]]]:
         """After each task: all tasks' answers, and the losses of pretraining."""
         told: list[Any] = [self.basis, seed, self.labels, self.steps]
         done, rows = list[Run](), list[tuple[list[Predictions], dict[str, float]]]()
@@ -257,9 +270,13 @@ class _School:
     def _learned(self, task: str, specs: tuple[Any, ...], seed: int, after: Run | None, place: Path) -> Run:
         if (place / "adapter.json").exists():  # it is written last
             return Run.open(place)
-        return adapt(self.run, task, specs, self.labels, cohort=self.cohort, seed=seed, steps=self.steps, after=after, into=place)
+        return adapt(
+            self.run, task, specs, self.labels, cohort=self.cohort, seed=seed, steps=self.steps, after=after, into=place
+        )
 
-    def _row(self, done: Sequence[Run], number: int, seed: int, name: str, where: str, key: str) -> tuple[list[Predictions], dict[str, float]]:
+    def _row(
+        self, done: Sequence[Run], number: int, seed: int, name: str, where: str, key: str
+    ) -> tuple[list[Predictions], dict[str, float]]:
         """All tasks after one of them; the model is read only where an answer is not kept yet."""
         opened = list[Adapted]()
 
@@ -300,7 +317,10 @@ def _measured(
     tasks, split = school.tasks, school.run.split.hash
     metrics = tuple(PRIMARY[school.run.recipe.tasks[t].kind] for t in tasks)
     grid = {w: [[first[s], *(answers for answers, _ in rows[w][s])] for s in seeds] for w in rows}  # way, seed, i, j
-    every = [[row[j] for way in grid.values() for one in way for row in one] + [fresh[s][j] for s in seeds] for j in range(len(tasks))]
+    every = [
+        [row[j] for way in grid.values() for one in way for row in one] + [fresh[s][j] for s in seeds]
+        for j in range(len(tasks))
+    ]
     who = [sorted(set(each[0].patients).intersection(*(p.patients for p in each[1:]))) for each in every]
     patients = sorted(set().union(*who))
     truth = [in_order(each[0], mine).targets for each, mine in zip(every, who, strict=True)]
@@ -356,7 +376,9 @@ def _measures(results: np.ndarray, fresh: np.ndarray) -> dict[str, np.ndarray]:
     return {k: np.stack([of(*one) for one in zip(results, fresh, strict=True)]) for k, of in MEASURES.items()}
 
 
-def _strata(metrics: Sequence[str], truth: Sequence[np.ndarray], places: Sequence[np.ndarray], count: int) -> np.ndarray:
+def _strata(
+    metrics: Sequence[str], truth: Sequence[np.ndarray], places: Sequence[np.ndarray], count: int
+) -> np.ndarray:
     """(n,) what a resample must keep the share of in every task at once: who is asked of several counts in all of them."""
     kinds = np.full((count, len(metrics)), -1)
     for j, metric in enumerate(metrics):

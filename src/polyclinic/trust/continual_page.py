@@ -24,10 +24,10 @@ CALLED = {
 }  # fmt: skip
 NOTES = """\
 A cell is the metric of the task of its column after the tasks down to its row, on test patients; in brackets, it was not learned yet and is
-asked by a probe on the labels that it will have. **Average**, **backward** and **forward transfer** are equations 2 to 4 of Lopez-Paz & Ranzato
-(2017); the baseline of forward transfer is a probe on the same network with fresh weights, and *over pretraining* on the backbone before
-all tasks. **Forgetting** is that of Chaudhry et al. (2018), over the earlier tasks, from when each was learned. Metrics of different tasks are
-averaged as they are. Intervals: 95%, bootstrap over patients (the same in all tasks) and seeds.
+asked by a probe on the labels that it will have. **Average**, **backward** and **forward transfer** are equations 2 to 4 of Lopez-Paz
+& Ranzato (2017); the baseline of forward transfer is a probe on the same network with fresh weights, and *over pretraining* on the
+backbone before all tasks. **Forgetting** is that of Chaudhry et al. (2018), over the earlier tasks, from when each was learned. Metrics of
+different tasks are averaged as they are. Intervals: 95%, bootstrap over patients (the same in all tasks) and seeds.
 """
 
 
@@ -81,7 +81,7 @@ def _pretraining(found: Continual) -> list[str]:
     if not terms:
         return []
     steps = ["before", *(f"after {t}" for t in found.tasks)]
-    lines = ["## What pretraining lost", "", "Its loss on patients kept for testing, mean of the seeds and (from, to): higher was forgotten.", "",
+    lines = ["## What pretraining lost", "", "Its loss on patients kept for testing, mean of seeds (from, to): a rise was forgotten.", "",
              "| way | term | " + " | ".join(steps) + " |", "|---|---" + "|---:" * len(steps) + "|"]  # fmt: skip
     for way in found.ways:
         for term in terms:
@@ -109,7 +109,9 @@ def markdown(found: Continual) -> str:
     for way in found.ways:
         lines += _matrix(found, way)
     fresh = ", ".join(f"{t} {cell(f)}" for t, f in zip(found.tasks, found.fresh, strict=True))
-    return "\n".join([*lines, f"A probe on the same network with fresh weights: {fresh}.", "", *_pretraining(found), NOTES])
+    return "\n".join(
+        [*lines, f"A probe on the same network with fresh weights: {fresh}.", "", *_pretraining(found), NOTES]
+    )
 
 
 def picture(found: Continual) -> str:

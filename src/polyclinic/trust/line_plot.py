@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..schema import Figure
 from .svg import SHAPES, Scale, axis_y, line, mark, tag, text
 
-WIDE, HIGH, LEFT, TOP, BELOW = 320.0, 210.0, 46.0, 52.0, 44.0
+LEFT, TOP, BELOW = 46.0, 52.0, 44.0
 COLOURS = 6
 STYLE = """
 svg { --s0: #1f5fa8; --s1: #c05a00; --s2: #2f7d4f; --s3: #8a4a9e; --s4: #a33b4a; --s5: #6a6f76; --paper: #fff;
@@ -55,24 +55,25 @@ class Panel:
     chance: float | None = None
 
 
-def plot(panels: Sequence[Panel], title: str) -> str:
+def plot(panels: Sequence[Panel], title: str, size: tuple[float, float] = (320.0, 210.0)) -> str:
     """All panels in a row, up to three beside each other, with one legend; an SVG file.
 
     Args:
         panels: at least one.
         title: above, and for a screen reader, who hears the figures too.
+        size: of a panel, without what stands below it.
     """
     names = list(dict.fromkeys(one.name for p in panels for one in p.lines))
     across = min(3, len(panels))
     rows = math.ceil(len(panels) / across)
-    wide = across * WIDE + 10
+    (broad, tall), wide = size, across * size[0] + 10
     legend, lower = _legend(names, wide)
     top = TOP + lower
     body = [text(12, 20, title, "head"), *legend]
     for number, panel in enumerate(panels):
-        x, y = 10 + WIDE * (number % across), top + (HIGH + BELOW + 26) * (number // across)
-        body.append(tag("g", *_panel(panel, names), transform=f"translate({x:g} {y:g})"))
-    high = top + (HIGH + BELOW + 26) * rows
+        x, y = 10 + broad * (number % across), top + (tall + BELOW + 26) * (number // across)
+        body.append(tag("g", *_panel(panel, names, size), transform=f"translate({x:g} {y:g})"))
+    high = top + (tall + BELOW + 26) * rows
     return tag(
         "svg", tag("title", _plain(f"{title}. {_words(panels)}")), tag("style", STYLE), *body,
         xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {wide:g} {high:g}", role="img", width=wide,
@@ -95,29 +96,37 @@ def _look(number: int) -> tuple[str, float, str]:
     return SHAPES[number % len(SHAPES)], 4.5, f"var(--s{number % COLOURS})"
 
 
-def _panel(panel: Panel, names: Sequence[str]) -> list[str]:
+def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> list[str]:
+    broad, tall = size
     known = [v for one in panel.lines for _, f in one.points for v in (f.low, f.high, f.value) if math.isfinite(v)]
     known += [panel.chance] if panel.chance is not None else []
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     spare = max((high - low) * 0.05, 0.01)
     places = [x for x, _ in panel.ticks] or [0.0]
     room = 0.08 * (max(places) - min(places) or 1.0)
-    x = Scale(min(places) - room, max(places) + room, LEFT, WIDE - 14)
-    y = Scale(low - spare, high + spare, HIGH, 22.0)
-    body = [text(LEFT, 12, panel.heading, "head"), *axis_y(y, LEFT, WIDE - 14)]
-    body += [text(x(at), HIGH + 16, words, "tick", "middle") for at, words in panel.ticks]
-    body.append(text((LEFT + WIDE) / 2, HIGH + 34, panel.label, "axis", "middle"))
+    x = Scale(min(places) - room, max(places) + room, LEFT, broad - 14)
+    y = Scale(low - spare, high + spare, tall, 22.0)
+    body = [text(LEFT, 12, panel.heading, "head"), *axis_y(y, LEFT, broad - 14)]
+    body += [text(x(at), tall + 16, words, "tick", "middle") for at, words in panel.ticks]
+    body.append(text((LEFT + broad) / 2, tall + 34, panel.label, "axis", "middle"))
     if panel.chance is not None:
-        body.append(line(LEFT, y(panel.chance), WIDE - 14, y(panel.chance), "chance"))
+        body.append(line(LEFT, y(panel.chance), broad - 14, y(panel.chance), "chance"))
     if panel.at is not None:
-        body += [line(x(panel.at[0]), 22, x(panel.at[0]), HIGH, "chance"), text(x(panel.at[0]) + 4, 32, panel.at[1], "tick")]
+        body += [
+            line(x(panel.at[0]), 22, x(panel.at[0]), tall, "chance"),
+            text(x(panel.at[0]) + 4, 32, panel.at[1], "tick"),
+        ]
     for one in panel.lines:
         number = names.index(one.name)
         shape, size, colour = _look(number)
         aside = 4.0 * (number - (len(names) - 1) / 2)  # intervals of several lines would hide each other
         dots = [(x(at) + aside, f) for at, f in one.points if math.isfinite(f.value)]
         if len(dots) > 1:
-            body.append(tag("path", d="M" + "L".join(f"{a:.1f} {y(f.value):.1f}" for a, f in dots), class_="join", stroke=colour))
+            body.append(
+                tag(
+                    "path", d="M" + "L".join(f"{a:.1f} {y(f.value):.1f}" for a, f in dots), class_="join", stroke=colour
+                )
+            )
         for a, f in dots:
             if math.isfinite(f.low) and math.isfinite(f.high):
                 body.append(line(a, y(f.low), a, y(f.high), stroke=colour, stroke_width=1.2))
@@ -131,7 +140,9 @@ def _words(panels: Sequence[Panel]) -> str:
     for panel in panels:
         ticks = dict(panel.ticks)
         for one in panel.lines:
-            each = ", ".join(f"{ticks.get(x, f'{x:g}')}: {f.value:.3f} ({f.low:.3f} to {f.high:.3f})" for x, f in one.points)
+            each = ", ".join(
+                f"{ticks.get(x, f'{x:g}')}: {f.value:.3f} ({f.low:.3f} to {f.high:.3f})" for x, f in one.points
+            )
             told.append(f"{panel.heading}, {one.name}: {each}")
     return "; ".join(told)
 
