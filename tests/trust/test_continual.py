@@ -177,7 +177,7 @@ def test_a_protection_is_fields_of_full() -> None:
 
 
 def test_sentences_say_what_intervals_show() -> None:
-    from polyclinic.trust.continual import Way
+    from polyclinic.trust.continual_figures import Way
 
     figure = lambda value, low, high: Figure("f", value, low, high, 50, "s")
     even, gone, back = figure(0.01, -0.02, 0.04), figure(0.1, 0.05, 0.2), figure(-0.1, -0.2, -0.05)

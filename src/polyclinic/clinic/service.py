@@ -240,8 +240,8 @@ async def keep(file: Any, folder: Path, number: int) -> Path:
 
 
 def serve(
-    run: Run | Adapted | str | Path | Sequence[Run | Adapted | str | Path], port: int = 8000, *, host: str = "127.0.0.1", limit_mb: float = LIMIT_MB,
-    say: Callable[[str], None] | None = None,
+    run: Run | Adapted | str | Path | Sequence[Run | Adapted | str | Path], port: int = 8000, *, host: str = "127.0.0.1",
+    limit_mb: float = LIMIT_MB, say: Callable[[str], None] | None = None,
 ) -> None:  # fmt: skip
     """Serve an adapted run, or several on one backbone, until Ctrl-C.
 

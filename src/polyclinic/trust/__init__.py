@@ -6,7 +6,8 @@ Imports `inference` and above. Every figure carries n, a 95% interval by bootstr
 from .calibration import Calibration, calibration
 from .card import card
 from .comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
-from .continual import Continual, continual
+from .continual import continual
+from .continual_figures import Continual
 from .discrimination import EvidenceError, bootstrap, difference, figure, figures
 from .embeddings import EmbeddingMap, embedding_map
 from .evaluate import evaluate

@@ -16,7 +16,7 @@ from .line_plot import Line, Panel, plot
 from .transfer import LESS_IS_BETTER
 
 if TYPE_CHECKING:
-    from .continual import Continual, Way
+    from .continual_figures import Continual, Way
 
 CALLED = {
     "average": "average after all", "learned": "average when just learned", "backward_transfer": "backward transfer",
