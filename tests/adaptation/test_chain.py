@@ -82,6 +82,7 @@ def test_a_frozen_backbone_is_a_beginning_for_all(tiny_run: Run, tiny_finding_ru
     ("full", "lora", "full to go on after lora"),
     ({"kind": "lora", "rank": 2}, "lora", "lora to go on after lora"),
     ("scratch", "full", "scratch to go on after full"),
+    ("full", "knn", "full to go on after knn"),
 ])  # fmt: skip
 def test_what_does_not_go_together_is_refused(
     method: Any, before: str, found: str, tiny_run: Run, tmp_path: Path

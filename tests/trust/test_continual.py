@@ -145,6 +145,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"seeds": ()}, "0 seeds"),
     ({"seeds": (1, 1)}, "the seed 1 twice"),
     ({"method": "scratch"}, "a sequence by scratch"),
+    ({"method": "prototype"}, "a sequence by prototype"),
     ({"method": "lora", "protect": ["ewc"]}, "the protection 'ewc' of lora"),
     ({"protect": ["sleep"]}, "no protection 'sleep'"),
     ({"protect": ["ewc=much"]}, "the protection 'ewc=much'"),

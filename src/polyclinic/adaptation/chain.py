@@ -16,7 +16,7 @@ from ..models.adapters import AdapterFields, replace
 from ..schema import Modality
 from ..tasks import LinearTask, Task
 from ..training import Run
-from ..training.methods import Scratch, methods
+from ..training.methods import Full, Probe, methods
 from ..training.run import file_hash
 from .adapted import kept, open_adapted
 from .fine_tune import PATIENTS, batch_of, orders
@@ -39,7 +39,7 @@ def check_after(run: Run, after: Run, specs: Sequence[Any]) -> None:
     """Refuse to go on from what is no beginning for a method.
 
     Raises:
-        AdaptError: `after` is not adapted, rests on another backbone or has other adapters, or weights are to be fresh.
+        AdaptError: `after` is not adapted, rests on another backbone or has other adapters, or one of both learns nothing that goes on.
     """
     if not after.adapter:
         raise AdaptError(f"to go on after {after.path}, which is not adapted", "an adapted run", "leave `after` out")
@@ -49,10 +49,12 @@ def check_after(run: Run, after: Run, specs: Sequence[Any]) -> None:
             f"a run on {own}", "name a run on this backbone",
         )  # fmt: skip
     before = methods(after.adapter["methods"])
-    if isinstance(specs[0], Scratch) or isinstance(before[0], Scratch):
-        raise AdaptError(
-            f"{specs[0].kind} to go on after {before[0].kind}", "weights that came from the backbone", "adapt by full"
-        )
+    for one in (specs[0], before[0]):
+        if not isinstance(one, Full | Probe | AdapterFields):
+            raise AdaptError(
+                f"{_said(specs)} to go on after {_said(before)}", "full, probe or adapters, on the backbone's weights",
+                f"leave {one.kind} out of the sequence",
+            )  # fmt: skip
     if _shape(specs) != _shape(before):
         raise AdaptError(
             f"{_said(specs)} to go on after {_said(before)}", "the same adapters with the same options",

@@ -82,12 +82,12 @@ class Keeper:
         before = chain(plan.after) if plan.after and (self.method.replay or self.method.ewc) else []
         self.earlier = [Earlier(plan, run, self.method.memory) for run in before]
         self.old = copy.deepcopy(model).requires_grad_(False) if self.method.distil else None
-        self.watch = model.register_forward_hook(self._see)
         if self.method.ewc and self.pretraining is not None:
             self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
             self.matters = together(
                 [fisher(one, model) for one in (self.pretraining.total, *(e.loss for e in self.earlier))]
             )
+        self.watch = model.register_forward_hook(self._see)  # last: what was asked above is no step
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """() of the batch that the model has just answered about.

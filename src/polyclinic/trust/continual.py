@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from ..adaptation.adapt import planned
 from ..adaptation.plan import reads_of
 from ..cohort import Cohort
+from ..models.adapters import AdapterFields
 from ..training import Run
-from ..training.methods import Full, Scratch, Told, ZeroShot, methods, name_of
+from ..training.methods import Full, Probe, Told, methods, name_of
 from .continual_figures import Answers, Continual, measured
 from .discrimination import DRAWS, METRICS, PRIMARY, EvidenceError
 from .kept_answers import basis
@@ -99,9 +100,11 @@ def _check(run: Run, tasks: Sequence[str], told: tuple[Any, ...], seeds: Sequenc
         raise EvidenceError(f"a sequence of {len(tasks)} task", "at least two", "name more, or use `adapt`")
     if not seeds or not protect:
         raise EvidenceError(f"{len(seeds)} seeds and {len(protect)} protections", "at least one of each", "name one")
-    if isinstance(told[0], Scratch | ZeroShot):
+    if not isinstance(told[0], Full | Probe | AdapterFields):
         raise EvidenceError(
-            f"a sequence by {told[0].kind}", "a method that goes on from a backbone", "learn by full or lora"
+            f"a sequence by {told[0].kind}",
+            "full, probe or adapters such as lora",
+            "learn by one that goes on from a backbone",
         )
 
 
