@@ -12,7 +12,7 @@ import numpy as np
 from ..schema import Figure
 from ..tasks import Predictions
 from ..training.run import write_json
-from .comparison import plain
+from .comparison import figure_of, plain
 from .discrimination import METRICS, PRIMARY, EvidenceError, resamples, strata_of
 from .seeded import in_order, interval_of, seeds_drawn
 from .sequence import School, Step
@@ -77,18 +77,16 @@ class Continual:
         """What `write` wrote."""
         data = json.loads((folder / "continual.json").read_text(encoding="utf-8"))
         tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
-        number = lambda value: float("nan") if value is None else value
-        figure = lambda told: Figure(**{k: number(v) for k, v in told.items()})
-        named = lambda told: {k: figure(v) for k, v in told.items()}
+        named = lambda told: {k: figure_of(v) for k, v in told.items()}
         ways = tuple(
             Way(
-                w["protect"], tuple(tuple(map(figure, row)) for row in w["results"]), tuples(w["each"]), named(w["measures"]),
+                w["protect"], tuple(tuple(map(figure_of, row)) for row in w["results"]), tuples(w["each"]), named(w["measures"]),
                 named(w["over_first"]), {k: tuples(v) for k, v in w["pretraining"].items()},
             )
             for w in data["ways"]
         )  # fmt: skip
         lists = {k: tuple(data[k]) for k in ("tasks", "metrics", "seeds")}
-        return cls(**{**data, **lists, "fresh": tuple(map(figure, data["fresh"])), "ways": ways})
+        return cls(**{**data, **lists, "fresh": tuple(map(figure_of, data["fresh"])), "ways": ways})
 
 
 @dataclass(frozen=True, slots=True)

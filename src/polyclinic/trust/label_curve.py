@@ -28,7 +28,7 @@ from ..training import Run
 from ..training.methods import Scratch, Told, ZeroShot, methods, name_of
 from ..training.repeatable import repeatable
 from ..training.run import write_json
-from .comparison import Cell, Skipped, baseline, plain
+from .comparison import Cell, Skipped, baseline, figure_of, plain
 from .discrimination import DRAWS, METRICS, PRIMARY, EvidenceError, usable
 from .kept_answers import basis, kept, key_of
 from .seeded import Drawn, drawn, interval_of
@@ -117,18 +117,13 @@ class LabelCurve:
         """What `write` wrote."""
         data = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
         points = tuple(
-            Point(**{**p, "each": tuple(p["each"]), "figure": _figure(p["figure"]), "behind": _figure(p["behind"])})
+            Point(**{**p, "each": tuple(p["each"]), "figure": figure_of(p["figure"]), "behind": figure_of(p["behind"])})
             for p in data["points"]
         )
-        saved = tuple(Saved(**{**s, "needed": _figure(s["needed"])}) for s in data["saved"])
+        saved = tuple(Saved(**{**s, "needed": figure_of(s["needed"])}) for s in data["saved"])
         lists = {k: tuple(data[k]) for k in ("inputs", "seeds")}
         skipped = tuple(Skipped(**s) for s in data["skipped"])
         return cls(**{**data, **lists, "points": points, "saved": saved, "skipped": skipped})
-
-
-def _figure(told: Mapping[str, Any] | None) -> Any:
-    """A figure from its JSON, where a number that is none is null."""
-    return told and Figure(**{k: math.nan if v is None else v for k, v in told.items()})
 
 
 def label_curve(

@@ -118,7 +118,7 @@ def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> lis
         ]
     for one in panel.lines:
         number = names.index(one.name)
-        shape, size, colour = _look(number)
+        shape, large, colour = _look(number)
         aside = 4.0 * (number - (len(names) - 1) / 2)  # intervals of several lines would hide each other
         dots = [(x(at) + aside, f) for at, f in one.points if math.isfinite(f.value)]
         if len(dots) > 1:
@@ -130,7 +130,7 @@ def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> lis
         for a, f in dots:
             if math.isfinite(f.low) and math.isfinite(f.high):
                 body.append(line(a, y(f.low), a, y(f.high), stroke=colour, stroke_width=1.2))
-            body.append(mark(a, y(f.value), shape, size, colour))
+            body.append(mark(a, y(f.value), shape, large, colour))
     return body
 
 
