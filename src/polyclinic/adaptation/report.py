@@ -110,8 +110,10 @@ def adapt_report(
         for p in loader.patients
         if set(reads) & set(loader.by_patient[p]) and reference(loader, p, task.spec.language)
     ]
-    counted = labels is None or isinstance(labels, int)
-    chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed) if counted else set(labels) & set(has))
+    if labels is None or isinstance(labels, int):
+        chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed))
+    else:
+        chosen = sorted(set(labels) & set(has))
     if not chosen:
         raise AdaptError(
             f"no training patient with a report and one of {', '.join(reads)}", "at least one", "read more modalities"

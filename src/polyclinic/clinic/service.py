@@ -67,13 +67,12 @@ def answerers(run: Served | Sequence[Served]) -> dict[str, Answerer]:
     Raises:
         RunError, AdaptError: there is no adapted run, two are called alike, or they are of several backbones.
     """
-    several = list(run) if isinstance(run, list | tuple) else [run]
+    several: list[Any] = list(run) if isinstance(run, list | tuple) else [run]
     if not several:
         raise RunError("no run to serve", "at least one adapted run", "name one")
     opened = [one for one in several if isinstance(one, Run | Adapted | str | Path)]
-    if len(opened) == len(several):
-        return dict(desks(opened))
-    return {one.card.run: one for one in several if not isinstance(one, Run | Adapted | str | Path)}
+    others: dict[str, Answerer] = {one.card.run: one for one in several if one not in opened}
+    return {**(desks(opened) if opened else {}), **others}
 
 
 def page() -> tuple[str, str]:

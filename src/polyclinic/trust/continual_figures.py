@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,7 +77,8 @@ class Continual:
     def open(cls, folder: Path) -> Continual:
         """What `write` wrote."""
         data = json.loads((folder / "continual.json").read_text(encoding="utf-8"))
-        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else value
+        number = lambda value: math.nan if value is None else value
+        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else number(value)
         named = lambda told: {k: figure_of(v) for k, v in told.items()}
         ways = tuple(
             Way(

@@ -116,8 +116,9 @@ class LabelCurve:
     def open(cls, folder: Path) -> LabelCurve:
         """What `write` wrote."""
         data = json.loads((folder / "labels.json").read_text(encoding="utf-8"))
+        each = lambda values: tuple(math.nan if v is None else v for v in values)
         points = tuple(
-            Point(**{**p, "each": tuple(p["each"]), "figure": figure_of(p["figure"]), "behind": figure_of(p["behind"])})
+            Point(**{**p, "each": each(p["each"]), "figure": figure_of(p["figure"]), "behind": figure_of(p["behind"])})
             for p in data["points"]
         )
         saved = tuple(Saved(**{**s, "needed": figure_of(s["needed"])}) for s in data["saved"])
