@@ -81,6 +81,7 @@ def continual(
     """Teach one task after another and ask all after each: accuracy, transfer, forgetting. Ctrl-C stops; the same command goes on."""
     from ..trust import continual as teach
     from ..trust.continual_page import CALLED, verdict
+    from ..trust.line_plot import averaged
 
     ways = listed(protect, "--protect")
     with progress("continual") as report:
@@ -102,7 +103,7 @@ def continual(
         shown.append(table(f"{way.protect}: each task after …  [not learned yet]", ("after", *heads), rows))
     rows = [(w.protect, *(interval(w.measures[name]) for name in CALLED)) for w in made.ways]
     shown += [
-        table("mean of the seeds (95% interval)", ("protect", *(f"#{words}" for words in CALLED.values())), rows),
+        table(f"{averaged(made.seeds)} (95% interval)", ("protect", *(f"#{words}" for words in CALLED.values())), rows),
         *verdict(made), f"written to {place}/continual.md, .json and .svg",
     ]  # fmt: skip
     data = {
@@ -129,6 +130,7 @@ def curve(
     from ..trust import label_curve
     from ..trust.label_curve import BASELINES
     from ..trust.label_page import verdict
+    from ..trust.line_plot import averaged
 
     against = BASELINES if baselines is None else () if baselines == "none" else tuple(listed(baselines, "--baselines"))
     with progress(f"labels of {task}") as report:
@@ -151,7 +153,7 @@ def curve(
     ]
     columns = ("arm", "#labels", "#could read", f"#{made.metric} (95% interval)", "#n", "#behind the pretrained")
     shown: list[Any] = [
-        table(f"{task} by {made.method}, mean of {len(made.seeds)} seeds (split {made.split[:8]})", columns, rows), *verdict(made),
+        table(f"{task} by {made.method}, {averaged(made.seeds)} (split {made.split[:8]})", columns, rows), *verdict(made),
         *(f"not run: {s.what}: {s.why}" for s in made.skipped), f"written to {place}/labels.md, .json and .svg",
     ]  # fmt: skip
     return Reply({"into": str(place), "curve": made, "verdict": verdict(made)}, shown)

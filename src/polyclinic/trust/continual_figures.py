@@ -14,7 +14,7 @@ from ..schema import Figure
 from ..tasks import Predictions
 from ..training.run import write_json
 from .comparison import figure_of, plain
-from .discrimination import METRICS, PRIMARY, EvidenceError, resamples, strata_of
+from .discrimination import METRICS, PRIMARY, EvidenceError, rarer_of, resamples, strata_of
 from .seeded import in_order, interval_of, seeds_drawn
 from .sequence import School, Step
 from .transfer import MEASURES
@@ -137,6 +137,10 @@ class _Grid:
             kinds[self.places[j], j] = strata_of(metric, self.truth[j])
         return np.unique(kinds, axis=0, return_inverse=True)[1].reshape(-1)
 
+    def rarer(self, task: int) -> tuple[int, str]:
+        """How many patients of the rarer class (or events) a task's interval rests on, and what they are."""
+        return rarer_of(self.metrics[task], self.truth[task])
+
     def _row(self, row: Sequence[Predictions], weights: np.ndarray) -> np.ndarray:
         """(T r)"""
         said = [in_order(p, who).outputs for p, who in zip(row, self.who, strict=True)]
@@ -164,9 +168,11 @@ class _Judge:
         """(S … r) → (… r): the mean over the seeds of each resample of them."""
         return (drawn * self.picked.reshape(self.seeds, *[1] * (drawn.ndim - 2), -1)).sum(0)
 
-    def figure(self, name: str, values: np.ndarray, rows: np.ndarray, n: int) -> Figure:
+    def figure(
+        self, name: str, values: np.ndarray, rows: np.ndarray, n: int, rarer: tuple[int, str] | None = None
+    ) -> Figure:
         """Of (S,) values, and of rows (r,) that are means over seeds already."""
-        return interval_of(name, float(values.mean()), rows, n, self.seeds, self.split)
+        return interval_of(name, float(values.mean()), rows, n, self.seeds, self.split, rarer)
 
 
 def measured(school: School, method: str, seeds: tuple[int, ...], answers: Answers, draws: int) -> Continual:
@@ -201,7 +207,9 @@ def measured(school: School, method: str, seeds: tuple[int, ...], answers: Answe
         first = first or told
         ways.append(_way(name, grid, judge, at, judge.over_seeds(drawn), told, first, _lost(answers, name)))
     figures = judge.over_seeds(fresh)
-    cells = [judge.figure(m, at_fresh[:, j], figures[j], len(grid.who[j])) for j, m in enumerate(grid.metrics)]
+    cells = [
+        judge.figure(m, at_fresh[:, j], figures[j], len(grid.who[j]), grid.rarer(j)) for j, m in enumerate(grid.metrics)
+    ]
     return Continual(
         school.run.path.name, tasks, tuple(grid.metrics), method, school.labels, seeds, tuple(cells), tuple(ways), split
     )
@@ -223,7 +231,7 @@ def _way(
         told, first: this one's measures and the first's.
     """
     n = len(grid.patients)
-    cell = lambda i, j: judge.figure(grid.metrics[j], at[:, i, j], rows[i, j], len(grid.who[j]))
+    cell = lambda i, j: judge.figure(grid.metrics[j], at[:, i, j], rows[i, j], len(grid.who[j]), grid.rarer(j))
     over = {
         k: judge.figure(f"{k}_difference", told[k][0] - first[k][0], told[k][1] - first[k][1], n)
         for k in (MEASURES if told is not first else ())

@@ -12,7 +12,7 @@ from ..schema import Figure
 from ..training.run import write_text
 from .discrimination import CHANCE, shown
 from .factorial import signed, unsigned
-from .line_plot import Line, Panel, plot
+from .line_plot import Line, Panel, averaged, plot
 from .transfer import LESS_IS_BETTER
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def picture(found: Continual) -> str:
     for j, (task, metric) in enumerate(zip(found.tasks, found.metrics, strict=True)):
         lines = [Line(way.protect, [(float(i), row[j]) for i, row in enumerate(way.results)]) for way in found.ways]
         panels.append(Panel(f"{task}: {metric}", lines, ticks, "after", (j + 1.0, "learned"), CHANCE.get(metric)))
-    return plot(panels, f"{' → '.join(found.tasks)} by {found.method}, mean of {len(found.seeds)} seeds")
+    return plot(panels, f"{' → '.join(found.tasks)} by {found.method}, {averaged(found.seeds)}")
 
 
 def write(found: Continual, folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ..training.run import write_text
 from .discrimination import CHANCE, shown
 from .factorial import signed, unsigned
-from .line_plot import Line, Panel, plot
+from .line_plot import Line, Panel, averaged, plot
 
 if TYPE_CHECKING:
     from .label_curve import LabelCurve, Saved
@@ -77,7 +77,7 @@ def picture(found: LabelCurve) -> str:
     ticks = [(math.log(n), str(n)) for n in numbers]
     lines = [Line(arm, [(math.log(p.labels), p.figure) for p in found.points if p.arm == arm]) for arm in found.arms]
     panel = Panel(f"{found.task}: {found.metric}", lines, ticks, "labelled patients", chance=CHANCE.get(found.metric))
-    return plot([panel], f"{found.task} by {found.method}, mean of {len(found.seeds)} seeds", size=(640.0, 320.0))
+    return plot([panel], f"{found.task} by {found.method}, {averaged(found.seeds)}", size=(640.0, 320.0))
 
 
 def write(found: LabelCurve, folder: Path) -> None:

@@ -80,6 +80,11 @@ def plot(panels: Sequence[Panel], title: str, size: tuple[float, float] = (320.0
     )  # fmt: skip
 
 
+def averaged(seeds: Sequence[int]) -> str:
+    """Over how many seeds, in words."""
+    return f"mean of {len(seeds)} seeds" if len(seeds) > 1 else f"seed {seeds[0]}"
+
+
 def _legend(names: Sequence[str], wide: float) -> tuple[list[str], float]:
     """The marks with their names, in as many lines as they need, and how much lower all else begins."""
     body, x, y = list[str](), 14.0, 40.0
@@ -112,10 +117,9 @@ def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> lis
     if panel.chance is not None:
         body.append(line(LEFT, y(panel.chance), broad - 14, y(panel.chance), "chance"))
     if panel.at is not None:
-        body += [
-            line(x(panel.at[0]), 22, x(panel.at[0]), tall, "chance"),
-            text(x(panel.at[0]) + 4, 32, panel.at[1], "tick"),
-        ]
+        at, late = x(panel.at[0]), x(panel.at[0]) > broad / 2  # its words stay within the panel
+        body.append(line(at, 22, at, tall, "chance"))
+        body.append(text(at + (-4 if late else 4), 32, panel.at[1], "tick", "end" if late else "start"))
     for one in panel.lines:
         number = names.index(one.name)
         shape, large, colour = _look(number)

@@ -12,7 +12,18 @@ import numpy as np
 
 from ..schema import Figure
 from ..tasks import Predictions
-from .discrimination import DRAWS, METRICS, EvidenceError, percentile, resamples, strata_of
+from .discrimination import (
+    DRAWS,
+    FEW,
+    METRICS,
+    UNBOUNDED,
+    EvidenceError,
+    exact,
+    percentile,
+    rarer_of,
+    resamples,
+    strata_of,
+)
 
 
 @dataclass(frozen=True)
@@ -24,6 +35,7 @@ class Drawn:
         each: group → its value with each seed.
         rows: group → (r,) its mean over seeds, in each resample of patients and seeds.
         n, seeds: of patients and of seeds.
+        rarer: how many patients of the rarer class (or events) there are, and what they are.
         split: the split's hash.
     """
 
@@ -32,6 +44,7 @@ class Drawn:
     rows: Mapping[str, np.ndarray]
     n: int
     seeds: int
+    rarer: tuple[int, str]
     split: str
 
     def mean(self, name: str) -> float:
@@ -40,7 +53,7 @@ class Drawn:
 
     def figure(self, name: str) -> Figure:
         """A group's mean over the seeds, with its interval."""
-        return interval_of(self.metric, self.mean(name), self.rows[name], self.n, self.seeds, self.split)
+        return interval_of(self.metric, self.mean(name), self.rows[name], self.n, self.seeds, self.split, self.rarer)
 
     def difference(self, one: str, other: str) -> Figure:
         """How far one group is above another."""
@@ -48,15 +61,29 @@ class Drawn:
         return interval_of(f"{self.metric}_difference", at, rows, self.n, self.seeds, self.split)
 
 
-def interval_of(name: str, value: float, rows: np.ndarray, n: int, seeds: int, split: str) -> Figure:
-    """A figure with 95% of its resamples; without an interval where none of them has a value."""
+def interval_of(
+    name: str, value: float, rows: np.ndarray, n: int, seeds: int, split: str, rarer: tuple[int, str] | None = None
+) -> Figure:
+    """A figure with 95% of its resamples; without an interval where none of them has a value.
+
+    Args:
+        name, value: of the figure.
+        rows: (r,) of the resamples.
+        n, seeds, split: that it rests on.
+        rarer: of a metric itself, how many patients (or events) its interval rests on, and what they are: where every resample is
+            perfect, the bound is exact, and where they are few, the note says so.
+    """
     finite = rows[np.isfinite(rows)]
     if not np.isfinite(value) or not len(finite):
         return Figure(name, value, float("nan"), float("nan"), n, split, "no interval: no resample has a value")
+    if rarer and name not in UNBOUNDED and np.ptp(finite) < 1e-12 and not 1e-12 < value < 1 - 1e-12:
+        interval = exact(value, *rarer)
+        return Figure(name, value, interval.low, interval.high, n, split, interval.note)
     interval = percentile(value, finite)
     note = f"95% interval, percentile bootstrap over {n} patients" + (
         f" and {seeds} seeds" if seeds > 1 else "; one seed, whose chance it leaves out"
     )
+    note += f"; too narrow at {rarer[0]} {rarer[1]}" if rarer and rarer[0] < FEW else ""
     return Figure(name, value, interval.low, interval.high, n, split, note)
 
 
@@ -94,7 +121,7 @@ def drawn(
     found = [value(weights) for weights in resamples(strata, draws, seed)]
     picked = seeds_drawn(count, draws, seed)
     rows = {name: (np.concatenate([d[name] for d in found], axis=1) * picked).sum(0) for name in groups}
-    return Drawn(metric, each, rows, n, count, split)
+    return Drawn(metric, each, rows, n, count, rarer_of(metric, targets), split)
 
 
 def _common(answers: Mapping[str, Sequence[Predictions]]) -> dict[str, list[Predictions]]:
