@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -77,18 +78,21 @@ class Continual:
     def open(cls, folder: Path) -> Continual:
         """What `write` wrote."""
         data = json.loads((folder / "continual.json").read_text(encoding="utf-8"))
-        number = lambda value: math.nan if value is None else value
-        tuples = lambda value: tuple(map(tuples, value)) if isinstance(value, list) else number(value)
         named = lambda told: {k: figure_of(v) for k, v in told.items()}
         ways = tuple(
             Way(
-                w["protect"], tuple(tuple(map(figure_of, row)) for row in w["results"]), tuples(w["each"]), named(w["measures"]),
-                named(w["over_first"]), {k: tuples(v) for k, v in w["pretraining"].items()},
+                w["protect"], tuple(tuple(map(figure_of, row)) for row in w["results"]), _tuples(w["each"]), named(w["measures"]),
+                named(w["over_first"]), {k: _tuples(v) for k, v in w["pretraining"].items()},
             )
             for w in data["ways"]
         )  # fmt: skip
         lists = {k: tuple(data[k]) for k in ("tasks", "metrics", "seeds")}
         return cls(**{**data, **lists, "fresh": tuple(map(figure_of, data["fresh"])), "ways": ways})
+
+
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as tuples, null as NaN."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else math.nan if value is None else value
 
 
 @dataclass(frozen=True, slots=True)
