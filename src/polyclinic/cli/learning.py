@@ -79,17 +79,19 @@ def continual(
     ] = None,
 ) -> Reply:
     """Teach one task after another and ask all after each: accuracy, transfer, forgetting. Ctrl-C stops; the same command goes on."""
+    from ..training import Run
     from ..trust import continual as teach
     from ..trust.continual_page import CALLED, verdict
     from ..trust.line_plot import averaged
 
-    ways = listed(protect, "--protect")
+    ways, names, numbers = listed(protect, "--protect"), listed(tasks, "--tasks"), whole(seeds, "--seeds")
+    opened = Run.open(run).backbone
     with progress("continual") as report:
         made = teach(
-            run, listed(tasks, "--tasks"), method, protect=ways, labels=labels, seeds=whole(seeds, "--seeds"), steps=steps,
-            cohort=cohort, into=into, progress=report,
+            opened, names, method, protect=ways, labels=labels, seeds=numbers, steps=steps, cohort=cohort, into=into,
+            progress=report,
         )  # fmt: skip
-    place = into or run / "continual" / f"{'-'.join(made.tasks)}-{made.method}"
+    place = into or opened.path / "continual" / f"{'-'.join(made.tasks)}-{made.method}"
     shown: list[Any] = []
     for way in made.ways:
         rows = [
@@ -123,30 +125,25 @@ def interval(figure: Figure) -> str:
 
 
 def curve(
-    run: Path, task: str, method: str | None, counts: Sequence[int | None], baselines: str | None, seeds: Sequence[int], steps: int | None,
-    cohort: Path | None, into: Path | None,
+    run: Path, task: str, method: str | None, counts: Sequence[int | None], baselines: str | None, seed: int | None, seeds: int,
+    steps: int | None, cohort: Path | None, into: Path | None,
 ) -> Reply:  # fmt: skip
-    """The answer of `adapt` with several numbers of labels."""
+    """The answer of `adapt` with several numbers of labels; `seeds` from `seed` on, by default from the recipe's."""
+    from ..training import Run
     from ..trust import label_curve
     from ..trust.label_curve import BASELINES
     from ..trust.label_page import verdict
     from ..trust.line_plot import averaged
 
+    opened = Run.open(run).backbone
+    first = opened.recipe.seed if seed is None else seed
     against = BASELINES if baselines is None else () if baselines == "none" else tuple(listed(baselines, "--baselines"))
     with progress(f"labels of {task}") as report:
         made = label_curve(
-            run,
-            task,
-            counts,
-            method,
-            baselines=against,
-            seeds=seeds,
-            steps=steps,
-            cohort=cohort,
-            into=into,
-            progress=report,
-        )
-    place = into or run / "labels" / f"{task}-{made.method}"
+            opened, task, counts, method, baselines=against, seeds=range(first, first + seeds), steps=steps, cohort=cohort,
+            into=into, progress=report,
+        )  # fmt: skip
+    place = into or opened.path / "labels" / f"{task}-{made.method}"
     rows = [
         (p.arm, p.labels, f"{p.read:g}", interval(p.figure), p.figure.n, interval(p.behind) if p.behind else "")
         for p in made.points

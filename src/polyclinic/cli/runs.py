@@ -141,8 +141,7 @@ def adapt(
     if isinstance(counts, list):
         if after is not None:
             raise typer.BadParameter("--after goes with one number of labels")
-        first = seed or 0
-        return curve(run, task, method, counts, baselines, range(first, first + (seeds or 3)), steps, cohort, into)
+        return curve(run, task, method, counts, baselines, seed, seeds or 3, steps, cohort, into)
     if seeds is not None or baselines is not None:
         raise typer.BadParameter("--seeds and --baselines go with several numbers of labels, as --labels 10,50,all")
     from ..adaptation import adapt as fit
