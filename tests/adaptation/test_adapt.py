@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.adaptation.adapt import _steps
-from polyclinic.adaptation.fine_tune import _batch, _orders
+from polyclinic.adaptation.fine_tune import batch_of, orders
 from polyclinic.adaptation.plan import AdaptError, Plan
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.inference import predict
@@ -258,13 +258,13 @@ def test_orders_are_shuffled_rounds_with_as_many_of_each_class(tiny_run: Run) ->
             return known
 
     plan = Plan(tiny_run, "finding", (Lora(),), (Modality.TEXT,), Known(), names, 0, 10)  # type: ignore[arg-type]
-    orders = _orders(plan, 4)
-    assert all(len(set(batch)) == 4 and sum(known[p] for p in batch) == 2 for batch in orders)
-    first_round = [p for batch in orders[:5] for p in batch if not known[p]]
+    dealt = orders(plan, 4)
+    assert all(len(set(batch)) == 4 and sum(known[p] for p in batch) == 2 for batch in dealt)
+    first_round = [p for batch in dealt[:5] for p in batch if not known[p]]
     assert sorted(first_round) == names[3:]  # ten without it: five steps of two see each once
-    assert _orders(plan, 4) == orders
-    assert _orders(replace(plan, seed=1), 4) != orders
-    assert all(set(names) == set(batch) for batch in _orders(plan, 40))
+    assert orders(plan, 4) == dealt
+    assert orders(replace(plan, seed=1), 4) != dealt
+    assert all(set(names) == set(batch) for batch in orders(plan, 40))
 
 
 def test_half_of_the_steps_show_one_modality_alone(tiny_run: Run, tiny_cohort: Cohort) -> None:
@@ -272,13 +272,13 @@ def test_half_of_the_steps_show_one_modality_alone(tiny_run: Run, tiny_cohort: C
     loader = tiny_run.loader(tiny_cohort, tiny_run.split.train, ("finding",))
     names = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     plan = Plan(tiny_run, "finding", (Lora(),), reads, loader, names, 0, 90)
-    seen = [_batch(plan, names[:8], step) for step in range(plan.steps)]
+    seen = [batch_of(plan, names[:8], step) for step in range(plan.steps)]
     alone = [tuple(batch.payloads) for batch in seen if len(batch.payloads) == 1]
     assert set(alone) == {(m,) for m in reads if any(m in loader.by_patient[p] for p in names[:8])}
     assert 0.3 < len(alone) / plan.steps < 0.7
     for batch in seen:  # nobody comes who has no record of what is read
         assert all(set(batch.payloads) & set(loader.by_patient[p]) for p in batch.patients)
-    again = [_batch(plan, names[:8], step).patients for step in range(plan.steps)]
+    again = [batch_of(plan, names[:8], step).patients for step in range(plan.steps)]
     assert again == [batch.patients for batch in seen]
 
 

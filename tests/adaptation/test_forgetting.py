@@ -50,7 +50,7 @@ def test_what_leaves_it_as_it_was_has_nothing_to_say(method: str, tiny_run: Run,
 def test_fisher_is_the_mean_square_of_the_gradients(tiny_run: Run, tiny_cohort: Cohort) -> None:
     asked, model = Pretraining(tiny_run, tiny_cohort, train=True), tiny_run.model()
     assert set(asked.loader.patients) <= set(tiny_run.split.train)
-    found = fisher(asked, model)
+    found = fisher(asked.total, model)
     squares = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
     for step in range(BATCHES):
         model.zero_grad(set_to_none=True)
@@ -70,7 +70,7 @@ def test_weights_that_pretraining_minds_are_held(
     plain: Run, tiny_run: Run, tiny_cohort: Cohort, tmp_path: Path
 ) -> None:
     """Measured as EWC measures it: by the Fisher information that each weight has."""
-    matters = fisher(Pretraining(tiny_run, tiny_cohort, train=True), tiny_run.model())
+    matters = fisher(Pretraining(tiny_run, tiny_cohort, train=True).total, tiny_run.model())
     before = dict(tiny_run.model().named_parameters())
     moved = lambda run: sum(
         float((f * (weights(run)[n] - before[n]).square()).sum().detach()) for n, f in matters.items()

@@ -502,6 +502,37 @@ def test_the_card_of_an_examined_run_is_shown_with_its_table(
         )
 
 
+def test_of_several_models_a_person_chooses_and_the_same_files_are_asked_anew(
+    open_page: Callable[..., Any],
+    serve_app: Callable[..., Any],
+    finding_desk: Desk,
+    segmentation_desk: Desk,
+    note: Path,
+) -> None:
+    with serve_app([segmentation_desk, finding_desk]) as url:
+        page = open_page(url)
+        choice = page.get_by_label("Ask")
+        expect(choice.locator("option")).to_have_text(["hippocampus", "finding"])
+        expect(page.locator("#who")).to_contain_text("hippocampus")
+        drop(page, note)
+        expect(page.locator("#refusal")).to_contain_text("files of text")
+        choice.select_option(label="finding")
+        expect(page.locator("#headline")).to_have_text(finding_desk.answer([note]).headline)
+        expect(page.locator("#refusal")).to_be_hidden()
+        expect(page.locator("#who")).to_contain_text(finding_desk.card.run)
+        page.locator("#card summary").click()
+        expect(page.locator("#card-text")).to_contain_text("Answers the task")
+        page.locator("#clear").click()
+        choice.select_option(label="hippocampus")  # what was cleared is not asked again
+        expect(page.locator("#card-text")).to_be_empty()
+        expect(page.locator("#refusal")).to_be_hidden()
+        expect(page.locator("#answer")).to_be_hidden()
+
+
+def test_one_model_leaves_nothing_to_choose(open_page: Callable[..., Any], finding_url: str) -> None:
+    expect(open_page(finding_url).get_by_label("Ask")).to_be_hidden()
+
+
 def test_nothing_in_the_page_comes_from_elsewhere_or_escapes_its_policy() -> None:
     text, policy = shipped_page()
     assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")

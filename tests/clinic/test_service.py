@@ -485,3 +485,65 @@ def test_the_function_serves_until_ctrl_c_and_returns(
 def test_an_address_in_use_is_known_before_the_model_is_read(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
         serve(tmp_path / "no run here", port=taken.getsockname()[1])
+
+
+# ---- several runs on one backbone
+
+
+@pytest.fixture(scope="module")
+def two_runs(tiny_run: Run, tiny_finding_run: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    from polyclinic.adaptation import adapt
+
+    return [tiny_finding_run, adapt(tiny_run, "survival", "lora", steps=2)]
+
+
+@pytest.fixture(scope="module")
+def two_url(two_runs: list[Run], serve_app: Serve) -> Iterator[str]:
+    with serve_app(two_runs) as url:
+        yield url
+
+
+def test_each_request_names_the_run_that_it_asks(
+    two_url: str, two_runs: list[Run], finding_desk: Desk, row_of: Callable[..., Path], note: Path
+) -> None:
+    finding, survival = (run.path.name for run in two_runs)
+    reply = Reply.model_validate(post(two_url, note, data={"run": finding}).raise_for_status().json())
+    alone = finding_desk.answer([note])
+    assert (reply.task, reply.model) == (alone.task, alone.model)
+    assert reply.values["score"] == pytest.approx(alone.values["score"], abs=1e-3)
+    other = Reply.model_validate(post(two_url, row_of("CXR-0329"), data={"run": survival}).raise_for_status().json())
+    assert (other.task, other.model.run) == ("survival", survival)
+
+
+def test_a_request_that_names_no_run_of_several_is_refused(two_url: str, two_runs: list[Run], note: Path) -> None:
+    names = ", ".join(run.path.name for run in two_runs)
+    told = refused(post(two_url, note), 422)
+    assert (told["found"], told["expected"]) == ("no name of a run", f"one of {names}")
+    assert refused(post(two_url, note, data={"run": "mine"}), 422)["found"] == "no run 'mine'"
+    assert refused(httpx.get(f"{two_url}/card"), 422)["expected"] == f"one of {names}"
+    card = httpx.get(f"{two_url}/card", params={"run": two_runs[1].path.name}).json()
+    assert card["model"]["task"] == "survival"
+
+
+def test_health_says_which_runs_there_are(two_url: str, two_runs: list[Run]) -> None:
+    told = httpx.get(f"{two_url}/health").json()
+    assert [m["run"] for m in told["models"]] == [run.path.name for run in two_runs]
+    assert told["model"] == told["models"][0]
+    assert len({m["backbone"] for m in told["models"]}) == 1
+
+
+def test_several_runs_share_their_backbone_in_memory(two_runs: list[Run]) -> None:
+    from polyclinic.clinic.desk import desks
+
+    one, other = desks(two_runs).values()
+    weights = dict(one.adapted.model.named_parameters())
+    shared = [n for n, p in other.adapted.model.named_parameters() if n in weights and p is weights[n]]
+    assert len(shared) == len(weights)
+
+
+def test_two_of_a_name_are_refused(tiny_finding_run: Run) -> None:
+    from polyclinic.adaptation import AdaptError
+    from polyclinic.clinic import create_app
+
+    with pytest.raises(AdaptError, match="two runs called"):
+        create_app([tiny_finding_run, tiny_finding_run])

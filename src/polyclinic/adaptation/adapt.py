@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..cohort import Cohort
 from ..models import Model, under
-from ..models.adapters import AdapterFields, put, settle
+from ..models.adapters import AdapterFields, go_on, put, settle
 from ..objectives.hybrid import places
 from ..schema import Modality
 from ..tasks import (
@@ -32,7 +33,9 @@ from ..training import Run
 from ..training.methods import KINDS, Full, Kind, Knn, Probe, Prototype, Scratch, Told, ZeroShot, methods
 from ..training.reading import guess
 from ..training.repeatable import repeatable
-from .adapted import head_of, write
+from ..training.run import file_hash
+from .adapted import FILE, head_of, write
+from .chain import begun, check_after
 from .fine_tune import PATIENTS, Progress, fine_tune
 from .forgetting import Keeper, Pretraining, interpolated
 from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
@@ -63,7 +66,7 @@ SCRATCH = {
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
 
-def _check(run: Run, task: str, labels: int | None, steps: int | None) -> None:
+def _check(run: Run, task: str, labels: int | Sequence[str] | None, steps: int | None) -> None:
     if task not in run.recipe.tasks:
         there = list(run.recipe.tasks)
         raise AdaptError(
@@ -72,7 +75,8 @@ def _check(run: Run, task: str, labels: int | None, steps: int | None) -> None:
             guess(task, there, "correct the name"),
         )
     as_it_is = isinstance(run.recipe.tasks[task], Report)  # a decoder that was pretrained may write without being tuned
-    for name, number in (("labels", labels), ("steps", steps)):
+    many = labels if labels is None or isinstance(labels, int) else len(labels)
+    for name, number in (("labels", many), ("steps", steps)):
         if number is not None and number < (0 if name == "steps" and as_it_is else 1):
             raise AdaptError(f"{number} {name}", "at least 1, or None for the default", "correct it")
 
@@ -87,9 +91,10 @@ def _fits(run: Run, task: str, method: tuple[Any, ...]) -> None:
 
 
 def adapt(
-    run: Run | str | Path, task: str, method: Told | Sequence[Told] | None = None, labels: int | None = None, *,
+    run: Run | str | Path, task: str, method: Told | Sequence[Told] | None = None, labels: int | Sequence[str] | None = None, *,
     cohort: Cohort | str | Path | None = None, seed: int | None = None, steps: int | None = None,
-    inputs: Sequence[Modality | str] | None = None, into: str | Path | None = None, progress: Progress | None = None,
+    inputs: Sequence[Modality | str] | None = None, after: Run | str | Path | None = None, into: str | Path | None = None,
+    progress: Progress | None = None,
 ) -> Run:  # fmt: skip
     """Adapt a pretrained run to a task of its recipe; the same arguments give the same bits.
 
@@ -98,15 +103,17 @@ def adapt(
         task: the task's name.
         method: what learns, or is asked: a kind ("probe", "lora"), several adapters ("lora+bitfit"), or with options
             ({"kind": "lora", "rank": 4}); see `training.methods`. By default the recipe's, which is "lora" where it says nothing.
-        labels: how many labelled training patients may be used; None for all. Fewer are always among more.
+        labels: how many labelled training patients may be used; None for all. Fewer are always among more. Or who may be.
         cohort: where it lies now; by default where it lay.
         seed: of the labels' order, the head and the adapters; by default the recipe's.
         steps: optimiser steps; by default by task, labels and method.
         inputs: the modalities that may be read; by default the task's.
+        after: an adapted run of the same backbone whose weights this one goes on from; its head stays as it was taught.
         into: the folder of the new run; by default below the run.
         progress: called with done, all, what.
     Raises:
-        AdaptError: no such task or modality; no labelled patient; one class, or no event; the loss is not a number.
+        AdaptError: no such task or modality; no labelled patient; one class, or no event; the loss is not a number; nothing can go
+            on after `after`.
         MethodError: no such method or option, or several that do not go together.
         AdapterError: the model has no place for an adapter.
         TaskError: a task that needs no labels.
@@ -115,29 +122,79 @@ def adapt(
     _check(run, task, labels, steps)
     chosen_method = run.recipe.adaptation if method is None else methods(method)
     _fits(run, task, chosen_method)
+    before = _before(run, task, chosen_method, after)
     seed = run.recipe.seed if seed is None else seed
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     if isinstance(run.recipe.tasks[task], Report):
         return adapt_report(run, task, chosen_method, labels, catalogue, seed, steps, reads, into, progress)
-    fresh, unasked = isinstance(chosen_method[0], Scratch), isinstance(chosen_method[0], ZeroShot)
-    model = run.model(pretrained=not fresh, seed=seed + 1 if fresh else None)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        head = head_of(run, task, model, chosen_method)
-    loader = run.loader(catalogue, run.split.train, (task,))
-    chosen = [] if unasked else labelled(loader, task, labels, seed, reads)
-    steps = steps or _steps(run.recipe.tasks[task].kind, fresh, len(chosen))
-    plan = Plan(run, task, chosen_method, reads, loader, chosen, seed, steps, catalogue)
-    if not fresh and isinstance(head, SegmentationTask):
-        _pretrained_decoder(run, task, head)
+    plan = planned(run, task, chosen_method, labels, catalogue, seed, steps, reads, before)
     began = time.monotonic()
-    with repeatable():
-        learned = _train(plan, model, head, progress)
+    model, head, learned = taught_by(plan, progress)
     learned["seconds"] = round(time.monotonic() - began, 2)
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
-    place = Path(into) if into is not None else run.path / f"adapted/{task}-{plan.method}-{len(chosen)}-{seed}{own}"
+    own += f"-after-{before.adapter['task']}-{file_hash(before.path / FILE)[:8]}" if before else ""
+    place = (
+        Path(into) if into is not None else run.path / f"adapted/{task}-{plan.method}-{len(plan.patients)}-{seed}{own}"
+    )
     return write(plan, place, model, head, learned)
+
+
+def _before(run: Run, task: str, method: tuple[Any, ...], after: Run | str | Path | None) -> Run | None:
+    """The run to go on from, where that can be."""
+    if after is None:
+        if isinstance(method[0], Full) and method[0].replay:
+            raise AdaptError(
+                "to replay earlier tasks, of which there is none",
+                "`after`, an adapted run",
+                "say which run this one goes on from",
+            )
+        return None
+    before = after if isinstance(after, Run) else Run.open(after)
+    if isinstance(run.recipe.tasks[task], Report):
+        raise AdaptError(
+            f"a report, {task!r}, to go on after {before.path}", "another task", "adapt it from the backbone"
+        )
+    check_after(run, before, method)
+    return before
+
+
+def planned(
+    run: Run, task: str, method: tuple[Any, ...], labels: int | Sequence[str] | None, cohort: Cohort, seed: int, steps: int | None,
+    reads: tuple[Modality, ...], after: Run | None = None,
+) -> Plan:  # fmt: skip
+    """Whose labels are learned from, for how many steps; arguments and errors as `adapt`'s."""
+    if isinstance(spec := run.recipe.tasks[task], Retrieval):
+        spec.build(task, run.model())  # refuses
+    loader = run.loader(cohort, run.split.train, (task,))
+    chosen = [] if isinstance(method[0], ZeroShot) else labelled(loader, task, labels, seed, reads)
+    steps = steps or _steps(spec.kind, isinstance(method[0], Scratch), len(chosen))
+    return Plan(run, task, method, reads, loader, chosen, seed, steps, cohort, after)
+
+
+def taught_by(
+    plan: Plan, progress: Progress | None = None, model: Model | None = None
+) -> tuple[Model, Task, dict[str, Any]]:
+    """A model and its head as a plan teaches them, and what was chosen on the way; nothing is written.
+
+    Args:
+        plan: of `planned`.
+        progress: called with done, all, what.
+        model: on which the head is taught, which is changed in place; by default the plan's own beginning.
+    """
+    fresh, added = isinstance(plan.methods[0], Scratch), dict[str, Tensor]()
+    if model is None and plan.after is not None:
+        model, added = begun(plan.after)
+    if model is None:
+        model = plan.run.model(pretrained=not fresh, seed=plan.seed + 1 if fresh else None)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(plan.seed)
+        head = head_of(plan.run, plan.task, model, plan.methods)
+    if not fresh and isinstance(head, SegmentationTask):
+        _pretrained_decoder(plan.run, plan.task, head)
+    with repeatable():
+        learned = _train(plan, model, head, added, progress)
+    return model, head, learned
 
 
 def _steps(kind: str, fresh: bool, patients: int) -> int:
@@ -157,7 +214,7 @@ def _pretrained_decoder(run: Run, task: str, head: SegmentationTask) -> None:
             head.decoder.load_state_dict(under(f"{place}decoder.", load_file(run.objective_weights)))
 
 
-def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> dict[str, Any]:
+def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progress: Progress | None) -> dict[str, Any]:
     """Train the model and its head in place; what was chosen on the way."""
     method, known = plan.methods[0], plan.loader.labelled(plan.task)
     if isinstance(method, Prototype | Knn | ZeroShot):
@@ -167,6 +224,7 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
         model.requires_grad_(False)
     elif isinstance(method, AdapterFields):
         put(model, plan.methods, plan.seed)
+        go_on(model, added)
     fresh, frozen = isinstance(method, Scratch), isinstance(method, Probe)
     if isinstance(head, LinearTask) and not fresh:
         # The head first, on the backbone as it is; then both together: a random head would distort the features
@@ -212,7 +270,8 @@ def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progres
     asked = Pretraining(plan.run, plan.cohort, train=False)
     before = asked.losses(model)
     start = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]
-    keeper = Keeper(plan, model) if method.rehearsal or method.ewc or method.distil else None
+    held = method.rehearsal or method.replay or method.ewc or method.distil
+    keeper = Keeper(plan, model) if held else None
     fine_tune(plan, model, head, share, progress, keeper.loss if keeper else None)
     if keeper is not None:
         keeper.done()

@@ -92,9 +92,7 @@ def _opened(run: Run, model: Model, folded: bool) -> Adapted:
 
     name = run.adapter["task"]
     try:
-        specs = methods(run.adapter["methods"])
-        state, about = _read(run.path / FILE)
-        _same(run, about)
+        specs, (state, _) = methods(run.adapter["methods"]), kept(run)
         head = head_of(run, name, model, specs)
         for key, tensor in under("model.", state).items():
             replace(model, key, tensor)
@@ -110,6 +108,13 @@ def _opened(run: Run, model: Model, folded: bool) -> Adapted:
         ) from error
     model.requires_grad_(False).eval()
     return Adapted(run, name, model, head.eval(), tuple(map(Modality, run.adapter["inputs"])))
+
+
+def kept(run: Run) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors of an adapted run's file, which is the one that `adapter.json` speaks of, and what it says of itself."""
+    state, about = _read(run.path / FILE)
+    _same(run, about)
+    return state, about
 
 
 def _read(place: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -179,7 +184,7 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
     """
     run, before = plan.run, tensors(plan.run.model())
     changed = {k: v for k, v in tensors(model).items() if not torch.equal(v, before[k])}
-    kept = (
+    tensors_kept = (
         {f"head.{k}": v.clone() for k, v in head.state_dict().items()}  # a decoder's may be one and the same
         | {f"added.{k}": v for k, v in learned(model).items()}
         | {f"model.{k}": v for k, v in changed.items()}
@@ -190,12 +195,13 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
     told = {
         "backbone": file_hash(run.weights), "task": plan.task, "methods": [m.model_dump(mode="json") for m in plan.methods],
     }  # fmt: skip
-    save_weights(place / FILE, kept, about=told)
+    save_weights(place / FILE, tensors_kept, about=told)
     write_json(
         place / "adapter.json",
         {
             **told, "run": os.path.relpath(run.path.resolve(), place.resolve()), "method": plan.method,
-            "inputs": list(plan.reads), "labels": len(plan.patients), "labelled": plan.patients, "seed": plan.seed, **chosen,
+            "inputs": list(plan.reads), "labels": len(plan.patients), "labelled": plan.patients, "seed": plan.seed,
+            **({"after": os.path.relpath(plan.after.path.resolve(), place.resolve())} if plan.after else {}), **chosen,
         },
     )  # fmt: skip
     return Run.open(place)

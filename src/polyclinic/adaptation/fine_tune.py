@@ -141,11 +141,11 @@ def fine_tune(
         AdaptError: the loss is not a number.
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
-    orders = _orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
+    each_step = orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
 
     def loss_of(step: int) -> Tensor | None:
-        patients = orders[step]
-        batch = _batch(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
+        patients = each_step[step]
+        batch = batch_of(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
@@ -206,7 +206,7 @@ def _thaw(plan: Plan, adam: torch.optim.AdamW, step: int) -> None:
             weight.requires_grad_(group["distance"] <= farthest * step / over)
 
 
-def _batch(plan: Plan, patients: list[str], step: int) -> Batch:
+def batch_of(plan: Plan, patients: list[str], step: int) -> Batch:
     """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model."""
     random = generator(plan.seed, "reads", step)
     alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
@@ -215,7 +215,7 @@ def _batch(plan: Plan, patients: list[str], step: int) -> Batch:
     return plan.loader.of(there, reads, seed=step) if there else plan.loader.of(patients, plan.reads, seed=step)
 
 
-def _orders(plan: Plan, size: int) -> list[list[str]]:
+def orders(plan: Plan, size: int) -> list[list[str]]:
     """The patients of each step, in shuffled rounds; where there are classes, as many of each (a rare one comes round more often)."""
     known = plan.loader.labelled(plan.task)
     groups: dict[int, list[str]] = {}

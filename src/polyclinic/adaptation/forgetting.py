@@ -7,6 +7,8 @@ to the backbone before.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from ..schema import Batch, Fused, Losses
 from ..training import Run
 from ..training.methods import Full
 from ..training.repeatable import generator
+from .chain import Earlier, chain
 from .plan import Plan
 
 BATCHES = 8
@@ -48,6 +51,10 @@ class Pretraining:
         """The losses of one batch; the same step is the same question."""
         return self.objective(model, self.loader.batch(step), generator(self.seed, "pretraining", step))
 
+    def total(self, model: Model, step: int) -> Tensor | None:
+        """() of one batch; None where nobody speaks."""
+        return self.ask(model, step).total
+
     def losses(self, model: Model) -> dict[str, float]:
         """The mean of each term over a few batches; terms that nobody speaks to are absent."""
         found: dict[str, list[float]] = {}
@@ -72,11 +79,15 @@ class Keeper:
         self.model, self.seen = model, list[Fused]()
         asked = self.method.rehearsal or self.method.ewc
         self.pretraining = Pretraining(plan.run, plan.cohort, train=True) if asked else None
-        self.old = plan.run.model().requires_grad_(False) if self.method.distil else None
-        self.watch = model.register_forward_hook(self._see)
+        before = chain(plan.after) if plan.after and (self.method.replay or self.method.ewc) else []
+        self.earlier = [Earlier(plan, run, self.method.memory) for run in before]
+        self.old = copy.deepcopy(model).requires_grad_(False) if self.method.distil else None
         if self.method.ewc and self.pretraining is not None:
             self.start = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-            self.matters = fisher(self.pretraining, model)
+            self.matters = together(
+                [fisher(one, model) for one in (self.pretraining.total, *(e.loss for e in self.earlier))]
+            )
+        self.watch = model.register_forward_hook(self._see)  # last: what was asked above is no step
 
     def loss(self, batch: Batch, step: int) -> Tensor:
         """() of the batch that the model has just answered about.
@@ -94,6 +105,9 @@ class Keeper:
         if self.method.rehearsal and self.pretraining is not None:
             again = self.pretraining.ask(self.model, step).total
             total = total if again is None else total + self.method.rehearsal * again
+        if self.method.replay and self.earlier:
+            again = self.earlier[step % len(self.earlier)].loss(self.model, step)
+            total = total if again is None else total + self.method.replay * again
         if self.method.ewc:
             moved = [
                 (self.matters[name] * (p - self.start[name]).square()).sum()
@@ -112,14 +126,19 @@ class Keeper:
         self.watch.remove()
 
 
-def fisher(pretraining: Pretraining, model: Model) -> dict[str, Tensor]:
-    """How much pretraining's loss minds each weight: the mean square of its gradient over a few batches (Kirkpatrick et al. 2017,
-    equation 3), over the mean of all, so that a strength means the same for every objective."""
+def fisher(loss: Callable[[Model, int], Tensor | None], model: Model) -> dict[str, Tensor]:
+    """How much a loss minds each weight: the mean square of its gradient over a few batches (Kirkpatrick et al. 2017,
+    equation 3), over the mean of all, so that a strength means the same for every objective.
+
+    Args:
+        loss: of the model and a step; None where nothing is known.
+        model: which is left as it is.
+    """
     names, weights = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
     squares = [torch.zeros_like(p) for p in weights]
     model.eval()
     for step in range(BATCHES):
-        total = pretraining.ask(model, step).total
+        total = loss(model, step)
         if total is None or not total.requires_grad:
             continue
         for square, gradient in zip(squares, torch.autograd.grad(total, weights, allow_unused=True), strict=True):
@@ -127,6 +146,12 @@ def fisher(pretraining: Pretraining, model: Model) -> dict[str, Tensor]:
                 square += gradient.square() / BATCHES
     mean = sum(float(s.sum()) for s in squares) / sum(s.numel() for s in squares)
     return {n: s / max(mean, 1e-30) for n, s in zip(names, squares, strict=True) if bool(s.any())}
+
+
+def together(each: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of what several losses mind: pretraining's and each earlier task's (Schwarz et al. 2018 keep one such sum)."""
+    names = dict.fromkeys(name for one in each for name in one)
+    return {n: torch.stack([one[n] for one in each if n in one]).sum(0) / len(each) for n in names}
 
 
 @torch.no_grad()

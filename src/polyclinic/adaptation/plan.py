@@ -33,6 +33,7 @@ class Plan:
         seed: of the batches.
         steps: of the optimiser.
         cohort: of the run, where pretraining is asked again.
+        after: the adapted run that this one goes on from.
     """
 
     run: Run
@@ -44,6 +45,7 @@ class Plan:
     seed: int
     steps: int
     cohort: Cohort | None = None
+    after: Run | None = None
 
     @property
     def method(self) -> str:
@@ -88,16 +90,23 @@ def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tu
     return tuple(m for m in Modality if m in inputs)
 
 
-def labelled(loader: Loader, task: str, labels: int | None, seed: int, reads: Sequence[Modality]) -> list[str]:
+def labelled(
+    loader: Loader, task: str, labels: int | Sequence[str] | None, seed: int, reads: Sequence[Modality]
+) -> list[str]:
     """The training patients whose labels may be used: those who have something to read; the loader forgets the others' labels.
 
+    Args:
+        labels: how many, None for all; or among whom.
     Raises:
         AdaptError: there is none; they are of one class, of any of several findings; nobody has one of the grades; no event was seen.
     """
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
     label = loader.labels[0]
-    groups = label.groups(list(known.values()))
-    chosen = sorted(subset(dict(zip(known, groups, strict=True)), labels, seed))
+    if labels is None or isinstance(labels, int):
+        groups = label.groups(list(known.values()))
+        chosen = sorted(subset(dict(zip(known, groups, strict=True)), labels, seed))
+    else:
+        chosen = sorted(set(labels) & set(known))
     if not chosen:
         raise AdaptError(
             f"no training patient with a label of {task!r} and one of {', '.join(reads)}",

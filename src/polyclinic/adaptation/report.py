@@ -92,7 +92,7 @@ def shown_of(run: Run, name: str, inputs: Sequence[Modality]) -> tuple[Modality,
 
 
 def adapt_report(
-    run: Run, name: str, methods: tuple[Any, ...], labels: int | None, cohort: Cohort, seed: int, steps: int | None,
+    run: Run, name: str, methods: tuple[Any, ...], labels: int | Sequence[str] | None, cohort: Cohort, seed: int, steps: int | None,
     inputs: Sequence[Modality], into: str | Path | None, progress: Progress | None,
 ) -> Run:  # fmt: skip
     """Tune the run's decoder to pairs; arguments as `adapt`. `probe` leaves the encoders as they are, `steps` of 0 the decoder too."""
@@ -110,7 +110,10 @@ def adapt_report(
         for p in loader.patients
         if set(reads) & set(loader.by_patient[p]) and reference(loader, p, task.spec.language)
     ]
-    chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed))
+    if labels is None or isinstance(labels, int):
+        chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed))
+    else:
+        chosen = sorted(set(labels) & set(has))
     if not chosen:
         raise AdaptError(
             f"no training patient with a report and one of {', '.join(reads)}", "at least one", "read more modalities"

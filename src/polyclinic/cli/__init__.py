@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from . import ask, cohort, export, machine, phantom, privacy, recipe, runs, search, segment
+from . import ask, cohort, export, learning, machine, phantom, privacy, recipe, runs, search, segment
 from .frame import EXIT_CODES, OK, USAGE
 
 app = typer.Typer(
@@ -38,6 +38,7 @@ cohort.add_to(app)
 privacy.add_to(app)
 phantom.add_to(app)
 runs.add_to(app)
+learning.add_to(app)
 ask.add_to(app)
 segment.add_to(app)
 export.add_to(app)

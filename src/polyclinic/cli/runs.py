@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .frame import Reply, command, progress, table
+from .learning import curve, label_counts
 from .recipe import Overrides, RecipePath
 
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
@@ -111,20 +112,44 @@ def adapt(
         ),
     ] = None,
     labels: Annotated[
-        int | None, typer.Option(min=1, help="Labelled training patients that may be used; all by default.")
+        str | None,
+        typer.Option(
+            help="Labelled training patients that may be used; all by default. Several, as 10,50,200,all, measure the curve."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Of the labels' order and the head; the recipe's by default.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps; by task by default.")] = None,
+    after: Annotated[
+        Path | None, typer.Option(help="An adapted run of this backbone whose weights this one goes on from.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Of a curve: how many, --seed and those after it; 3 by default.")
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a curve: scratch, single (one modality alone), plain, with commas, or none; all by default."
+        ),
+    ] = None,
     cohort: CohortOption = None,
     into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
 ) -> Reply:
-    """Adapt a pretrained run to a task of its recipe."""
+    """Adapt a pretrained run to a task of its recipe. With several numbers of labels: how many it takes, against baselines."""
+    counts = label_counts(labels)
+    if isinstance(counts, list):
+        if after is not None:
+            raise typer.BadParameter("--after goes with one number of labels")
+        return curve(run, task, method, counts, baselines, seed, seeds or 3, steps, cohort, into)
+    if seeds is not None or baselines is not None:
+        raise typer.BadParameter("--seeds and --baselines go with several numbers of labels, as --labels 10,50,all")
     from ..adaptation import adapt as fit
 
     with progress(f"adapt {task}") as report:
-        made = fit(run, task, method, labels, cohort=cohort, seed=seed, steps=steps, into=into, progress=report)
+        made = fit(
+            run, task, method, counts, cohort=cohort, seed=seed, steps=steps, after=after, into=into, progress=report
+        )
     about = made.adapter
     data = {
         "run": str(made.path),
@@ -284,15 +309,17 @@ def _answers(
 
 @command
 def serve(
-    run: RunPath,
+    runs: Annotated[
+        list[Path], typer.Argument(help="The adapted run's folder; or several on one backbone.", show_default=False)
+    ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback address; 0 takes a free one.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Another address than loopback. The service has no login of its own.")
     ] = "127.0.0.1",
     limit_mb: Annotated[int, typer.Option(min=1, help="The largest upload, all files together.")] = 256,
 ) -> Reply:
-    """Serve an adapted run: a page where one drops a file, `/predict`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""
+    """Serve adapted runs: a page where one drops a file, `/predict`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""
     from ..clinic import serve as run_service
 
-    run_service(run, port=port, host=host, limit_mb=limit_mb)
-    return Reply({"run": str(run), "served": True}, ["stopped"])
+    run_service(runs, port=port, host=host, limit_mb=limit_mb)
+    return Reply({"runs": [str(run) for run in runs], "served": True}, ["stopped"])

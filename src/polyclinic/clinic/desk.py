@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from .. import records
-from ..adaptation import Adapted, open_adapted
+from ..adaptation import Adapted, AdaptError, Shelf, open_adapted
 from ..harmonise import VolumeStandard, harmonise, points_back
 from ..inference import predict_files
 from ..records import RecordError
@@ -53,13 +53,14 @@ class Desk:
 
     Args:
         run: adapted, or its folder.
+        lock: held while it answers; desks that share one answer one after the other.
     Raises:
         RunError, AdaptError: there is no adapted run.
     """
 
-    def __init__(self, run: Run | Adapted | str | Path) -> None:
+    def __init__(self, run: Run | Adapted | str | Path, lock: Lock | None = None) -> None:
         self.adapted = run if isinstance(run, Adapted) else open_adapted(run)
-        self._lock = Lock()  # torch's threads are shared: two answers at once would both be slower
+        self._lock = lock or Lock()  # torch's threads are shared: two answers at once would both be slower
         here = self.adapted.run
         self.card = ModelCard(
             run=here.path.resolve().name,
@@ -240,6 +241,30 @@ def _on_source(part: str, made: Payload) -> Region:
     )
     (x0, y0), (x1, y1) = ((corners[:, :2] + 0.5) / [width, height]).clip(0, 1).tolist()
     return Region(left=x0, top=y0, right=x1, bottom=y1)
+
+
+def desks(runs: Sequence[Run | Adapted | str | Path]) -> dict[str, Desk]:
+    """A desk of each run, by the name of its folder; several have one backbone in memory and answer one at a time.
+
+    Args:
+        runs: adapted, or their folders.
+    Raises:
+        RunError, AdaptError: one is not adapted, two are called alike, or they are of several backbones.
+    """
+    if len(runs) == 1:
+        made = [Desk(runs[0])]
+    else:
+        opened = [run if isinstance(run, Run | Adapted) else Run.open(run) for run in runs]
+        shelf, lock = Shelf(first.run if isinstance(first := opened[0], Adapted) else first), Lock()
+        made = [Desk(run if isinstance(run, Adapted) else shelf.open(run), lock) for run in opened]
+    found = {desk.card.run: desk for desk in made}
+    if len(found) < len(made):
+        names = [desk.card.run for desk in made]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise AdaptError(
+            f"two runs called {twice!r}", "a name each, by which they are asked", "rename one of the folders"
+        )
+    return found
 
 
 def understood(called: Mapping[Path, str]) -> tuple[list[Given], dict[Path, str]]:

@@ -162,11 +162,12 @@ class Refusal(BaseModel):
 
 
 class Health(BaseModel):
-    """That the model is loaded, which it is, and how much may be sent."""
+    """That the models are loaded, which they are, and how much may be sent."""
 
     status: str
     version: str
-    model: ModelCard
+    model: ModelCard = Field(description="the first")
+    models: list[ModelCard] = Field(description="all, each asked by its `run`")
     limit_bytes: int = Field(description="of a request, all files together")
     most_files: int
     notice: str = NOTICE

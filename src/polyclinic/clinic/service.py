@@ -16,8 +16,8 @@ from typing import Annotated, Any, Protocol
 
 from ..adaptation import Adapted
 from ..schema import MissingExtraError, PolyclinicError
-from ..training import Run
-from .desk import Desk
+from ..training import Run, RunError
+from .desk import desks
 from .guards import LOG, Guard, only_our_words
 from .manual import manual
 from .reply import NOTICE, Card, Health, ModelCard, Refusal, Reply
@@ -36,7 +36,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     421: {"model": Refusal, "description": "a request by a name that is not this machine's own"},
     422: {
         "model": Refusal,
-        "description": "a file that cannot be used: what was found, what was expected, what to do",
+        "description": "a file that cannot be used, or no such run: what was found, what was expected, what to do",
     },
     500: {"model": Refusal, "description": "a fault of the service; no detail of the request is kept"},
     507: {"model": Refusal, "description": "no room for the upload on the service's disk"},
@@ -56,6 +56,23 @@ class Answerer(Protocol):
     def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
         """The answer about one patient."""
         ...
+
+
+Served = Run | Adapted | Answerer | str | Path
+
+
+def answerers(run: Served | Sequence[Served]) -> dict[str, Answerer]:
+    """Who answers, by the name of its run.
+
+    Raises:
+        RunError, AdaptError: there is no adapted run, two are called alike, or they are of several backbones.
+    """
+    several: list[Any] = list(run) if isinstance(run, list | tuple) else [run]
+    if not several:
+        raise RunError("no run to serve", "at least one adapted run", "name one")
+    opened = [one for one in several if isinstance(one, Run | Adapted | str | Path)]
+    others: dict[str, Answerer] = {one.card.run: one for one in several if one not in opened}
+    return {**(desks(opened) if opened else {}), **others}
 
 
 def page() -> tuple[str, str]:
@@ -81,28 +98,28 @@ def policy(text: str) -> str:
 
 
 def create_app(
-    run: Run | Adapted | Answerer | str | Path, *, limit_mb: float = LIMIT_MB, hosts: frozenset[str] | None = LOOPBACK
+    run: Served | Sequence[Served], *, limit_mb: float = LIMIT_MB, hosts: frozenset[str] | None = LOOPBACK
 ) -> Any:
-    """The service of an adapted run, as an ASGI application.
+    """The service of an adapted run, or of several on one backbone, as an ASGI application.
 
     Args:
-        run: adapted, or its folder.
+        run: adapted, or its folder; or several, each asked by the name of its folder.
         limit_mb: MiB of a request, all files together.
         hosts: the names by which it may be called; None for any.
     Raises:
-        RunError, AdaptError: there is no adapted run.
+        RunError, AdaptError: there is no adapted run, two are called alike, or they are of several backbones.
         MissingExtraError: FastAPI is not installed.
     """
     try:
         import python_multipart  # noqa: F401  # FastAPI asks for it when the first upload is declared
-        from fastapi import FastAPI, File, UploadFile
+        from fastapi import FastAPI, File, Form, UploadFile
         from fastapi.concurrency import run_in_threadpool
         from fastapi.exceptions import RequestValidationError
         from fastapi.responses import HTMLResponse, JSONResponse
         from starlette.exceptions import HTTPException
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "clinic") from error
-    desk: Answerer = Desk(run) if isinstance(run, Run | Adapted | str | Path) else run
+    served = answerers(run)
     from .. import __version__
 
     limit = int(limit_mb * 2**20)
@@ -122,11 +139,21 @@ def create_app(
     def no_room() -> JSONResponse:
         return refusal(507, "no room for the upload on the service's disk", "space", "free some, or send less")
 
+    def chosen(name: str | None) -> Answerer:
+        """Who was asked: the only one, or the one that was named."""
+        if name is None and len(served) == 1:
+            return next(iter(served.values()))
+        if name not in served:
+            found = "no name of a run" if name is None else f"no run {name!r}"
+            raise RunError(found, "one of " + ", ".join(served), "name it in the field `run`")
+        return served[name]
+
     @app.post("/predict", response_model=Reply, responses=REFUSALS, summary="The answer about one patient")
     async def predict(
         files: Annotated[
             list[UploadFile], File(description="One patient's files: DICOM, NIfTI, PNG, JPEG, text, CSV, FHIR …")
         ],
+        run: Annotated[str | None, Form(description="Which of several runs is asked, by its name")] = None,
     ) -> Any:
         """Any subset of the modalities that the model reads is a patient; the answer says which were used."""
         # Readable by this user alone; gone when the answer is made.
@@ -139,18 +166,25 @@ def create_app(
                 return no_room()
             names = [own_name(file) or path.name for file, path in zip(files, paths, strict=True)]
             try:
-                return await run_in_threadpool(desk.answer, paths, names)
+                return await run_in_threadpool(chosen(run).answer, paths, names)
             except PolyclinicError as error:
                 return refusal(422, error.found, error.expected, error.remedy)
 
     @app.get("/health", response_model=Health, summary="Whether the model is loaded, and which")
     def health() -> Health:
-        """Answers when the model can."""
-        return Health(status="ok", version=__version__, model=desk.card, limit_bytes=limit, most_files=MOST_FILES)
+        """Answers when the models can."""
+        cards = [desk.card for desk in served.values()]
+        return Health(
+            status="ok", version=__version__, model=cards[0], models=cards, limit_bytes=limit, most_files=MOST_FILES
+        )
 
-    @app.get("/card", response_model=Card, summary="The model card")
-    def card() -> Card:
-        """What it is, its figures with n and intervals, what it must not be used for."""
+    @app.get("/card", response_model=Card, responses={422: REFUSALS[422]}, summary="The model card")
+    def card(run: str | None = None) -> Any:
+        """What it is, its figures with n and intervals, what it must not be used for. Of several runs `run` names one."""
+        try:
+            desk = chosen(run)
+        except RunError as error:
+            return refusal(422, error.found, error.expected, error.remedy)
         return Card(model=desk.card, markdown=desk.described)
 
     text, csp = page()
@@ -205,19 +239,19 @@ async def keep(file: Any, folder: Path, number: int) -> Path:
 
 
 def serve(
-    run: Run | Adapted | str | Path, port: int = 8000, *, host: str = "127.0.0.1", limit_mb: float = LIMIT_MB,
-    say: Callable[[str], None] | None = None,
+    run: Run | Adapted | str | Path | Sequence[Run | Adapted | str | Path], port: int = 8000, *, host: str = "127.0.0.1",
+    limit_mb: float = LIMIT_MB, say: Callable[[str], None] | None = None,
 ) -> None:  # fmt: skip
-    """Serve an adapted run until Ctrl-C.
+    """Serve an adapted run, or several on one backbone, until Ctrl-C.
 
     Args:
-        run: adapted, or its folder.
+        run: adapted, or its folder; or several, each asked by the name of its folder.
         port: 0 takes a free one.
         host: anything but loopback is warned about: there is no login.
         limit_mb: MiB of a request.
         say: where the address is told; stderr by default.
     Raises:
-        RunError, AdaptError: there is no adapted run.
+        RunError, AdaptError: there is no adapted run, two are called alike, or they are of several backbones.
         OSError: the address cannot be used.
     """
     try:
@@ -238,7 +272,9 @@ def serve(
                 f"address can use it. Put it behind one that has both, or leave out --host.\n{bar}"
             )
         shown = f"[{host}]" if ":" in host else host
-        tell(f"polyclinic serves {_name(run)} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it.")
+        tell(
+            f"polyclinic serves {_names(run)} at http://{shown}:{listener.getsockname()[1]}/\n{NOTICE} Ctrl-C ends it."
+        )
         if not LOG.handlers:
             LOG.addHandler(logging.StreamHandler())
             LOG.setLevel(logging.INFO)
@@ -247,7 +283,9 @@ def serve(
             server.run(sockets=[listener])
 
 
-def _name(run: Run | Adapted | str | Path) -> str:
-    return (
-        run.run.path if isinstance(run, Adapted) else run.path if isinstance(run, Run) else Path(run).resolve()
-    ).name
+def _names(run: Any) -> str:
+    each = run if isinstance(run, list | tuple) else [run]
+    place = lambda one: (
+        one.run.path if isinstance(one, Adapted) else one.path if isinstance(one, Run) else Path(one).resolve()
+    )
+    return ", ".join(place(one).name for one in each)

@@ -43,8 +43,8 @@ def forgotten(
 
     Args:
         run: adapted.
-        earlier: runs that were adapted from the same backbone and left it as it was (probe, prototype, knn): their heads are asked
-            again, on the changed vectors.
+        earlier: runs that were adapted from the same backbone and left it as it was (probe, prototype, knn; after no other run): their
+            heads are asked again, on the changed vectors.
         cohort: where it lies now.
     Raises:
         AdaptError: an earlier run of another backbone, or one that changed it.
@@ -62,7 +62,8 @@ def forgotten(
     for one in earlier:
         old = open_adapted(one)
         kind = old.run.adapter["methods"][0]["kind"]
-        if old.run.adapter["backbone"] != here.adapter["backbone"] or kind not in FROZEN:
+        rests = kind in FROZEN and "after" not in old.run.adapter
+        if old.run.adapter["backbone"] != here.adapter["backbone"] or not rests:
             raise AdaptError(
                 f"{old.run.path}, adapted by {old.run.adapter['method']} from the backbone {old.run.adapter['backbone']}",
                 f"one of {', '.join(sorted(FROZEN))} on {here.adapter['backbone']}",

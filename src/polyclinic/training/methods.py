@@ -84,6 +84,9 @@ class Full(MethodFields):
         decay: a layer learns at this times the rate of the one after it (Clark et al. 2020; 0.65 in Bao et al. 2022). 1 for all alike.
         thaw: over this share of the steps the layers begin to learn, one after the other from the head down (Howard & Ruder 2018).
         rehearsal: weight of the last stage's own loss, on a batch of its training patients beside each of the task's (Robins 1995).
+        replay: where the adaptation goes on after others, weight of their tasks' own losses, by their heads as they were taught, on a
+            batch of their labelled patients beside each of the task's (Chaudhry et al. 2019, "On tiny episodic memories").
+        memory: how many patients of each earlier task are replayed; None for all that it had.
         ewc: how strongly weights that pretraining minds are held where they were (Kirkpatrick et al. 2017).
         distil: how strongly a patient's vector is held in the direction that it had, on the task's own patients. Li & Hoiem (2017) hold
             the old heads' answers; all heads here read this vector.
@@ -95,6 +98,8 @@ class Full(MethodFields):
     decay: float = Field(default=1.0, gt=0, le=1)
     thaw: float = Field(default=0.0, ge=0, le=1)
     rehearsal: float = Field(default=0.0, ge=0)
+    replay: float = Field(default=0.0, ge=0)
+    memory: int | None = Field(default=None, ge=1)
     ewc: float = Field(default=0.0, ge=0)
     distil: float = Field(default=0.0, ge=0)
     interpolate: float = Field(default=1.0, ge=0, le=1)

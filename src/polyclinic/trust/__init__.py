@@ -6,12 +6,15 @@ Imports `inference` and above. Every figure carries n, a 95% interval by bootstr
 from .calibration import Calibration, calibration
 from .card import card
 from .comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
+from .continual import continual
+from .continual_figures import Continual
 from .discrimination import EvidenceError, bootstrap, difference, figure, figures
 from .embeddings import EmbeddingMap, embedding_map
 from .evaluate import evaluate
 from .evidence import Evidence
 from .factorial import Factorial, factorial, judged
 from .inputs import Curve, ReportInputs, curves_of
+from .label_curve import LabelCurve, label_curve
 from .overlays import Overlay, overlays
 from .prognosis import Reliability, prognosis
 from .report import gather, write_report
@@ -19,8 +22,9 @@ from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
 
 __all__ = [
-    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "Reliability",
-    "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
-    "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays", "prognosis",
-    "retrieval_examples", "retrieval_figures", "subsets", "verdict", "write_report",
+    "Calibration", "Cell", "Comparison", "Continual", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "LabelCurve",
+    "Overlay", "Reliability", "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card",
+    "cells_of", "compare", "continual", "curves_of", "difference", "embedding_map", "evaluate", "factorial", "figure", "figures",
+    "gather", "judged", "label_curve", "overlays", "prognosis", "retrieval_examples", "retrieval_figures", "subsets", "verdict",
+    "write_report",
 ]  # fmt: skip

@@ -278,7 +278,7 @@ def _cell(
         try:
             if arm == "baseline":
                 learned = learned or _labelled(run, seen, cell, seed)
-                answers[arm] = usable(_baseline(run, seen, cell, learned, _asked(run, seen, cell, answers)))
+                answers[arm] = usable(baseline(run, seen, cell, learned, _asked(run, seen, cell, answers)))
             else:
                 made = _made(run, cell, arm, seed, steps, adapted) or adapt(
                     run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
@@ -345,7 +345,8 @@ def _asked(run: Run, cohort: Cohort, cell: Cell, answers: Mapping[str, Predictio
     return tuple(p for p in loader.patients if p in known and set(cell.inputs) & set(loader.by_patient[p]))
 
 
-def _baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...]) -> Predictions:
+def baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...]) -> Predictions:
+    """The simple baseline of a cell: what it says of the test patients, having learned from the training patients."""
     spec = run.recipe.tasks[cell.task]
     if isinstance(spec, Segmentation):
         loader = run.loader(cohort, (*train, *test), (cell.task,))

@@ -1,8 +1,6 @@
 """Recipes × seeds at equal budgets: which pretraining serves a task best, by how much, and how sure that is.
 
-Every recipe is pretrained and adapted once for each seed, and all answer about the same test patients. A recipe's figure is its mean over
-the seeds; differences are paired by patient and by seed. The intervals resample both patients and seeds (the pigeonhole bootstrap, Owen
-2007), since both would be others another time.
+Every recipe is pretrained and adapted once for each seed, and all answer about the same test patients (`seeded`).
 """
 
 from __future__ import annotations
@@ -29,8 +27,9 @@ from ..training.recipe import differing
 from ..training.run import write_json, write_text
 from ..training.taxonomy import taxonomy
 from .comparison import figure_of, plain
-from .discrimination import DRAWS, METRICS, PRIMARY, EvidenceError, percentile, resamples, strata_of, usable
+from .discrimination import DRAWS, METRICS, PRIMARY, EvidenceError, usable
 from .factorial_plot import plot
+from .seeded import drawn
 
 Progress = Callable[[int, int, str], None]
 
@@ -304,55 +303,7 @@ def judged(
     Raises:
         EvidenceError: there is no patient about whom all answered, or they differ about the truth.
     """
-    groups = _common(answers)
-    targets = next(iter(groups.values()))[0].targets
-    of, strata, count = METRICS[metric], strata_of(metric, targets), len(next(iter(groups.values())))
-    n = len(targets)
-    value = lambda w: {name: np.stack([of(p.outputs, targets, w) for p in group]) for name, group in groups.items()}
-    if not np.isfinite(value(np.ones((1, n)))[next(iter(groups))]).all():
-        raise EvidenceError(
-            f"{n} test patients about whom all answered, of one class (or without a pair whose order is known)",
-            "both classes among them", "stratify the recipes' split by the task, or let more patients test",
-        )  # fmt: skip
-    each = {name: tuple(found[:, 0].tolist()) for name, found in value(np.ones((1, n))).items()}
-    drawn = [value(weights) for weights in resamples(strata, draws, seed)]
-    picked = np.random.default_rng([seed, count]).multinomial(count, np.full(count, 1 / count), size=draws).T / count
-    mean = {name: (np.concatenate([d[name] for d in drawn], axis=1) * picked).sum(0) for name in groups}
-    what = f"95% interval, percentile bootstrap over {n} patients" + (
-        f" and {count} seeds" if count > 1 else "; one seed, whose chance it leaves out"
-    )
-    made = lambda name, at, rows: Figure(
-        name, at, (i := percentile(at, rows[np.isfinite(rows)])).low, i.high, n, split, what
-    )
-    means = {name: float(np.mean(values)) for name, values in each.items()}
-    figures = {name: made(metric, means[name], mean[name]) for name in groups}
-    best = max(means, key=lambda name: means[name])
-    behind = {
-        name: made(f"{metric}_difference", means[best] - means[name], mean[best] - mean[name])
-        for name in groups
-        if name != best
-    }
-    return figures, each, behind
-
-
-def _common(answers: Mapping[str, Sequence[Predictions]]) -> dict[str, list[Predictions]]:
-    """The answers about the patients whom all answered about, in one order."""
-    every = [p for group in answers.values() for p in group]
-    shared = sorted(set(every[0].patients).intersection(*(p.patients for p in every[1:])))
-    if len(shared) < 2:
-        raise EvidenceError(
-            f"{len(shared)} test patients about whom all recipes answered", "at least two, of both classes",
-            "split the recipes' cohorts alike, or compare recipes that read the same",
-        )  # fmt: skip
-    order = lambda p: p.where(np.isin(np.arange(len(p.patients)), [p.patients.index(s) for s in shared]))
-    groups = {name: [_sorted(order(p)) for p in group] for name, group in answers.items()}
-    first = next(iter(groups.values()))[0]
-    for name, group in groups.items():
-        if any(not np.allclose(p.targets, first.targets, rtol=1e-6, atol=0, equal_nan=True) for p in group):
-            raise EvidenceError(f"{name} has another truth of the same patients", "one cohort", "compare on one cohort")
-    return groups
-
-
-def _sorted(p: Predictions) -> Predictions:
-    rows = np.argsort(np.array(p.patients))
-    return Predictions(p.task, tuple(p.patients[i] for i in rows), p.outputs[rows], p.targets[rows], p.mask[rows])
+    found = drawn(metric, answers, split, draws=draws, seed=seed)
+    best = max(answers, key=found.mean)
+    behind = {name: found.difference(best, name) for name in answers if name != best}
+    return {name: found.figure(name) for name in answers}, dict(found.each), behind

@@ -13,6 +13,7 @@ from .addition import (
     Addition,
     additions,
     fold,
+    go_on,
     learned,
     put,
     replace,
@@ -30,5 +31,5 @@ AdapterSpec = Annotated[Lora | Dora | Bottleneck | Prompt | Prefix | Bitfit, Fie
 
 __all__ = [
     "AdapterError", "AdapterFields", "AdapterSpec", "Addition", "Bitfit", "Bottleneck", "Dora", "Lora", "Prefix", "Prompt", "additions",
-    "fold", "learned", "merged", "put", "replace", "restore", "settle", "sharing",
+    "fold", "go_on", "learned", "merged", "put", "replace", "restore", "settle", "sharing",
 ]  # fmt: skip

@@ -181,6 +181,20 @@ def restore(model: nn.Module, specs: Sequence[AdapterFields], tensors: Mapping[s
         )
 
 
+@torch.no_grad()
+def go_on(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Let additions that were just put go on from what `learned` gave, in place; those of which there is nothing stay fresh.
+
+    Args:
+        model: with additions of the same specifications.
+        tensors: of `learned`.
+    """
+    for name, _, one in additions(model):
+        for key, parameter in one.named_parameters():
+            if (found := tensors.get(".".join(filter(None, (name, one.kind, key))))) is not None:
+                parameter.copy_(found)
+
+
 def fold(model: nn.Module) -> None:
     """Fold every addition that can be into its host's weights, in place: the same answers at no cost.
 
