@@ -22,7 +22,7 @@ from .plan import AdaptError, Plan
 from .probe import ALONE
 
 Progress = Callable[[int, int, str], None]
-PATIENTS = {"segmentation": 2, "classification": 16, "findings": 16, "grade": 16, "survival": 32}
+PATIENTS = {"segmentation": 2, "classification": 16, "classes": 32, "findings": 16, "grade": 16, "survival": 32}
 """Patients a step; a survival's are compared with each other."""
 DECAY = 0.05
 """Of weights, on matrices."""

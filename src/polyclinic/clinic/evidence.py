@@ -15,6 +15,7 @@ from .reply import Alike, Evidence, Metric, ModelCard
 NAMES = {
     "auroc": "AUROC",
     "dice": "Dice",
+    "accuracy": "the share whose likeliest class is the true one",
     "macro_auroc": "AUROC, the mean over the findings,",
     "quadratic_kappa": "quadratic-weighted kappa",
 }

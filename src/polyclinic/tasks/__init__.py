@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .baseline import Baseline
+from .classes import Classes, ClassesTask
 from .classification import Classification, ClassificationTask
 from .findings import Findings, FindingsTask
 from .grade import Grade, GradeTask
@@ -20,11 +21,13 @@ from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
 TaskSpec = Annotated[
-    Classification | Findings | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+    Classification | Classes | Findings | Grade | Segmentation | Survival | Retrieval | Report,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [
-    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Findings", "FindingsTask", "Grade", "GradeTask",
+    "Answer", "AskedFields", "Baseline", "Claim", "Classes", "ClassesTask", "Classification", "ClassificationTask",
+    "Findings", "FindingsTask", "Grade", "GradeTask",
     "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask",
     "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip
