@@ -15,6 +15,7 @@ from torch import Tensor
 import snapshots
 from polyclinic.schema import Modality, Ragged, Tokens
 from polyclinic.tokens import (
+    Components,
     Encoder,
     EncoderFields,
     EncoderSpec,
@@ -193,6 +194,8 @@ def test_answers_are_of_the_tokens(kind: type[EncoderFields]) -> None:
 @every_encoder
 def test_a_token_is_of_its_own_piece_alone(kind: type[EncoderFields]) -> None:
     """Before the trunk; else masked reconstruction could read what it hides."""
+    if kind is Components:
+        pytest.skip("each is of all genes, and what one says the others do not: tests/tokens/test_components.py")
     encoder, standard = built(kind)
     ragged = phantom.ragged(standard, {"a": 1})
     payload = floats(ragged)

@@ -21,6 +21,7 @@ from polyclinic.tokens import phantom
 KINDS: tuple[type[TaskFields], ...] = get_args(get_args(TaskSpec)[0])
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "classification": [{"column": "finding", "positive": ["COVID-19"]}],
+    "classes": [{"column": "kind", "classes": [["a"], ["b"], ["c", "d"]], "balance": 0.5}],
     "findings": [
         {"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in ("effusion", "nodule")}}
     ],
@@ -95,7 +96,7 @@ def target_of(output: Tensor, spec: Any, known: list[bool]) -> Target:
         return Target(torch.tensor([[5.0, 1.0], [3.0, 1.0], [8.0, 0.0], [1.0, 1.0]]), mask)
     if spec.label("asked").kind == "findings":
         return Target(torch.tensor([[1.0, 0.0], [0.0, float("nan")], [0.0, 1.0], [float("nan"), 1.0]]), mask)
-    if spec.label("asked").kind == "grade":
+    if spec.label("asked").kind in ("classes", "grade"):
         return Target(torch.tensor([2.0, 0.0, 1.0, 1.0]), mask)
     return Target(torch.tensor([1.0, 0.0, 0.0, 1.0]), mask)
 
@@ -203,8 +204,8 @@ def test_the_unlabelled_touch_no_metric(spec: Any) -> None:
             np.stack([outputs, 1 - outputs], 1),
             np.array([[1, 0], [0, np.nan], [np.nan, 1], [0, 1], [0, 1]]),
         )
-    elif spec.label("asked").kind == "grade":
-        outputs, targets = np.eye(len(spec.grades))[[2, 0, 1, 1, 2]], np.array([2, 0, 1, 0, 0])
+    elif spec.label("asked").kind in ("classes", "grade"):
+        outputs, targets = np.eye(3)[[2, 0, 1, 1, 2]], np.array([2, 0, 1, 0, 0])
     known = np.array([True, True, True, True, False])
     made = lambda values, truth, mask: Predictions(
         "asked", tuple("abcde")[: len(mask)], values, truth, mask, (), records[: len(mask)]

@@ -49,7 +49,7 @@ METHODS: tuple[str, ...] = KINDS
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
 STEPS = {
-    "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "findings": 40, "grade": 40, "survival": 40,
+    "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "classes": 120, "findings": 40, "grade": 40, "survival": 40,
 }  # fmt: skip
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
@@ -58,6 +58,7 @@ SCRATCH = {
     "detection": 2,
     "keypoints": 2,
     "classification": 1,
+    "classes": 1,
     "findings": 1,
     "grade": 1,
     "survival": 1,
@@ -229,8 +230,10 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
     if isinstance(head, LinearTask) and not fresh:
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
-        ridge = method.ridge if isinstance(method, Probe) else None
-        chosen["ridge"] = fit_head(head, views(model, head, plan.loader, plan.patients, plan.reads), plan.seed, ridge)
+        ridge, evenly = (method.ridge, method.penalty == "directions") if isinstance(method, Probe) else (None, False)
+        chosen["ridge"] = fit_head(
+            head, views(model, head, plan.loader, plan.patients, plan.reads), plan.seed, ridge, evenly
+        )
     if not isinstance(head, LinearTask) or not frozen:
         share = AFTER_PROBE if "ridge" in chosen else 1.0
         chosen |= {"steps": plan.steps, "lr": min(m.lr for m in plan.methods) * share}

@@ -27,6 +27,7 @@ PATIENTS = {
     "detection": 4,
     "keypoints": 4,
     "classification": 16,
+    "classes": 32,
     "findings": 16,
     "grade": 16,
     "survival": 32,

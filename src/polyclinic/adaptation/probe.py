@@ -54,7 +54,23 @@ def views(model: Model, head: Task, loader: Loader, patients: Sequence[str], rea
     return [features(model, head, loader, patients, seen) for seen in (tuple(reads), *alone)]
 
 
-def fit_head(head: LinearTask, seen: Sequence[View], seed: int, ridge: float | None = None) -> float:
+FLOOR = 0.01
+"""Of the penalty that counts directions alike: what it adds to each one's variance, that what hardly moves is not blown up."""
+
+
+def spread(head: LinearTask, seen: Sequence[View]) -> Tensor:
+    """(d d) the covariance of the labelled patients' standardised vectors, as a whole, of mean variance one, and the floor."""
+    pooled, target = seen[0]
+    vectors = (head.norm(pooled[target.mask].float()) - head.mean) / head.sd
+    centred = vectors - vectors.mean(0)
+    covariance = centred.T @ centred / max(len(centred), 1)
+    scale = covariance.diagonal().mean().clamp(min=1e-12)
+    return covariance / scale + FLOOR * torch.eye(len(covariance), device=covariance.device)
+
+
+def fit_head(
+    head: LinearTask, seen: Sequence[View], seed: int, ridge: float | None = None, directions: bool = False
+) -> float:
     """Fit a linear head by L-BFGS with a ridge: the optimum, with no step size to choose.
 
     Args:
@@ -62,14 +78,17 @@ def fit_head(head: LinearTask, seen: Sequence[View], seed: int, ridge: float | N
         seen: the same patients in the same order, as a whole first.
         seed: of the folds.
         ridge: None chooses it.
+        directions: whether the ridge is on the answer's variance instead of on the weights: a direction in which patients differ
+            little is then as free as one in which they differ much.
     Returns:
         the ridge.
     """
     labelled = torch.cat([pooled[target.mask] for pooled, target in seen])
     if len(labelled) > 1:
         head.standardise_by(labelled)
-    ridge = choose_ridge(head, seen, seed) if ridge is None else ridge
-    _fit(head, seen, ridge)
+    metric = spread(head, seen) if directions else None
+    ridge = choose_ridge(head, seen, seed, metric) if ridge is None else ridge
+    _fit(head, seen, ridge, metric)
     head.refer_to(head.read(seen[0][0]).detach(), seen[0][1])
     return ridge
 
@@ -85,20 +104,26 @@ def _loss(head: LinearTask, seen: Sequence[View]) -> Tensor:
     return total / max(shares, 1e-9)
 
 
-def _fit(head: LinearTask, seen: Sequence[View], ridge: float) -> None:
+def _fit(head: LinearTask, seen: Sequence[View], ridge: float, metric: Tensor | None = None) -> None:
+    """Fit in place; the penalty is the squared length of the weights, or by a metric (d d)."""
     wanted = [p for p in head.parameters() if p.requires_grad]
     search = torch.optim.LBFGS(wanted, lr=1.0, max_iter=200, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         search.zero_grad()
-        total = _loss(head, seen) + ridge * (head.head.weight**2).sum()
+        total = _loss(head, seen) + ridge * _length(head.head.weight, metric)
         total.backward()
         return total
 
     search.step(closure)  # type: ignore[arg-type]
 
 
-def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int) -> float:
+def _length(weight: Tensor, metric: Tensor | None) -> Tensor:
+    """The squared length of weights (k d)."""
+    return (weight**2).sum() if metric is None else ((weight @ metric) * weight).sum()
+
+
+def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int, metric: Tensor | None = None) -> float:
     """The ridge under which the patients left out are told best, by the head's own loss."""
     target = seen[0][1]
     assert isinstance(target.values, Tensor)
@@ -113,7 +138,7 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int) -> float:
         total = 0.0
         for left_out in range(FOLDS):
             fresh = copy.deepcopy(head)
-            _fit(fresh, _only(seen, (fold >= 0) & (fold != left_out)), ridge)
+            _fit(fresh, _only(seen, (fold >= 0) & (fold != left_out)), ridge, metric)
             with torch.no_grad():
                 total += float(_loss(fresh, _only(seen, fold == left_out)))
         return total

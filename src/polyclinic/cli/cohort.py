@@ -167,7 +167,8 @@ def _cell(value: Any) -> Any:
 def split(
     path: CohortPath,
     by: Annotated[
-        Literal["patient", "site", "device", "time"], typer.Option(help="What stays together; or time, with --before.")
+        Literal["patient", "site", "device", "time", "fold"],
+        typer.Option(help="What stays together; or time, with --before; or fold: a column says who tests."),
     ] = "patient",
     before: Annotated[
         datetime | None,
@@ -176,19 +177,28 @@ def split(
     test: Annotated[float, typer.Option(min=0.01, max=0.99, help="The share of patients that test.")] = 0.2,
     seed: Annotated[int, typer.Option(help="Of the order.")] = 0,
     steady: Annotated[bool, typer.Option(help="Each name decides alone: whoever comes later moves nobody.")] = False,
+    folds: Annotated[int | None, typer.Option(min=2, help="Deal into so many parts, of which one tests.")] = None,
+    turn: Annotated[int, typer.Option(min=0, help="Which of them tests, from 0.")] = 0,
+    column: Annotated[
+        str, typer.Option(help="By fold: the column that says to which part a patient belongs.")
+    ] = "fold",
+    tests: Annotated[list[str] | None, typer.Option(help="By fold: the parts that test; by default `test`.")] = None,
+    leave: Annotated[list[str] | None, typer.Option(help="By fold: the parts that do neither.")] = None,
     stratify: Annotated[str | None, typer.Option(help="A table's column whose cells are dealt evenly.")] = None,
     where: Annotated[str | None, typer.Option(help="A DuckDB condition on the records.")] = None,
     into: Annotated[Path | None, typer.Option(help="Write the two lists of patients to this JSON file.")] = None,
 ) -> Reply:
     """Deal the patients into train and test as a recipe would: near-duplicate images and copied notes on one side; checks for leaks."""
-    from ..cohort import Cohort, SplitSpec, guard
+    from ..cohort import Cohort, guard
     from ..cohort import split as deal
 
     cohort = Cohort.open(path)
     if (by == "time") != (before is not None):
         raise typer.BadParameter("--by time and --before DAY go together")
-    day = before.date() if before else None
-    spec = SplitSpec(by=by, test=test, seed=seed, stratify=stratify, before=day, steady=steady)
+    spec = _asked(
+        by=by, test=test, seed=seed, stratify=stratify, before=before.date() if before else None, steady=steady,
+        folds=folds, turn=turn, column=column, tests=tests or ["test"], leave=leave or [],
+    )  # fmt: skip
     found = cohort.records(spec.seen(where))
     labels = _cells(found, stratify) if stratify else None
     parted = deal(found, spec, cohort.load, labels)
@@ -201,6 +211,18 @@ def split(
         "no patient, no near-duplicate image and no copied note on two sides",
     ]
     return Reply(data, shown + ([f"written to {into}"] if into else ["give --into FILE or --json for the names"]))
+
+
+def _asked(**options: Any) -> Any:
+    """The split's specification, of options that may not go together."""
+    from pydantic import ValidationError
+
+    from ..cohort import SplitSpec
+
+    try:
+        return SplitSpec.model_validate(options)
+    except ValidationError as error:
+        raise typer.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
 
 
 def _cells(found: Any, column: str) -> dict[str, str]:

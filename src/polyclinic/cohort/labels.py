@@ -27,7 +27,8 @@ class Label:
 
     Args:
         task: the task's name in the recipe.
-        kind: "class" (0 or 1), "findings" (a class each), "grade" (0, 1 … by rank), "survival" (time, event), "mask", "boxes" or "points".
+        kind: "class" (0 or 1), "findings" (a class each), "classes" (0, 1 … in no order), "grade" (0, 1 … by rank), "survival" (time,
+            event), "mask", "boxes" or "points".
         column: the table column of the class, of the grade, or of the time.
         positive: the cells that mean 1.
         negative: the cells that mean 0; empty: every other known cell.
@@ -38,12 +39,12 @@ class Label:
         classes: of a mask, what its numbers 1, 2 … mean, "" where nobody asks; of drawn boxes and points, their labels.
         drawn: of boxes and points, as what they were drawn: themselves, or as masks, of whose parts they are the boxes or centres.
         least_mm: of boxes about parts of masks, the longest side from which on a part counts.
-        grades: the cells of each grade, the lowest first.
+        grades: the cells of each grade, the lowest first, or of each class.
         parts: of findings, the label of each.
     """
 
     task: str
-    kind: Literal["class", "findings", "grade", "survival", "mask", "boxes", "points"]
+    kind: Literal["class", "classes", "findings", "grade", "survival", "mask", "boxes", "points"]
     column: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -75,10 +76,13 @@ class Label:
         return [int(value[1] if self.kind == "survival" else value) for value in values]
 
     def rarest(self, values: Sequence[Any]) -> int:
-        """How many patients the rarest of what is told apart has; of a survival, how many events."""
+        """How many patients the rarest of what is told apart has; of a survival, how many events; of classes, how many have another
+        than the commonest: few of them may be rare, and some absent."""
         if self.kind == "findings":
             return min(part.rarest(known) for part, known in self._each(values))
         counts = Counter(self.groups(values))
+        if self.kind == "classes":
+            return counts.total() - max(counts.values(), default=0)
         told = (1,) if self.kind == "survival" else range(len(self.grades) or 2)
         return min(counts[k] for k in told)
 
@@ -99,6 +103,8 @@ class Label:
         if self.kind == "findings":
             absent = ", ".join(part.task for part, known in self._each(values) if not part.rarest(known))
             return f"of one class of {absent} in {self.task!r}", "both classes of each finding"
+        if self.kind == "classes":
+            return f"of one class of {self.task!r}", "at least two classes"
         if self.kind == "survival":
             return f"of {self.task!r} without an event", "at least one event"
         return f"of one class of {self.task!r}", "both classes"
@@ -136,6 +142,7 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
 
     Returns:
         class: patient → 0 or 1 (any positive row makes the patient positive); findings: patient → 0, 1 or (unknown) NaN of each;
+        classes: patient → its number from 0, of nobody whose rows differ;
         grade: patient → its rank from 0, of several rows the highest; survival: patient → (time, event);
         mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
         together as `masks` says;
@@ -164,6 +171,8 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
             if isinstance(time := r.attributes.get(label.column), int | float)
             and r.attributes.get(label.event) is not None
         }
+    if label.kind == "classes":
+        return _one_of(found, label)
     return _grades(found, label) if label.kind == "grade" else _classes(found, label)
 
 
@@ -184,6 +193,19 @@ def _grades(found: Sequence[Record], label: Label) -> dict[str, int]:
     if not answers:
         raise _no_cell(label, cells, "one of its grades", "grades")
     return answers
+
+
+def _one_of(found: Sequence[Record], label: Label) -> dict[str, int]:
+    assert label.column is not None
+    answers: dict[str, set[int]] = {}
+    cells = _cells(found, label.column)
+    for patient, cell in cells:
+        mine = [n for n, own in enumerate(label.grades) if any(_same(cell, one) for one in own)]
+        answers.setdefault(patient, set()).update(mine)
+    known = {patient: mine.pop() for patient, mine in answers.items() if len(mine) == 1}
+    if not known:
+        raise _no_cell(label, cells, "one of its classes", "classes")
+    return known
 
 
 def _classes(found: Sequence[Record], label: Label) -> dict[str, int]:

@@ -40,6 +40,8 @@ class Fingerprint:
         tokenizer: the word pieces, as the JSON of `tokenizers`; None without notes.
         codes: table and EHR codes.
         genes: genes in their order.
+        components: of the training records' standardised genes, the loadings (k g) of the leading principal ones, where the standard
+            asks for them.
         spacing_mm: median (z y x) of the volumes, where the standard asks for it.
         hounsfield: whether most of the volumes are CT; one whose file does not say is taken for what they are.
         ct: of the voxels of the training CTs that are not air, where the standard asks for it.
@@ -53,6 +55,7 @@ class Fingerprint:
     hounsfield: bool = False
     ct: Intensity | None = None
     rate_hz: float = 100.0
+    components: tuple[tuple[float, ...], ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -90,6 +93,8 @@ class Fingerprint:
             data["ct"] = [self.ct.low, self.ct.high, self.ct.mean, self.ct.sd]
         if self.rate_hz != type(self).rate_hz:
             data["rate_hz"] = self.rate_hz
+        if self.components:
+            data["components"] = self.components
         return json.dumps(data)
 
     @classmethod
@@ -101,4 +106,5 @@ class Fingerprint:
         return cls(
             data["tokenizer"], codes, genes, tuple(data["spacing_mm"]), data["hounsfield"],
             Intensity(*data["ct"]) if "ct" in data else None, data.get("rate_hz", cls.rate_hz),
+            tuple(map(tuple, data.get("components", ()))),
         )  # fmt: skip

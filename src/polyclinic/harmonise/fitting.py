@@ -11,7 +11,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record
 from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
-from .omics import within
+from .omics import OmicsStandard, harmonise, leading, within
 from .table import TableStandard, ancestors, is_of
 from .text import import_tokenizer, train_tokenizer
 from .volume import AIR_HU
@@ -42,13 +42,29 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     if by.get(Modality.OMICS):
         standard = standards[Modality.OMICS]
         genes = _genes((within(load(r), standard) for r in by[Modality.OMICS]), set(_labels(standards)))
+    components = ()
+    if genes and standards[Modality.OMICS].components:
+        components = _components(by[Modality.OMICS], load, standards[Modality.OMICS], Fingerprint(genes=genes))
     volumes = [r.kind.startswith("CT") for r in by.get(Modality.VOLUME, [])]
     ct, rate = None, Fingerprint.rate_hz
     if any(volumes) and standards[Modality.VOLUME].intensity == "fingerprint":
         ct = _intensity(load(r) for r in by[Modality.VOLUME] if r.kind.startswith("CT"))
     if by.get(Modality.SIGNAL) and standards[Modality.SIGNAL].rate_hz is None:
         rate = float(np.median([1 / load(r).to_world[0, 0] for r in by[Modality.SIGNAL]]))  # type: ignore[index]
-    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2, ct, rate)
+    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2, ct, rate, components)
+
+
+RECORDS = 2000
+"""Records that the components are found by, evenly spread over all: their inner products are held at once."""
+
+
+def _components(
+    records: Sequence[Record], load: Callable[[Record], Payload], standard: OmicsStandard, fingerprint: Fingerprint
+) -> tuple[tuple[float, ...], ...]:
+    """The loadings of the leading principal components, to six digits."""
+    some = records[:: max(1, -(-len(records) // RECORDS))]
+    values = np.stack([harmonise(load(r), r, standard, fingerprint).array for r in some])
+    return tuple(tuple(float(f"{v:.6g}") for v in row) for row in leading(values, standard.components))
 
 
 SAMPLED = 20_000

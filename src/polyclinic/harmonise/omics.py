@@ -29,12 +29,14 @@ class OmicsStandard(BaseModel):
         within: what is done within a sample before: nothing; `log1p_cpm`, for counts, log(1 + counts per million), which takes
             out how deep the sample was sequenced; `rank`, for values of any scale, the normal quantile of each gene's rank.
         standardise: whether the gene's mean and spread over the training patients are taken out; without, the values stay.
+        components: how many leading principal components of the training records the fingerprint is to hold.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["omics"] = "omics"
     within: Literal["none", "log1p_cpm", "rank"] = "none"
     standardise: bool = True
+    components: int = 0
 
 
 def log1p_cpm(counts: np.ndarray) -> np.ndarray:
@@ -86,6 +88,27 @@ def within(payload: Payload, standard: OmicsStandard) -> Payload:
         if (mine := assays == assay).any():
             out[mine] = transform(out[mine])
     return Payload(out.astype(np.float32), names=payload.names)
+
+
+def leading(values: np.ndarray, count: int) -> np.ndarray:
+    """The loadings of the leading principal components, by which the rows' sums have zero mean and unit variance.
+
+    Args:
+        values: (n g) standardised; NaN where not measured, which counts as the mean.
+        count: how many; fewer where n or g is smaller, or where nothing varies any more.
+    Returns:
+        (k g), the largest loading of each positive.
+
+    Source: by the eigenvectors of the n by n matrix of inner products (Jolliffe 2002, section 3.5); there are fewer records than genes.
+    """
+    filled = np.nan_to_num(values.astype(np.float64))
+    filled -= filled.mean(0)
+    variance, directions = np.linalg.eigh(filled @ filled.T)
+    order = np.argsort(-variance)[: min(count, len(values) - 1, values.shape[1])]
+    kept = order[variance[order] > 1e-8 * max(float(variance.max(initial=0.0)), 1e-12)]
+    loadings = directions[:, kept].T @ filled / variance[kept, None] * np.sqrt(len(values))
+    largest = np.abs(loadings).argmax(1) if len(kept) else np.zeros(0, dtype=int)
+    return loadings * np.sign(loadings[np.arange(len(kept)), largest])[:, None]
 
 
 def harmonise(payload: Payload, record: Record, standard: OmicsStandard, fingerprint: Fingerprint) -> Payload:

@@ -23,7 +23,7 @@ from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, w
 from ..harmonise.loader import spacings
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
-from ..tasks import FindingsTask, GradeTask, SegmentationTask, Task
+from ..tasks import ClassesTask, FindingsTask, GradeTask, SegmentationTask, Task
 
 NETWORK, FINGERPRINT, STANDARD = "models/model.pt2", "configs/fingerprint.json", "configs/standard.json"
 OWN = version("polyclinic")
@@ -47,7 +47,7 @@ def write(
         (place / folder).mkdir(parents=True)
     dense = isinstance(task, SegmentationTask)
     classes = ["background", *task.spec.classes] if dense else [task.name]
-    classes = task.spec.names() if isinstance(task, FindingsTask | GradeTask) else classes
+    classes = task.spec.names() if isinstance(task, ClassesTask | FindingsTask | GradeTask) else classes
     own = {k: v for k, v in wants.items() if k != "spacing"}
     files = {
         "configs/metadata.json": _metadata(task.name, shape, answer, classes, dense),

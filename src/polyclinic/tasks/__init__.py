@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .baseline import Baseline
+from .classes import Classes, ClassesTask
 from .classification import Classification, ClassificationTask
 from .detection import Detection, DetectionTask
 from .findings import Findings, FindingsTask
@@ -22,13 +23,13 @@ from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, PlacedFields, Predictions, Task, TaskError, TaskFields, Thing
 
 TaskSpec = Annotated[
-    Classification | Findings | Grade | Segmentation | Detection | Keypoints | Survival | Retrieval | Report,
+    Classification | Classes | Findings | Grade | Segmentation | Detection | Keypoints | Survival | Retrieval | Report,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
-    "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Detection", "DetectionTask", "Findings",
-    "FindingsTask", "Grade", "GradeTask", "Keypoints", "KeypointsTask", "LinearTask", "PlacedFields", "Predictions", "Report",
-    "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields",
-    "TaskSpec", "Thing", "ranks",
+    "Answer", "AskedFields", "Baseline", "Claim", "Classes", "ClassesTask", "Classification", "ClassificationTask", "Detection",
+    "DetectionTask", "Findings", "FindingsTask", "Grade", "GradeTask", "Keypoints", "KeypointsTask", "LinearTask", "PlacedFields",
+    "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task",
+    "TaskError", "TaskFields", "TaskSpec", "Thing", "ranks",
 ]  # fmt: skip

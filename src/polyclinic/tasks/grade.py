@@ -28,6 +28,18 @@ NARROWEST = 1e-6
 """Between two thresholds, below which a grade's probability is that of a gap so wide: its logarithm stays finite."""
 
 
+def once(every: tuple[Cells, ...], what: str) -> tuple[Cells, ...]:
+    """The same cells of each grade (or class).
+
+    Raises:
+        ValueError: one is named twice.
+    """
+    cells = [cell.strip().lower() for cells in every for cell in cells]
+    if twice := [cell for cell in dict.fromkeys(cells) if cells.count(cell) > 1]:
+        raise ValueError(f"the cell {twice[0]!r} in two places: a cell is of one {what}, and named once")
+    return every
+
+
 class Grade(TaskFields):
     """Which of several grades, in order.
 
@@ -43,10 +55,7 @@ class Grade(TaskFields):
     @field_validator("grades")
     @classmethod
     def _once(cls, grades: tuple[Cells, ...]) -> tuple[Cells, ...]:
-        cells = [cell.strip().lower() for cells in grades for cell in cells]
-        if twice := [cell for cell in dict.fromkeys(cells) if cells.count(cell) > 1]:
-            raise ValueError(f"the cell {twice[0]!r} in two places: a cell is of one grade, and named once")
-        return grades
+        return once(grades, "grade")
 
     def names(self) -> tuple[str, ...]:
         """What the grades are called, the lowest first."""

@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field
 
 from .attention import Context, Memory, Rotary
+from .components import ComponentEncoder, Components
 from .encoded import Encoded, compared
 from .encoder import Encoder, EncoderFields
 from .frozen import frozen
@@ -37,6 +38,7 @@ EncoderSpec = Annotated[
     | Llama
     | Events
     | Programmes
+    | Components
     | SignalVit
     | SlideVit
     | Titan
@@ -49,7 +51,8 @@ EncoderSpec = Annotated[
 ]
 
 __all__ = [
-    "Bert", "Context", "Encoded", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events", "Gpt", "ImageEncoder",
+    "Bert", "ComponentEncoder", "Components", "Context", "Encoded", "Encoder", "EncoderFields", "EncoderSpec", "EventEncoder", "Events",
+    "Gpt", "ImageEncoder",
     "KinematicsEncoder", "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
     "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",

@@ -50,7 +50,9 @@ def fingerprint() -> Fingerprint:
     vocabulary = json.dumps({"model": {"vocab": {f"word{n}": n for n in range(WORDS)}}})
     codes = {f"code{n}": Scale(n, 0.0, 1.0, 10) for n in range(CODES)}
     genes = {f"G{n:02}_{'rna' if n < 25 else 'cnv'}": Scale(n, 0.0, 1.0, 10) for n in range(GENES)}
-    return Fingerprint(vocabulary, codes, genes)
+    # Two components, of both assays: of a record with one of them half is measured.
+    loadings = tuple(tuple((1.0 if n % (k + 2) else -1.0) / GENES**0.5 for n in range(GENES)) for k in range(2))
+    return Fingerprint(vocabulary, codes, genes, components=loadings)
 
 
 def encoders() -> dict[Modality, EncoderFields]:

@@ -32,11 +32,14 @@ class Probe(MethodFields):
 
     Args:
         ridge: on the squared length of its weights, beside a mean loss; None chooses it within the training labels.
+        penalty: what the ridge is on: the weights, or each direction in which the training patients' vectors differ, alike however
+            much they differ along it. A modality that moves the vector little is then heard as well as one that moves it much.
         lr: of a decoder, which is trained by steps.
     """
 
     kind: Literal["probe"] = "probe"
     ridge: float | None = Field(default=None, gt=0)
+    penalty: Literal["weights", "directions"] = "weights"
     lr: float = Field(default=2e-3, gt=0)
 
 

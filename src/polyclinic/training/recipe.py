@@ -27,7 +27,17 @@ from ..objectives import (
     Supervised,
 )
 from ..schema import Modality
-from ..tasks import AskedFields, Classification, PlacedFields, Report, Retrieval, Segmentation, Survival, TaskSpec
+from ..tasks import (
+    AskedFields,
+    Classes,
+    Classification,
+    PlacedFields,
+    Report,
+    Retrieval,
+    Segmentation,
+    Survival,
+    TaskSpec,
+)
 from ..tokens import EncoderSpec
 from ..tokens.text import CausalFields, as_note
 from .methods import Lora as LoraMethod
@@ -235,7 +245,7 @@ class Recipe(BaseModel):
         for name, task in self.tasks.items():
             self._task_fits(f"tasks.{name}", task)
         stratify = self.cohort.split.stratify
-        classes = [n for n, t in self.tasks.items() if isinstance(t, Classification)]
+        classes = [n for n, t in self.tasks.items() if isinstance(t, Classification | Classes)]
         if stratify and stratify not in classes:
             raise ValueError(f"cohort.split.stratify: no classification task {stratify!r} {_there(stratify, classes)}")
         try:

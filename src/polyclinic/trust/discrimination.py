@@ -14,6 +14,7 @@ import numpy as np
 
 from ..schema import Figure, PolyclinicError
 from ..tasks import Predictions
+from ..tasks.classes import among
 
 DRAWS = 2000
 AT_ONCE = 1 << 24
@@ -123,6 +124,11 @@ def mean_absolute_error(outputs: np.ndarray, targets: np.ndarray, weights: np.nd
     return mean(np.abs(outputs.argmax(1) - targets).astype(float), targets, weights)
 
 
+def accuracy(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """How often the likeliest of (n k) is the true class (n,); (r,)."""
+    return mean((outputs.argmax(1) == targets).astype(float), targets, weights)
+
+
 def f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The harmonic mean of precision and sensitivity of answers (n,) that are 0 or 1; (r,), NaN where there is no yes in either."""
     hits, said, there = (weights @ v for v in (outputs * targets, outputs, targets))
@@ -159,7 +165,7 @@ def macro(metric: Metric) -> Metric:
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
-    "f1": f1, "sensitivity": sensitivity, "specificity": specificity,
+    "accuracy": accuracy, "f1": f1, "sensitivity": sensitivity, "specificity": specificity,
     "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
 OF_CLASSES = (
@@ -174,8 +180,8 @@ OF_CLASSES = (
 """Of which each resample keeps the share of each class or grade."""
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
-PRIMARY = {"classification": "auroc", "findings": "macro_auroc", "grade": "quadratic_kappa", "survival": "concordance",
-           "segmentation": "dice", "detection": "froc", "keypoints": "pck_10",
+PRIMARY = {"classification": "auroc", "classes": "accuracy", "findings": "macro_auroc", "grade": "quadratic_kappa",
+           "survival": "concordance", "segmentation": "dice", "detection": "froc", "keypoints": "pck_10",
            "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
 CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
@@ -395,18 +401,22 @@ def figures(
     draws: int = DRAWS,
     seed: int = 0,
     thresholds: Sequence[float] = (),
+    top: int = 3,
 ) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "findings", "grade", "survival" or "segmentation".
+        kind: "classification", "classes", "findings", "grade", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: names of a segmentation's structures, of the grades or of the findings.
+        classes: names of a segmentation's structures, of the classes, of the grades or of the findings.
         thresholds: of the findings' probabilities, from which on one is called present; of a classification one, or none.
+        top: of classes, among how many likeliest ones the true one is looked for.
     """
     if kind == "findings":
         return _found(predictions, split, classes, thresholds, draws, seed)
+    if kind == "classes":
+        return _classed(predictions, split, classes, draws, seed, top)
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
     if kind == "classification":
@@ -434,6 +444,28 @@ def _called(predictions: Predictions, split: str, thresholds: Sequence[float], d
             made = figure(metric, said, split, draws=draws, seed=seed)
             found.append(replace(made, note=f"{made.note}; yes from a score of {cut:.2f} on"))
     return found
+
+
+def _classed(
+    predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int, top: int
+) -> tuple[Figure, ...]:
+    """Accuracy, the means of F1 and AUROC over the classes that these patients have, each against the rest, and each class's AUROC."""
+    known = usable(predictions)
+    if not known.patients:
+        known = replace(known, outputs=np.zeros((0, len(names))), targets=np.zeros(0))
+    each = np.arange(len(names))
+    one = lambda of: (of[:, None] == each).astype(float)
+    against = replace(known, targets=one(known.targets))
+    called = replace(against, outputs=one(known.outputs.argmax(1)))
+    right = replace(known, outputs=among(known.outputs, known.targets, top).astype(float))
+    found = [figure("accuracy", known, split, draws=draws, seed=seed)]
+    found.append(figure("macro_f1", called, split, draws=draws, seed=seed))
+    found.append(replace(figure("dice", right, split, draws=draws, seed=seed), name=f"top_{top}_accuracy"))
+    found.append(figure("macro_auroc", against, split, draws=draws, seed=seed))
+    for number, name in enumerate(names):
+        own = replace(against, outputs=known.outputs[:, number], targets=against.targets[:, number])
+        found.append(replace(figure("auroc", own, split, draws=draws, seed=seed), name=f"auroc_{name}"))
+    return tuple(found)
 
 
 def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:

@@ -14,6 +14,7 @@ from ..inference import ask, predict, taught
 from ..inference.interactive import learned
 from ..schema import Figure, Modality
 from ..tasks import (
+    Classes,
     ClassificationTask,
     Detection,
     Findings,
@@ -86,7 +87,7 @@ def _measured(
     spec, split = run.recipe.tasks[task], run.split.hash
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
-    classes = spec.names() if isinstance(spec, Findings | Grade) else classes
+    classes = spec.names() if isinstance(spec, Classes | Findings | Grade) else classes
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
         (*_figures(run, task, cohort, inputs, answers, classes, draws, thresholds), *further),
@@ -104,7 +105,8 @@ def _figures(
     if isinstance(spec, Detection | Keypoints):
         return placed_figures(spec, answers, split, draws=draws)
     if not isinstance(spec, Report):
-        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds)
+        top = {"top": spec.top} if isinstance(spec, Classes) else {}
+        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds, **top)
     earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))
     return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 

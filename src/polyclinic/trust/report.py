@@ -112,6 +112,8 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
         return f"Is “{spec.column.replace('_', ' ')}” {' or '.join(spec.positive)}?"
     if spec.kind == "findings":
         return f"Which of {', '.join(spec.names())}?"
+    if spec.kind == "classes":
+        return f"Which class of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
     if spec.kind == "grade":
         return f"Which grade of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
     if spec.kind == "segmentation":

@@ -26,7 +26,15 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "concordance (C-index)",
         "of two patients, the chance that the one whose event came first was given the higher risk; guessing gives one half",
     ),
-    "macro_auroc": ("AUROC, the mean over the findings", "guessing gives one half"),
+    "accuracy": (
+        "accuracy",
+        "the share of patients whose likeliest class is the true one; always saying the commonest gives its share among all",
+    ),
+    "macro_f1": (
+        "F1, the mean over the classes or findings",
+        "the harmonic mean of sensitivity and precision, each class counting alike; one is best",
+    ),
+    "macro_auroc": ("AUROC, the mean over the findings or classes", "guessing gives one half"),
     "quadratic_kappa": (
         "quadratic-weighted kappa",
         "how far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared; one is agreement, "
@@ -80,7 +88,17 @@ RETRIEVAL = {
     "recall_at_5": "share whose own one is among the first five",
     "median_rank": "median rank of the own one (one is best)",
 }
-PRIMARY = ("auroc", "concordance", "dice", "froc", "pck_10", "macro_auroc", "quadratic_kappa", "recall_at_1")
+PRIMARY = (
+    "accuracy",
+    "auroc",
+    "concordance",
+    "dice",
+    "froc",
+    "pck_10",
+    "macro_auroc",
+    "quadratic_kappa",
+    "recall_at_1",
+)
 """The figure that stands for a task."""
 BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
