@@ -49,7 +49,8 @@ METHODS: tuple[str, ...] = KINDS
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
 STEPS = {
-    "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "classes": 120, "findings": 40, "grade": 40, "survival": 40,
+    "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "classes": 120, "findings": 40, "grade": 40,
+    "survival": 40,
 }  # fmt: skip
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
