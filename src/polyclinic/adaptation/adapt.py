@@ -43,10 +43,10 @@ METHODS: tuple[str, ...] = KINDS
 
 AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
-STEPS = {"segmentation": 60, "classification": 40, "findings": 40, "grade": 40, "survival": 40}
+STEPS = {"segmentation": 60, "classification": 40, "findings": 40, "grade": 40, "hazards": 40, "survival": 40}
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
-SCRATCH = {"segmentation": 2, "classification": 1, "findings": 1, "grade": 1, "survival": 1}
+SCRATCH = {"segmentation": 2, "classification": 1, "findings": 1, "grade": 1, "hazards": 1, "survival": 1}
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
 and would make of pretraining more than it is (He et al. 2019); a linear head gained nothing by more."""
 
@@ -155,6 +155,8 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
     elif isinstance(method, AdapterFields):
         put(model, plan.methods, plan.seed)
     fresh, frozen = isinstance(method, Scratch), isinstance(method, Probe)
+    if isinstance(head, LinearTask):
+        head.begin(_known(plan))
     if isinstance(head, LinearTask) and not fresh:
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
@@ -176,6 +178,22 @@ def _train(plan: Plan, model: Model, head: Task, progress: Progress | None) -> d
     if isinstance(head, LinearTask):
         head.to_prevalence([known[p] for p in plan.patients])
     return chosen
+
+
+def _known(plan: Plan) -> list[Any]:
+    """What may be known of the training patients, at each landmark where there are some.
+
+    Raises:
+        AdaptError: at a landmark nobody is still at risk.
+    """
+    there = [list(then.labelled(plan.task).values()) for then in plan.loader.landmarks(plan.task)]
+    if not all(there):
+        at = plan.run.recipe.tasks[plan.task].landmarks[[bool(known) for known in there].index(False)]
+        raise AdaptError(
+            f"no training patient of {plan.task!r} who is still at risk at the landmark {at:g}",
+            "some", "name earlier landmarks",
+        )  # fmt: skip
+    return [value for known in there for value in known]
 
 
 def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progress | None) -> dict[str, Any]:

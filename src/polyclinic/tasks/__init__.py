@@ -13,6 +13,8 @@ from .baseline import Baseline
 from .classification import Classification, ClassificationTask
 from .findings import Findings, FindingsTask
 from .grade import Grade, GradeTask
+from .hazards import Hazards, HazardsTask
+from .incidence import Incidence
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
 from .segmentation import Segmentation, SegmentationTask
@@ -20,11 +22,11 @@ from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
 TaskSpec = Annotated[
-    Classification | Findings | Grade | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+    Classification | Findings | Grade | Hazards | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
 ]
 
 __all__ = [
     "Answer", "AskedFields", "Baseline", "Claim", "Classification", "ClassificationTask", "Findings", "FindingsTask", "Grade", "GradeTask",
-    "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask",
-    "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
+    "Hazards", "HazardsTask", "Incidence", "LinearTask", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation",
+    "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "ranks",
 ]  # fmt: skip
