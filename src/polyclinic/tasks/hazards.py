@@ -200,7 +200,7 @@ class HazardsTask(LinearTask):
         known = target.mask
         if not bool(known.any()):
             return None
-        time, event, mark = target.values[known].unbind(1)
+        time, event, mark = target.values[known].T.contiguous()
         logits = output[known, mark.long()]
         each = torch.log_softmax(torch.cat([torch.zeros_like(logits[..., :1]), logits], -1), -1)
         own = torch.searchsorted(self.ends, time).clamp(max=len(self.ends) - 1)
@@ -229,7 +229,7 @@ class HazardsTask(LinearTask):
         kept = lambda tensor: tensor.double().cpu().numpy()
         ends = kept(self.ends) if float(self.ends[-1]) > 0 else np.zeros(0)
         horizons = np.unique(kept(self.horizons)) if len(ends) else np.zeros(0)
-        landmark = float((self.spec.landmarks or (0.0,))[self.landmark])
+        landmark = self.spec.landmarks[self.landmark] if self.spec.landmarks else None
         return Incidence(
             ends, self.spec.names(), kept(self.grid[self.landmark]), kept(self.shares[self.landmark]), horizons, self.spec.unit, landmark
         )  # fmt: skip
@@ -269,7 +269,7 @@ class HazardsTask(LinearTask):
         for at, none in zip(when, 1 - risks.sum(0), strict=True):
             if np.isfinite(none):
                 values[f"none_at_{at:g}_{known.unit}"] = round(float(none), 4)
-        if self.spec.landmarks:
+        if known.landmark is not None:
             values["landmark"] = known.landmark
             said.insert(0, f"of one still at risk at {known.landmark:g} {known.unit}, counted from then")
         return Answer("; ".join(said), values, used)

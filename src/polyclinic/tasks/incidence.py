@@ -20,7 +20,7 @@ class Incidence:
         shares: (k g) Aalen–Johansen's share of all training patients to whom each event has come by each of `times`.
         horizons: (h,) by which a risk is told.
         unit: of all times.
-        landmark: from which all times count.
+        landmark: from which all times count; None where from the beginning alone.
     """
 
     ends: np.ndarray
@@ -29,7 +29,7 @@ class Incidence:
     shares: np.ndarray
     horizons: np.ndarray
     unit: str
-    landmark: float = 0.0
+    landmark: float | None = None
 
     @property
     def until(self) -> float:

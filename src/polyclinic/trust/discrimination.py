@@ -14,6 +14,7 @@ import numpy as np
 
 from ..schema import Figure, PolyclinicError
 from ..tasks import Predictions
+from ..tasks.hazards import mean_risk, of_event
 
 DRAWS = 2000
 AT_ONCE = 1 << 24
@@ -145,9 +146,25 @@ def macro(metric: Metric) -> Metric:
     return of
 
 
+def macro_concordance(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over events of each one's concordance, in which who had another never has it (Wolbers et al. 2009).
+
+    Args:
+        outputs: (n k j) cumulative incidences.
+        targets: (n 3) time, which event or 0, landmark.
+        weights: (r n).
+    Returns:
+        (r,) NaN where an event has no pair; an event that none of these patients had is in no mean.
+    """
+    came = [k for k in range(1, outputs.shape[1] + 1) if (targets[:, 1] == k).any()]
+    each = [concordance(mean_risk(outputs, k), of_event(targets, k), weights) for k in came]
+    return np.mean(each, axis=0) if came else np.full(len(weights), np.nan)
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
+    "macro_concordance": macro_concordance,
     "f1": f1, "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
 OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absolute_error")
@@ -155,19 +172,19 @@ OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absol
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
 PRIMARY = {"classification": "auroc", "findings": "macro_auroc", "grade": "quadratic_kappa", "survival": "concordance",
-           "segmentation": "dice", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
+           "hazards": "macro_concordance", "segmentation": "dice", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
-CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
+CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5, "macro_concordance": 0.5}
 
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
-    """(n,) what a resample must keep the share of: the class or grade, or whether the event was seen."""
+    """(n,) what a resample must keep the share of: the class or grade, or which event was seen."""
     if not len(targets):
         return np.zeros(0, dtype=int)
     if metric in OF_CLASSES:
         return targets.astype(int)
-    if metric == "concordance":
-        return (targets[:, 1] > 0).astype(int)
+    if metric in ("concordance", "macro_concordance"):
+        return targets[:, 1].astype(int)
     return np.zeros(len(targets), dtype=int)
 
 
@@ -175,8 +192,9 @@ def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
     """How many patients (or events) an interval rests on, and what they are."""
     if metric in ("auroc", "average_precision", "f1"):
         return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
-    if metric == "concordance" and len(targets):
-        return int((targets[:, 1] > 0).sum()), "events"
+    if metric in ("concordance", "macro_concordance") and len(targets):
+        counts = [int((targets[:, 1] == k).sum()) for k in np.unique(targets[:, 1]) if k > 0]
+        return min(counts, default=0), "events" if len(counts) < 2 else "events of the rarest kind"
     if metric in OF_CLASSES and len(targets):
         return int(np.unique(targets, return_counts=True)[1].min()), "patients of the rarest grade"
     return len(targets), "patients"
@@ -378,16 +396,18 @@ def figures(
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "findings", "grade", "survival" or "segmentation".
+        kind: "classification", "findings", "grade", "hazards", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: names of a segmentation's structures, of the grades or of the findings.
+        classes: names of a segmentation's structures, of the grades, of the findings or of the events.
         thresholds: of the findings' probabilities, from which on one is called present.
     """
     if kind == "findings":
         return _found(predictions, split, classes, thresholds, draws, seed)
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
+    if kind == "hazards":
+        return _timed(predictions, split, classes, draws, seed)
     if kind == "classification":
         return tuple(
             figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
@@ -412,6 +432,18 @@ def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: i
             outputs = known.outputs[:, cut:].sum(1) if known.patients else np.zeros(0)
             above = replace(known, outputs=outputs, targets=(known.targets >= cut).astype(float))
             found.append(replace(figure("auroc", above, split, draws=draws, seed=seed), name=f"auroc_from_{name}"))
+    return tuple(found)
+
+
+def _timed(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:
+    """The mean of the events' concordances, and where there are several each event's."""
+    known = usable(predictions)
+    found = [figure("macro_concordance", known, split, draws=draws, seed=seed)]
+    for number, name in enumerate(names if len(names) > 1 else (), start=1):
+        there = bool(known.patients)
+        outputs = mean_risk(known.outputs, number) if there else np.zeros(0)
+        own = replace(known, outputs=outputs, targets=of_event(known.targets, number) if there else np.zeros((0, 2)))
+        found.append(replace(figure("concordance", own, split, draws=draws, seed=seed), name=f"{name}: concordance"))
     return tuple(found)
 
 

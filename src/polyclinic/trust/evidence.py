@@ -34,7 +34,7 @@ class Evidence:
         calibration: of a classification.
         subsets: the metric with each subset of the inputs.
         others: of a pretrained run, what was measured of the other tasks that it answers.
-        risks: of a survival, observed against predicted risk by each horizon.
+        risks: of a survival or of each event of hazards, observed against predicted risk by each horizon.
     """
 
     run: str
@@ -68,7 +68,7 @@ class Evidence:
         )
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
         risks = tuple(
-            Reliability(r["horizon"], r["unit"], tuple(Bin(**b) for b in r["bins"])) for r in data.get("risks", ())
+            Reliability(**{**r, "bins": tuple(Bin(**b) for b in r["bins"])}) for r in data.get("risks", ())
         )
         made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
         others = tuple(map(cls._read, data.get("others", ())))

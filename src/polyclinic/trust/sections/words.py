@@ -26,6 +26,10 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "concordance (C-index)",
         "of two patients, the chance that the one whose event came first was given the higher risk; guessing gives one half",
     ),
+    "macro_concordance": (
+        "concordance (C-index), the mean over the events",
+        "of two patients, the chance that the one who had the event first was given the higher risk of it; guessing gives one half",
+    ),
     "macro_auroc": ("AUROC, the mean over the findings", "guessing gives one half"),
     "quadratic_kappa": (
         "quadratic-weighted kappa",
@@ -50,7 +54,7 @@ PROGNOSIS = {
     "calibration_error_at": "calibration error of the risk by {}",
     "observed_over_expected_at": "observed over expected events by {}",
     "integrated_brier_to": "integrated Brier score to {}",
-    "integrated_brier_null_to": "integrated Brier score to {}, of Kaplan–Meier's curve of the training patients",
+    "integrated_brier_null_to": "integrated Brier score to {}, of the training patients' curve for everybody",
     "brier_explained_to": "share of that curve's integrated Brier score to {} that the model explains",
 }
 RETRIEVAL = {
@@ -58,7 +62,7 @@ RETRIEVAL = {
     "recall_at_5": "share whose own one is among the first five",
     "median_rank": "median rank of the own one (one is best)",
 }
-PRIMARY = ("auroc", "concordance", "dice", "macro_auroc", "quadratic_kappa", "recall_at_1")
+PRIMARY = ("auroc", "concordance", "dice", "macro_auroc", "macro_concordance", "quadratic_kappa", "recall_at_1")
 """The figure that stands for a task."""
 BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
@@ -85,9 +89,12 @@ METHODS = {
 
 
 def metric_name(name: str) -> str:
-    """A metric in words: `dice_anterior` is Dice overlap, anterior."""
+    """A metric in words: `dice_anterior` is Dice overlap, anterior; what stands before a colon or a comma is whose it is."""
     if name in METRICS:
         return METRICS[name][0]
+    of, colon, figure = name.rpartition(": ") if ": " in name else name.rpartition(", ")
+    if colon:
+        return f"{metric_name(figure)}, {of.replace('_', ' ')}"
     plain = name.removesuffix("_back")
     if plain in RETRIEVAL:
         return RETRIEVAL[plain] + (", the other way round" if plain != name else "")
