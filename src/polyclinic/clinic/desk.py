@@ -53,12 +53,14 @@ class Desk:
 
     Args:
         run: adapted, or its folder.
+        landmark: of a task with landmarks, at which one it answers; by default the first.
     Raises:
         RunError, AdaptError: there is no adapted run.
+        TaskError: its task has no such landmark.
     """
 
-    def __init__(self, run: Run | Adapted | str | Path) -> None:
-        self.adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    def __init__(self, run: Run | Adapted | str | Path, landmark: float | None = None) -> None:
+        self.adapted = (run if isinstance(run, Adapted) else open_adapted(run)).at(landmark)
         self._lock = Lock()  # torch's threads are shared: two answers at once would both be slower
         here = self.adapted.run
         self.card = ModelCard(

@@ -83,12 +83,15 @@ class Hazards(TaskFields):
         """What the events are called."""
         return tuple(self.events)
 
+    def landmarks_of(self) -> Landmarks | None:
+        """When it is asked, and what is read then; None where once, of all that there is."""
+        return Landmarks(self.landmarks, self.unit.lower(), self.since, self.undated) if self.landmarks else None
+
     def label(self, name: str) -> Label:
         """Where the answers stand."""
-        marks = Landmarks(self.landmarks, self.unit.lower(), self.since, self.undated) if self.landmarks else None
         return Label(
             name, "outcome", self.time, event=self.event, events=self.names(), causes=tuple(self.events.values()),
-            censored=self.censored, landmarks=marks,
+            censored=self.censored, landmarks=self.landmarks_of(),
         )  # fmt: skip
 
     def columns(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ..cohort import Cohort
 from ..cohort.labels import subset
 from ..inference import ask, predict, taught
 from ..schema import Figure, Modality
-from ..tasks import Findings, FindingsTask, Grade, Predictions, Report, Retrieval, Segmentation
+from ..tasks import Findings, FindingsTask, Grade, Hazards, Predictions, Report, Retrieval, Segmentation
 from ..training import Run
 from ..training.run import file_hash
 from .calibration import calibration
@@ -55,7 +55,15 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     again = lambda seen: predict(adapted, cohort, modalities=seen)
     about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
     cuts = adapted.task.thresholds if isinstance(adapted.task, FindingsTask) else ()
-    return _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
+    first = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
+    spec = run.recipe.tasks[adapted.name]
+    for landmark in spec.landmarks[1:] if isinstance(spec, Hazards) else ():
+        there = predict(adapted, cohort, landmark=landmark)
+        later = _measured(run, *about, there, None, draws, cohort)
+        since = f"from {landmark:g} {spec.unit}"
+        named = [replace(f, name=f"{since}, {f.name}") for f in later.figures]
+        first = replace(first, figures=(*first.figures, *named), risks=(*first.risks, *later.risks))
+    return first
 
 
 def _measured(
@@ -67,7 +75,7 @@ def _measured(
     spec, split = run.recipe.tasks[task], run.split.hash
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
-    classes = spec.names() if isinstance(spec, Findings | Grade) else classes
+    classes = spec.names() if isinstance(spec, Findings | Grade | Hazards) else classes
     language = spec.language if isinstance(spec, Report) else None
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
