@@ -47,7 +47,9 @@ class Adapted:
             return dataclasses.replace(self, task=self.task.at(landmark))
         if landmark is not None:
             raise AdaptError(
-                f"the landmark {landmark:g} of {self.name!r}, a {self.task.spec.kind}", "a task with landmarks", "leave it out"
+                f"the landmark {landmark:g} of {self.name!r}, a {self.task.spec.kind}",
+                "a task with landmarks",
+                "leave it out",
             )
         return self
 

@@ -75,6 +75,8 @@ class Desk:
             split=here.split.hash,
         )
         self.measured, self.why_none = measured(here.path, self.card)
+        if self.measured is not None and landmark is not None and landmark != self.adapted.task.spec.landmarks[0]:
+            self.measured = self.measured.since(f"from {landmark:g} {self.adapted.task.spec.unit}")
 
     @property
     def described(self) -> str:

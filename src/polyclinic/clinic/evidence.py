@@ -15,6 +15,7 @@ from .reply import Alike, Evidence, Metric, ModelCard
 NAMES = {
     "auroc": "AUROC",
     "dice": "Dice",
+    "macro_concordance": "concordance, the mean over the events,",
     "macro_auroc": "AUROC, the mean over the findings,",
     "quadratic_kappa": "quadratic-weighted kappa",
 }

@@ -22,7 +22,8 @@ from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, Predictions, Task, TaskError, TaskFields
 
 TaskSpec = Annotated[
-    Classification | Findings | Grade | Hazards | Segmentation | Survival | Retrieval | Report, Field(discriminator="kind")
+    Classification | Findings | Grade | Hazards | Segmentation | Survival | Retrieval | Report,
+    Field(discriminator="kind"),
 ]
 
 __all__ = [

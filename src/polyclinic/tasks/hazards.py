@@ -74,9 +74,13 @@ class Hazards(TaskFields):
         if twice := [c for c in dict.fromkeys(cells) if cells.count(c) > 1]:
             raise ValueError(f"the cell {twice[0]!r} in two places: a cell is of one event, or of none, and named once")
         if self.landmarks and self.unit.lower() not in HOURS:
-            raise ValueError(f"landmarks in {self.unit}: records are placed along time in {', '.join(HOURS)}; use one of them")
+            raise ValueError(
+                f"landmarks in {self.unit}: records are placed along time in {', '.join(HOURS)}; use one of them"
+            )
         if not self.landmarks and (self.since or self.undated):
-            raise ValueError("`since` and `undated` say what is read at a landmark: name `landmarks`, or leave them out")
+            raise ValueError(
+                "`since` and `undated` say what is read at a landmark: name `landmarks`, or leave them out"
+            )
         return self
 
     def names(self) -> tuple[str, ...]:
@@ -176,8 +180,8 @@ class HazardsTask(LinearTask):
             mine = mark == number
             grid, shares = on_grid(time[mine], event[mine], k)
             self.grid[number], self.shares[number] = torch.as_tensor(grid), torch.as_tensor(shares)
-        with torch.no_grad():
-            self.offset.copy_(self._usual(torch.as_tensor(time).float(), torch.as_tensor(event)))
+            with torch.no_grad():
+                self.offset[number] = self._usual(torch.as_tensor(time[mine]).float(), torch.as_tensor(event[mine]))
 
     def _usual(self, time: Tensor, event: Tensor) -> Tensor:
         """(j k) the logits of each interval's events among all; with half an event and one without more, that none is 0 or 1."""
@@ -250,7 +254,11 @@ class HazardsTask(LinearTask):
                 found.append(float(concordance_index(time, -mean_risk(known.outputs, number), event)))
             except (ZeroDivisionError, ValueError, IndexError):  # nobody, or no pair of whom it is known
                 found.append(float("nan"))
-        several = {f"concordance_{name}": c for name, c in zip(self.spec.names(), found, strict=True)} if len(found) > 1 else {}
+        several = (
+            {f"concordance_{name}": c for name, c in zip(self.spec.names(), found, strict=True)}
+            if len(found) > 1
+            else {}
+        )
         defined = [c for c in found if np.isfinite(c)]
         return {"concordance": float(np.mean(defined)) if defined else float("nan"), **several}
 
@@ -308,4 +316,3 @@ def of_event(targets: np.ndarray, number: int) -> np.ndarray:
     time, event = targets[:, 0], targets[:, 1]
     never = float(time.max(initial=0.0)) + 1.0
     return np.stack([np.where((event > 0) & (event != number), never, time), (event == number).astype(float)], 1)
-

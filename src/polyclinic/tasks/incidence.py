@@ -1,4 +1,4 @@
-"""Cumulative incidence: in how many of all each of several events has come by a time, where the first that comes ends the others' chance."""
+"""Cumulative incidence: in how many of all each of several events has come by a time; the first that comes ends the others' chance."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def aalen_johansen(time: np.ndarray, event: np.ndarray, causes: int) -> tuple[np
         Aalen & Johansen 1978.
     """
     at, ordered = np.unique(time[event > 0]), np.sort(time)
-    came = np.stack([np.bincount(np.searchsorted(at, time[event == k]), minlength=len(at)) for k in range(1, causes + 1)])
+    came = np.stack(
+        [np.bincount(np.searchsorted(at, time[event == k]), minlength=len(at)) for k in range(1, causes + 1)]
+    )
     hazard = came / (len(ordered) - np.searchsorted(ordered, at, side="left"))
     before = np.cumprod(np.r_[1.0, 1 - hazard.sum(0)])[:-1]
     return at, np.cumsum(before * hazard, axis=1)

@@ -71,8 +71,8 @@ class Predictions:
     Args:
         task: its name.
         patients: p names.
-        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; (p k j) of hazards; for segmentation (p k) Dice of each class, NaN
-            where there is no mask.
+        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; (p k j) of hazards, the chance of each
+            event by the end of each interval; for segmentation (p k) Dice of each class, NaN where there is no mask.
         targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event, of hazards (p 3) with the number
             of the landmark; for segmentation (p k) the masks' volumes in mL.
         mask: (p,) bool, who is labelled.

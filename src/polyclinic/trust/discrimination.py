@@ -15,6 +15,7 @@ import numpy as np
 from ..schema import Figure, PolyclinicError
 from ..tasks import Predictions
 from ..tasks.hazards import mean_risk, of_event
+from ..tasks.tree import called
 
 DRAWS = 2000
 AT_ONCE = 1 << 24
@@ -161,11 +162,20 @@ def macro_concordance(outputs: np.ndarray, targets: np.ndarray, weights: np.ndar
     return np.mean(each, axis=0) if came else np.full(len(weights), np.nan)
 
 
+def micro_f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 of all findings (n k) together, called or not, each over those of whom it is known (targets NaN where not); (r,)."""
+    known = np.isfinite(targets)
+    said, there = np.where(known, outputs, 0.0), np.where(known, targets, 0.0)
+    hits, said, there = (weights @ v.sum(1) for v in (said * there, said, there))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(said + there > 0, 2 * hits / (said + there), np.nan)
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
-    "macro_concordance": macro_concordance,
-    "f1": f1, "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
+    "macro_concordance": macro_concordance, "f1": f1, "hierarchical_f1": micro_f1,
+    "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
 OF_CLASSES = ("auroc", "average_precision", "f1", "quadratic_kappa", "mean_absolute_error")
 """Of which each resample keeps the share of each class or grade."""
@@ -392,6 +402,7 @@ def figures(
     draws: int = DRAWS,
     seed: int = 0,
     thresholds: Sequence[float] = (),
+    parents: Sequence[int] = (),
 ) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
@@ -401,9 +412,15 @@ def figures(
         split: the split's hash.
         classes: names of a segmentation's structures, of the grades, of the findings or of the events.
         thresholds: of the findings' probabilities, from which on one is called present.
+        parents: of findings of which some are kinds of others, the place of what each is a kind of, or −1.
     """
     if kind == "findings":
-        return _found(predictions, split, classes, thresholds, draws, seed)
+        found = _found(predictions, split, classes, thresholds, draws, seed)
+        if any(parent >= 0 for parent in parents):
+            known = usable(predictions)
+            said = called(known.outputs, thresholds, parents) if known.patients else np.zeros((0, len(classes)))
+            found += (figure("hierarchical_f1", replace(known, outputs=said), split, draws=draws, seed=seed),)
+        return found
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
     if kind == "hazards":

@@ -92,7 +92,8 @@ def _figures(
 ) -> tuple[Figure, ...]:  # fmt: skip
     spec, split = run.recipe.tasks[name], run.split.hash
     if not isinstance(spec, Report):
-        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds)
+        parents = spec.parents() if isinstance(spec, Findings) else ()
+        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds, parents=parents)
     earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))
     return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 

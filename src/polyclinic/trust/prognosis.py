@@ -128,12 +128,16 @@ def timed_auroc(outputs: np.ndarray, targets: np.ndarray, at: float, weights: np
     followed = Followed(targets)
     early, late = followed.weighted(weights, np.array([at]))
     known, beyond = (followed.time <= at) & followed.event, followed.time > at
-    late = np.where(np.isfinite(late), late, 0.0)  # a resample that follows nobody so far has nobody for whom it would stand
+    late = np.where(
+        np.isfinite(late), late, 0.0
+    )  # a resample that follows nobody so far has nobody for whom it would stand
     stands_for = np.where(known, early, np.where(beyond, late, 0.0))
     return auroc(outputs, (known & (followed.which == cause)).astype(float), stands_for * weights)
 
 
-def brier_at(risks: np.ndarray, targets: np.ndarray, times: np.ndarray, weights: np.ndarray, cause: int = 1) -> np.ndarray:
+def brier_at(
+    risks: np.ndarray, targets: np.ndarray, times: np.ndarray, weights: np.ndarray, cause: int = 1
+) -> np.ndarray:
     """The mean squared distance of a risk by a time from what happened by then.
 
     Args:
@@ -157,7 +161,9 @@ def brier_at(risks: np.ndarray, targets: np.ndarray, times: np.ndarray, weights:
         return (total + (weights @ (beyond * risks**2)) * late) / weights.sum(1, keepdims=True)
 
 
-def integrated(risks: np.ndarray, targets: np.ndarray, times: np.ndarray, weights: np.ndarray, cause: int = 1) -> np.ndarray:
+def integrated(
+    risks: np.ndarray, targets: np.ndarray, times: np.ndarray, weights: np.ndarray, cause: int = 1
+) -> np.ndarray:
     """(r,) the mean of the Brier score over evenly spaced times; arguments as `brier_at`'s. Source: Graf et al. 1999, equation 12."""
     return brier_at(risks, targets, times, weights, cause).mean(1)
 
@@ -233,7 +239,9 @@ def observed_interval(targets: np.ndarray, at: float, cause: int = 1) -> tuple[f
         later = value - share
         left = np.where(at_risk > ended, at_risk - ended, np.inf)  # of the last ones of all nothing comes later
         variance = (later**2 * ended / (at_risk * left)).sum()
-        variance += (before**2 * mine * (at_risk - mine) / at_risk**3).sum() - 2 * (later * before * mine / at_risk**2).sum()
+        variance += (before**2 * mine * (at_risk - mine) / at_risk**3).sum() - 2 * (
+            later * before * mine / at_risk**2
+        ).sum()
     spread = np.sqrt(max(variance, 0.0)) / ((1 - value) * abs(np.log1p(-value)))
     low, high = ((1 - value) ** np.exp(sign * 1.959964 * spread) for sign in (-1, 1))
     return value, 1 - float(low), 1 - float(high)
@@ -320,7 +328,9 @@ class _Asked:
             return f"no event by {when}"
         if not beyond:
             return f"nobody was followed beyond {when}"
-        return f"the training patients were followed for {self.until:.3g} {self.unit} only" if risks and at > self.until else ""  # fmt: skip
+        if risks and at > self.until:
+            return f"the training patients were followed for {self.until:.3g} {self.unit} only"
+        return ""
 
     def counts(self, at: float) -> tuple[int, int]:
         """How many had the event by a time, and how many were followed beyond."""
@@ -359,7 +369,11 @@ class _Asked:
         )  # fmt: skip
         others = int(((self.known.targets[:, 1] > 0) & (self.known.targets[:, 0] <= at)).sum()) - cases
         told = f"{cases} events by {when}" + (f", {others} of others first" if others else "")
-        since = f"{len(self.known.patients)} at risk at {self.landmark:g} {self.unit}, " if self.landmark is not None else ""
+        since = (
+            f"{len(self.known.patients)} at risk at {self.landmark:g} {self.unit}, "
+            if self.landmark is not None
+            else ""
+        )
         return replace(made, note=f"{made.note}; {since}{told}, {beyond} followed beyond")
 
 

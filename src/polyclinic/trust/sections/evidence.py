@@ -128,7 +128,9 @@ def _risks(inputs: ReportInputs, evidence: Evidence, found: Reliability, summary
     since = ""
     if found.landmark is not None:
         key = evidence_key(evidence, f"{own}.landmark")
-        since = f", {summary.shown(key, found.landmark, f'{found.landmark:g}', what='landmark')} {verbatim(found.unit)} on"
+        since = (
+            f", {summary.shown(key, found.landmark, f'{found.landmark:g}', what='landmark')} {verbatim(found.unit)} on"
+        )
     how = "Aalen–Johansen with the delta method's variance" if found.event else "Kaplan–Meier with Greenwood's variance"
     bins = _bins(evidence, own, found.bins, f"95% interval, {how}", summary)
     title = f"{capital(found.what)}, {evidence.task.replace('_', ' ')}: observed against predicted"
@@ -136,7 +138,7 @@ def _risks(inputs: ReportInputs, evidence: Evidence, found: Reliability, summary
     beware = small(f"What was observed is {estimate} estimate, for some patients were not followed until then.")
     whose = f" of {verbatim(found.event.replace('_', ' '))}" if found.event else ""
     return (
-        f'<h3>{headed(evidence.task, inputs)}: risk{whose} by {when} {verbatim(found.unit)}{since and f" from{since[1:]}"}</h3>'
+        f"<h3>{headed(evidence.task, inputs)}: risk{whose} by {when} {verbatim(found.unit)}{since and f' from{since[1:]}'}</h3>"
         f'<div class="beside"><div>{reliability(found, title)}</div><div>{bins}{beware}</div></div>'
     )
 

@@ -31,6 +31,10 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "of two patients, the chance that the one who had the event first was given the higher risk of it; guessing gives one half",
     ),
     "macro_auroc": ("AUROC, the mean over the findings", "guessing gives one half"),
+    "hierarchical_f1": (
+        "hierarchical F1",
+        "how far what was called present, with all that it is a kind of, agrees with what was there; one is best",
+    ),
     "quadratic_kappa": (
         "quadratic-weighted kappa",
         "how far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared; one is agreement, "
