@@ -22,7 +22,11 @@ KINDS: tuple[type[TaskFields], ...] = get_args(get_args(TaskSpec)[0])
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "classification": [{"column": "finding", "positive": ["COVID-19"]}],
     "findings": [
-        {"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in ("effusion", "nodule")}}
+        {"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in ("effusion", "nodule")}},
+        {
+            "findings": {n: {"column": n, "positive": ["Y"]} for n in ("opacity", "nodule")},
+            "tree": {"nodule": "opacity"},
+        },
     ],
     "grade": [{"column": "stage", "grades": [["I"], ["II"], ["III", "IV"]]}],
     "hazards": [

@@ -107,8 +107,11 @@ def test_undated_records_are_read_where_the_recipe_says_so() -> None:
 
 def test_time_0_may_be_a_column() -> None:
     begun = [
-        *PEOPLE[:5], outcome("p0", 4.0, "a", begun="2020-03-02 08:00"), outcome("p1", 9.0, "b", begun="unknown"), outcome("p2", 5.0, "alive"),
-    ]  # fmt: skip
+        *PEOPLE[:5],
+        outcome("p0", 4.0, "a", begun="2020-03-02 08:00"),
+        outcome("p1", 9.0, "b", begun="unknown"),
+        outcome("p2", 5.0, "alive"),
+    ]
     there = loader(begun, label(Landmarks((0.0,), "days", since="begun"))).landmarks("t")[0]
     assert events_of(there, "p0") == [("A", 0.0)]
     assert events_of(there, "p1") == []  # whose time 0 is not known has nothing that is known to be earlier

@@ -37,7 +37,7 @@ class Adapted:
     inputs: tuple[Modality, ...]
 
     def at(self, landmark: float | None) -> Adapted:
-        """The same, which answers at a landmark of its task; None for the first, or where there are none.
+        """The same, which answers at a landmark of its task, at the first where nobody names one; None changes nothing.
 
         Raises:
             AdaptError: the task has no landmarks.

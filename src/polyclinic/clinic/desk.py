@@ -17,7 +17,7 @@ from ..harmonise import VolumeStandard, harmonise, points_back
 from ..inference import predict_files
 from ..records import RecordError
 from ..schema import Modality, Payload, Record, Rejected
-from ..tasks import Answer, SegmentationTask
+from ..tasks import Answer, HazardsTask, SegmentationTask
 from ..tasks.report import PARTS, part_of
 from ..training import Run
 from ..training.run import file_hash
@@ -75,8 +75,9 @@ class Desk:
             split=here.split.hash,
         )
         self.measured, self.why_none = measured(here.path, self.card)
-        if self.measured is not None and landmark is not None and landmark != self.adapted.task.spec.landmarks[0]:
-            self.measured = self.measured.since(f"from {landmark:g} {self.adapted.task.spec.unit}")
+        task = self.adapted.task
+        if self.measured is not None and isinstance(task, HazardsTask) and task.landmark > 0:
+            self.measured = self.measured.since(f"from {task.spec.landmarks[task.landmark]:g} {task.spec.unit}")
 
     @property
     def described(self) -> str:

@@ -151,20 +151,22 @@ class HazardsTask(LinearTask):
         self.register_buffer("horizons", torch.zeros(len(set(spec.horizons)) or 2))
 
     def at(self, landmark: float | None) -> HazardsTask:
-        """The same head, which answers at a landmark; None for the first.
+        """The same head, which answers at a landmark, at the first where nobody names one; None changes nothing.
 
         Raises:
             TaskError: there is no such landmark.
         """
+        if landmark is None:
+            return self
         times = self.spec.landmarks or (0.0,)
-        if landmark is not None and landmark not in times:
+        if landmark not in times:
             raise TaskError(
                 f"the landmark {landmark:g} of {self.name!r}",
                 "one of " + ", ".join(f"{t:g}" for t in times) + f" {self.spec.unit}",
                 "name one of them",
             )
         then = copy.copy(self)
-        then.landmark = 0 if landmark is None else times.index(landmark)
+        then.landmark = times.index(landmark)
         return then
 
     def begin(self, values: Sequence[Any]) -> None:
