@@ -443,7 +443,8 @@ def test_each_event_and_landmark_has_risks_of_its_own() -> None:
     bins = (Bin(0.14, 0.2, 0.06, 0.47, 10), Bin(0.53, 0.41, 0.2, 0.7, 7))
     curves = [Reliability(12.0, "months", bins, event, at) for event in ("disease", "a<b") for at in (0.0, 6.0)]
     named = ("macro_concordance", "disease: brier_at_12_months", "from 6 months, disease: concordance")
-    told = Evidence("end-probe-60-0", "end", "hazards", "probe", ("table",), 60, SPLIT, "abc", tuple(figure(n, 0.6, 0.5, 0.7) for n in named), risks=tuple(curves))  # fmt: skip
+    told = Evidence("end-probe-60-0", "end", "hazards", "probe", ("table",), 60, SPLIT, "abc",
+                    tuple(figure(n, 0.6, 0.5, 0.7) for n in named), risks=tuple(curves))  # fmt: skip
     root, summary = opened(replace(complete(), evidence=(told,)))
     part = section(root, "calibration").text()
     assert "risk of disease by 12 months from 6 months on" in part
