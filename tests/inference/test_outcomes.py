@@ -120,9 +120,12 @@ def test_answers_of_a_catalogue_are_those_at_the_landmark(adapted: Run, cohort: 
     who = told.patients[:3]
     place = answer_cohort(adapted, cohort, patients=who, into=tmp_path, landmark=6)
     rows = pq.read_table(place / "answers-00000.parquet").to_pylist()
-    risks = told.baseline.risk(told.outputs[:3], np.array([12.0]))
-    for row, mine, outputs in zip(rows, risks, told.outputs[:3], strict=True):
-        np.testing.assert_allclose(row["outputs"], outputs.ravel(), atol=1e-6)
+    assert [row["patient"] for row in rows] == sorted(who)
+    outputs = dict(zip(told.patients, told.outputs, strict=True))
+    risks = dict(zip(told.patients, told.baseline.risk(told.outputs, np.array([12.0])), strict=True))
+    for row in rows:
+        mine = risks[row["patient"]]
+        np.testing.assert_allclose(row["outputs"], outputs[row["patient"]].ravel(), atol=1e-6)
         assert float(dict(row["values"])["risk_of_disease_at_12_months"]) == pytest.approx(mine[0, 0], abs=1e-3)
         assert "still at risk at 6 months" in row["headline"]
         assert len(row["records"]) == 2

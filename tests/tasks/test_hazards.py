@@ -1,19 +1,22 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lifelines.utils import concordance_index
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from polyclinic.adaptation.probe import fit_head
 from polyclinic.schema import Modality, Target
-from polyclinic.tasks import Hazards, HazardsTask, Predictions, TaskError
+from polyclinic.tasks import Hazards, HazardsTask, Predictions, TaskError, TaskSpec
 from polyclinic.tasks.hazards import of_event, shapes
 
 FIELDS: dict[str, Any] = {
@@ -131,25 +134,55 @@ def test_where_nothing_is_known_of_a_patient_it_tells_the_closed_form() -> None:
         np.testing.assert_allclose(task.incidence().null(np.array([at]))[:, 0], exact(hazards[:1], at)[0], atol=0.01)
 
 
-def test_fitted_it_comes_close_to_what_is_true_of_each_patient() -> None:
-    x, hazards, known = simulated(3000, 2)
+class Plain(HazardsTask):
+    """Without the norm of a patient's vector: of two coordinates it would leave their sign alone."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__("outcome", Hazards.model_validate({**FIELDS, **more}), 2)
+        self.norm = torch.nn.Identity()  # type: ignore[assignment]
+
+
+def fitted(task: Plain, x: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Its answers about the patients before and after it is fitted to them."""
     vectors = torch.tensor(np.stack([x, -x], 1), dtype=torch.float32)
-
-    class Plain(HazardsTask):
-        def __init__(self) -> None:
-            super().__init__("outcome", Hazards.model_validate({**FIELDS, "intervals": 8, "horizons": [10]}), 2)
-            self.norm = torch.nn.Identity()  # a layer norm of two coordinates leaves their sign alone
-
-    task = Plain()
     task.begin(known.tolist())
     before = task.answer(task.read(vectors).detach()).numpy()
     fit_head(task, [(vectors, asked(known.tolist()))], 0, ridge=1e-4)
-    after, reads = task.answer(task.read(vectors).detach()).numpy(), task.incidence()
+    return before, task.answer(task.read(vectors).detach()).numpy()
+
+
+def test_fitted_it_comes_close_to_what_is_true_of_each_patient() -> None:
+    x, hazards, known = simulated(3000, 2)
+    task = Plain(intervals=8, horizons=[10])
+    before, after = fitted(task, x, known)
     for at in (3.0, 10.0):
         truth = exact(hazards, at)
-        off = lambda told, at=at, truth=truth: np.abs(reads.risk(told, np.array([at]))[:, :, 0] - truth).mean(0)
-        assert (off(after) < 0.02).all()
-        assert (off(after) < 0.25 * off(before)).all()
+        risk = lambda told, at=at: task.incidence().risk(told, np.array([at]))[:, :, 0]
+        off = np.abs(risk(after) - truth).mean(0)
+        assert (off < 0.02).all()
+        assert (off < 0.25 * np.abs(risk(before) - truth).mean(0)).all()
+
+
+def test_hazards_that_cross_are_told_where_cox_tells_none() -> None:
+    """Of one half the risk is high to 5 months and low then, of the other the other way round."""
+    from lifelines import CoxPHFitter
+    from pandas import DataFrame
+
+    draws, n = np.random.default_rng(4), 3000
+    x = draws.choice([-1.0, 1.0], n)
+    early, late = np.where(x > 0, 0.12, 0.02), np.where(x > 0, 0.02, 0.12)
+    spent = draws.exponential(size=n)
+    times = np.where(spent < 5 * early, spent / early, 5 + (spent - 5 * early) / late)
+    known = np.stack([np.minimum(times, 20), times < 20, np.zeros(n)], 1)
+    task = Plain(events={"death": [1]}, intervals=12)
+    after = fitted(task, x, known)[1]
+    cox = CoxPHFitter().fit(DataFrame({"x": x, "time": known[:, 0], "event": known[:, 1]}), "time", "event")
+    for at in (3.0, 5.0, 8.0):
+        truth = 1 - np.exp(-(np.minimum(at, 5) * early + max(at - 5, 0) * late))
+        mine = task.incidence().risk(after, np.array([at]))[:, 0, 0]
+        cox_risk = 1 - cox.predict_survival_function(DataFrame({"x": x[:200]}), [at]).to_numpy()[0]
+        assert np.abs(mine - truth).max() < 0.05
+        assert np.abs(cox_risk - truth[:200]).mean() > 2 * np.abs(mine - truth).mean()
 
 
 def test_concordance_is_that_of_the_event_where_who_had_another_never_has_it() -> None:
@@ -232,3 +265,12 @@ def test_at_a_landmark_it_answers_by_what_was_learned_there() -> None:
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         Hazards.model_validate({**FIELDS, **wrong})
+
+
+def test_the_tasks_of_the_page_are_read() -> None:
+    page = (Path(__file__).parents[2] / "docs/prognosis.md").read_text()
+    blocks = [
+        yaml.safe_load(block)["tasks"] for block in re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    ]
+    kinds = [TypeAdapter(TaskSpec).validate_python(task).kind for tasks in blocks for task in tasks.values()]
+    assert kinds == ["survival", "hazards", "hazards", "findings"]

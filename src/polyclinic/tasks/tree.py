@@ -4,8 +4,8 @@
              └─ nodule                                            P(pneumonia | consolidation)
 
 Each output is the chance of a finding among those who have what it is a kind of (Chen et al. 2019, "Deep hierarchical multi-label
-classification of chest X-ray images"); what a table's cells imply of the findings around is filled in where labels are read
-(`cohort.labels.implied`).
+classification of chest X-ray images", who learn them so; theirs are a leaf's path known or not at all, and here any part may be unknown). What a
+table's cells imply of the findings around is filled in where labels are read (`cohort.labels.implied`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class TreeTask(FindingsTask):
 
     def __init__(self, name: str, spec: Findings, width: int) -> None:
         super().__init__(name, spec, width)
-        self.register_buffer("above", torch.as_tensor(lines(spec.parents())), persistent=False)
+        self.parents = spec.parents()
+        self.register_buffer("above", torch.as_tensor(lines(self.parents)), persistent=False)
 
     def chances(self, output: Tensor) -> Tensor:
         """(b k) logits → (b k) logarithms of the chances among all."""
@@ -44,25 +45,30 @@ class TreeTask(FindingsTask):
         return self.chances(output).exp()
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
-        """The mean over the findings of each one's cross-entropy over those in whom it was still open.
+        """The negative log likelihood of what is known of the labelled, a finding and a patient on average.
 
-        Open is a finding that is known and not ruled out by what it is a kind of. Given the nearest of those that is known to be there,
-        its chance is the product from there down: what lies between may be unknown.
+        A finding is asked of those who have what it is a kind of; what is unknown of a patient is summed over, from the leaves to the roots,
+        so that no pattern of what is told of whom leads the chances astray as long as it has nothing to do with what is not told.
         """
         assert isinstance(target.values, Tensor)
         known = target.mask[:, None] & target.values.isfinite()
-        yes, no = known & (target.values > 0), known & (target.values <= 0)
-        above = self.above.bool() & ~torch.eye(len(self.above), dtype=torch.bool, device=self.above.device)
-        out = (no[:, None] & above).any(2)
-        there = known & ~out
+        there = known.any(1)
         if not bool(there.any()):
             return None
-        # Of each finding (k), the links of its line (k) that are not behind a finding that is there.
-        open_links = (self.above.bool() & ~yes[:, None]) | torch.eye(len(above), dtype=torch.bool, device=above.device)
-        chance = (torch.nn.functional.logsigmoid(output)[:, None] * open_links).sum(2)
-        each = torch.where(yes, chance, _log_without(chance))
-        found = (each.masked_fill(~there, 0).sum(0) / there.sum(0).clamp(min=1))[there.any(0)]
-        return -found.mean()
+        yes, no = known & (target.values > 0), known & (target.values <= 0)
+        has, lacks = torch.nn.functional.logsigmoid(output), torch.nn.functional.logsigmoid(-output)
+        total, below = torch.zeros_like(output[:, 0]), dict[int, Tensor]()
+        for number in sorted(range(len(self.parents)), key=lambda n: -int(self.above[n].sum())):
+            one = has[:, number] + below.get(number, 0.0)
+            zero = lacks[:, number]
+            either = torch.logaddexp(one, zero)
+            told = torch.where(yes[:, number], one, torch.where(no[:, number], zero, either))
+            parent = self.parents[number]
+            if parent < 0:
+                total = total + told
+            else:
+                below[parent] = below.get(parent, 0.0) + told
+        return -total[there].mean() / len(self.parents)
 
     def refer_to(self, output: Tensor, target: Target) -> None:
         """Choose the threshold of each finding's probability by the training patients of whom it is known."""
@@ -86,7 +92,7 @@ class TreeTask(FindingsTask):
 
         if not len(known.patients):
             return float("nan")
-        said, there = called(known.outputs, self.thresholds, self.spec.parents()), np.isfinite(known.targets)
+        said, there = called(known.outputs, self.thresholds, self.parents), np.isfinite(known.targets)
         truth = known.targets[there]
         return float(f1_score(truth, said[there])) if (truth > 0).any() or (said[there] > 0).any() else float("nan")
 
