@@ -178,5 +178,5 @@ def test_a_head_travels_in_its_file(adapted: Run) -> None:
 
 
 def test_a_landmark_at_which_nobody_is_left_is_refused(run: Run, cohort: Cohort, adapted: Run) -> None:
-    with pytest.raises(AdaptError, match="still at risk at the landmark 900"):
+    with pytest.raises(AdaptError, match="still at risk at the landmark of 900 months"):
         adapt(run, "late", "probe", cohort=cohort)

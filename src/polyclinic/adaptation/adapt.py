@@ -186,14 +186,17 @@ def _known(plan: Plan) -> list[Any]:
     Raises:
         AdaptError: at a landmark nobody is still at risk.
     """
-    there = [list(then.labelled(plan.task).values()) for then in plan.loader.landmarks(plan.task)]
-    if not all(there):
-        at = plan.run.recipe.tasks[plan.task].landmarks[[bool(known) for known in there].index(False)]
-        raise AdaptError(
-            f"no training patient of {plan.task!r} who is still at risk at the landmark {at:g}",
-            "some", "name earlier landmarks",
-        )  # fmt: skip
-    return [value for known in there for value in known]
+    there, marks = plan.loader.landmarks(plan.task), plan.loader.labels[0].landmarks
+    known = [list(then.labelled(plan.task).values()) for then in there]
+    for number, answers in enumerate(known):
+        if marks is not None and not answers:
+            at = f"{marks.times[number]:g} {marks.unit}"
+            raise AdaptError(
+                f"no training patient of {plan.task!r} who is still at risk at the landmark of {at}",
+                "some",
+                "name earlier landmarks",
+            )
+    return [value for answers in known for value in answers]
 
 
 def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progress | None) -> dict[str, Any]:

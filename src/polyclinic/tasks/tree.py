@@ -4,8 +4,8 @@
              └─ nodule                                            P(pneumonia | consolidation)
 
 Each output is the chance of a finding among those who have what it is a kind of (Chen et al. 2019, "Deep hierarchical multi-label
-classification of chest X-ray images", who learn them so; theirs are a leaf's path known or not at all, and here any part may be unknown). What a
-table's cells imply of the findings around is filled in where labels are read (`cohort.labels.implied`).
+classification of chest X-ray images"). What a table's cells imply of the findings around is filled in where labels are read
+(`cohort.labels.implied`); what is still unknown then is summed over.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class TreeTask(FindingsTask):
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """The negative log likelihood of what is known of the labelled, a finding and a patient on average.
 
-        A finding is asked of those who have what it is a kind of; what is unknown of a patient is summed over, from the leaves to the roots,
-        so that no pattern of what is told of whom leads the chances astray as long as it has nothing to do with what is not told.
+        A finding is asked of those who have what it is a kind of; what is unknown of a patient is summed over, from the leaves to the
+        roots. That is right where what is told of whom has nothing to do with what is not told.
         """
         assert isinstance(target.values, Tensor)
         known = target.mask[:, None] & target.values.isfinite()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..adaptation import open_adapted
+from ..adaptation import Adapted, open_adapted
 from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
@@ -57,10 +57,16 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     cuts = adapted.task.thresholds if isinstance(adapted.task, FindingsTask) else ()
     first = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
     spec = run.recipe.tasks[adapted.name]
-    for landmark in spec.landmarks[1:] if isinstance(spec, Hazards) else ():
-        there = predict(adapted, cohort, landmark=landmark)
-        later = _measured(run, *about, there, None, draws, cohort)
-        since = f"from {landmark:g} {spec.unit}"
+    return _from_landmarks(first, adapted, spec, cohort, draws) if isinstance(spec, Hazards) else first
+
+
+def _from_landmarks(first: Evidence, adapted: Adapted, spec: Hazards, cohort: Cohort, draws: int) -> Evidence:
+    """With what is measured at each later landmark of those who are still at risk there."""
+    run = adapted.run
+    for landmark in spec.landmarks[1:]:
+        there, since = predict(adapted, cohort, landmark=landmark), f"from {landmark:g} {spec.unit}"
+        about = run.adapter["method"], adapted.inputs, run.adapter["labels"]
+        later = _measured(run, adapted.name, *about, there, None, draws, cohort)
         named = [replace(f, name=f"{since}, {f.name}") for f in later.figures]
         first = replace(first, figures=(*first.figures, *named), risks=(*first.risks, *later.risks))
     return first
