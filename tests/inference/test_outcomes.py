@@ -180,3 +180,13 @@ def test_a_head_travels_in_its_file(adapted: Run) -> None:
 def test_a_landmark_at_which_nobody_is_left_is_refused(run: Run, cohort: Cohort, adapted: Run) -> None:
     with pytest.raises(AdaptError, match="still at risk at the landmark of 900 months"):
         adapt(run, "late", "probe", cohort=cohort)
+
+
+def test_a_backbone_learns_at_every_landmark(run: Run, cohort: Cohort, tmp_path: Path) -> None:
+    """Fine-tuning takes the landmarks in turn; what it learns differs from the probe's, and repeats to the bit."""
+    places = [adapt(run, "outcome", "lora", cohort=cohort, steps=4, into=tmp_path / name) for name in "ab"]
+    first, again = (predict(place, cohort, landmark=6) for place in places)
+    np.testing.assert_array_equal(first.outputs, again.outputs)
+    probed = predict(adapt(run, "outcome", "probe", cohort=cohort, into=tmp_path / "c"), cohort, landmark=6)
+    assert not np.allclose(first.outputs, probed.outputs, atol=1e-6)
+    assert np.isfinite(first.outputs).all()

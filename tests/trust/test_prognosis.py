@@ -411,13 +411,13 @@ def competing(n: int, seed: int) -> Predictions:
 
 
 def test_what_is_true_is_found_calibrated_and_better_than_nothing() -> None:
-    answers = competing(1200, 0)
+    answers = competing(600, 0)
     figures, curves = prognosis(answers, "split", draws=40)
     by = {f.name: f for f in figures}
     for event in ("disease", "other"):
         for at in (5, 15):
             ratio = by[f"{event}: observed_over_expected_at_{at}_months"]
-            assert ratio.value == pytest.approx(1, abs=0.15)
+            assert ratio.value == pytest.approx(1, abs=0.2)
             assert ratio.low < ratio.value < ratio.high
             assert by[f"{event}: auroc_at_{at}_months"].value > 0.6
             assert "of others first" in ratio.note

@@ -210,8 +210,7 @@ class HazardsTask(LinearTask):
         if not bool(known.any()):
             return None
         time, event, mark = target.values[known].T.contiguous()
-        logits = output[known, mark.long()]
-        each = torch.log_softmax(torch.cat([torch.zeros_like(logits[..., :1]), logits], -1), -1)
+        each = _each(output[known, mark.long()])
         own = torch.searchsorted(self.ends, time).clamp(max=len(self.ends) - 1)
         seen = (event > 0) & (time <= self.ends[-1])
         lived = _lived(time, self.ends).to(each)
@@ -227,11 +226,10 @@ class HazardsTask(LinearTask):
 
     def answer(self, output: Tensor) -> Tensor:
         """(b l j k) → (b k j) cumulative incidences; in each interval they and the share without an event add up to 1."""
-        logits = output[:, self.landmark]
-        each = torch.softmax(torch.cat([torch.zeros_like(logits[..., :1]), logits], -1), -1)
-        without = torch.cumprod(each[..., 0], 1)
+        each = _each(output[:, self.landmark])
+        without = torch.exp(torch.cumsum(each[..., 0], 1))
         before = torch.cat([torch.ones_like(without[:, :1]), without[:, :-1]], 1)
-        return torch.cumsum(before[..., None] * each[..., 1:], 1).transpose(1, 2)
+        return torch.cumsum(before[..., None] * each[..., 1:].exp(), 1).transpose(1, 2)
 
     def incidence(self) -> Incidence:
         """How answers are read at the landmark; without intervals where no training patient's event was seen."""
@@ -286,6 +284,11 @@ class HazardsTask(LinearTask):
             values["landmark"] = known.landmark
             said.insert(0, f"of one still at risk at {known.landmark:g} {known.unit}, counted from then")
         return Answer("; ".join(said), values, used)
+
+
+def _each(logits: Tensor) -> Tensor:
+    """(… k) logits of each event against none → (… 1+k) logarithms of the chances, none's first."""
+    return torch.log_softmax(torch.cat([torch.zeros_like(logits[..., :1]), logits], -1), -1)
 
 
 def _lived(time: Tensor, ends: Tensor) -> Tensor:
