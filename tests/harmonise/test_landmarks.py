@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polyclinic.cohort import Label
+from polyclinic.cohort import Label, ingest
+from polyclinic.cohort.catalogue import inputs
 from polyclinic.cohort.landmarks import Landmarks
 from polyclinic.harmonise import Fingerprint, TableStandard, fit
 from polyclinic.harmonise.loader import Loader
+from polyclinic.harmonise.table import is_of
+from polyclinic.phantom import simulate
 from polyclinic.schema import Modality, Payload, Record
+from polyclinic.tasks import Hazards
 
 BEGIN = datetime(2020, 3, 1, 8)
 STANDARDS = {Modality.TABLE: TableStandard(exclude=("days", "came", "begun"), fewest=1, most=4)}
@@ -185,3 +190,40 @@ def test_of_several_rows_the_first_event_counts_else_the_longest_follow_up() -> 
         labels_of(rows, Label("t", "outcome", "days", event="came", events=("c",), causes=(("c",),)))
     with pytest.raises(LabelError, match="'begun'"):
         labels_of(rows, label(Landmarks((0.0,), "days", since="begun")))
+
+
+def test_health_records_of_the_phantom_hospital_are_cut_at_the_moment(tmp_path: Path) -> None:
+    """A day after admission, by its own register: of each patient's events just those that had happened, and all of them."""
+    made = simulate(tmp_path / "made", 6, modalities=["ehr"])
+    cohort = ingest(made.hospital, tmp_path / "cohort")
+    spec = Hazards.model_validate(
+        {
+            "time": "survival_months", "event": "died", "events": {"death": [1]}, "landmarks": [0, 1 / 30.4375], "since": "admitted",
+        }
+    )  # fmt: skip
+    standards = {Modality.TABLE: TableStandard(exclude=spec.columns(), fewest=1, most=4096)}
+    found = cohort.records()
+    codes = fit(inputs(found), cohort.load, standards)
+    admitted = {
+        r.patient: datetime.fromisoformat(str(c)) for r in found if (c := r.attributes.get("admitted")) is not None
+    }
+    whole = Loader(found, cohort.patients(), standards, codes, cohort.load, [spec.label("t")], most=None)
+    before, after = 0, 0
+    for days, then in zip((0, 1), whole.landmarks("t"), strict=True):
+        for patient in whole.patients:
+            until = admitted[patient] + timedelta(days=days)
+            wanted = []
+            for record in (
+                r for r in found if r.patient == patient and r.modality is Modality.TABLE and r.time is not None
+            ):
+                payload = cohort.load(record)
+                for name, (_, hour) in zip(payload.names, payload.array.reshape(-1, 2), strict=True):
+                    assert record.time is not None
+                    moment = record.time + timedelta(hours=float(hour))
+                    known = name in codes.codes and not is_of(name, spec.columns())
+                    wanted += [name] * (known and moment <= until)
+                    after += moment > until
+            before += len(wanted)
+            assert sorted(name for name, _ in events_of(then, patient)) == sorted(wanted)
+    assert before > 20
+    assert after > 20

@@ -160,7 +160,7 @@ def test_fitted_it_tells_the_chances_among_all() -> None:
     told = there.copy()
     told[::2, 1] = NAN
     told[::3, 3] = NAN
-    target = Target(torch.tensor([implied(row, PARENTS) for row in told]), torch.ones(n, dtype=torch.bool))
+    target = Target(torch.tensor([implied(row.tolist(), PARENTS) for row in told]), torch.ones(n, dtype=torch.bool))
     task, vectors = head(), torch.randn(n, 3, generator=torch.Generator().manual_seed(0))
     fit_head(task, [(vectors, target)], 0, ridge=10.0)
     found = task.answer(task.read(vectors[:1])).detach()[0].numpy()
