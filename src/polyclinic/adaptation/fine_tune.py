@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..harmonise.loader import Loader
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
 from ..schema import Batch
@@ -30,6 +31,7 @@ PATIENTS = {
     "classes": 32,
     "findings": 16,
     "grade": 16,
+    "hazards": 16,
     "survival": 32,
 }
 """Patients a step; a survival's are compared with each other."""
@@ -143,10 +145,13 @@ def fine_tune(
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
     each_step = orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
+    loaders = plan.loader.landmarks(plan.task)
 
     def loss_of(step: int) -> Tensor | None:
-        patients = each_step[step]
-        batch = batch_of(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
+        patients, loader = each_step[step], loaders[step % len(loaders)]
+        batch = batch_of(plan, loader, patients, step) if linear else loader.of(patients, plan.reads, seed=step)
+        if not batch.patients:  # none of them had anything to be read at this landmark yet
+            return None
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
@@ -207,13 +212,14 @@ def _thaw(plan: Plan, adam: torch.optim.AdamW, step: int) -> None:
             weight.requires_grad_(group["distance"] <= farthest * step / over)
 
 
-def batch_of(plan: Plan, patients: list[str], step: int) -> Batch:
+def batch_of(plan: Plan, loader: Loader, patients: list[str], step: int) -> Batch:
     """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model."""
     random = generator(plan.seed, "reads", step)
     alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
     reads = (plan.reads[int(torch.randint(len(plan.reads), (), generator=random))],) if alone else plan.reads
-    there = [p for p in patients if set(reads) & set(plan.loader.by_patient[p])]
-    return plan.loader.of(there, reads, seed=step) if there else plan.loader.of(patients, plan.reads, seed=step)
+    has = lambda some: [p for p in patients if set(some) & set(loader.by_patient[p])]
+    there = has(reads)
+    return loader.of(there, reads, seed=step) if there else loader.of(has(plan.reads), plan.reads, seed=step)
 
 
 def orders(plan: Plan, size: int) -> list[list[str]]:

@@ -122,6 +122,8 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
         return f"Which {' or '.join(spec.classes)} are there, and where?"
     if spec.kind == "keypoints":
         return f"Where are the points {', '.join(spec.points)}?"
+    if spec.kind == "hazards":
+        return f"Which comes first, {' or '.join(n.replace('_', ' ') for n in spec.names())}, and when?"
     if spec.kind == "survival":
         return f"Whose event comes sooner, by “{spec.time.replace('_', ' ')}”?"
     if spec.kind == "report":
