@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
 from ..schema import Batch
-from ..tasks import Task
+from ..tasks import Segmentation, SegmentationTask, Task
 from ..tasks.task import LinearTask
 from ..training.methods import Full
 from ..training.ranks import fabric_for
@@ -22,7 +22,7 @@ from .plan import AdaptError, Plan
 from .probe import ALONE
 
 Progress = Callable[[int, int, str], None]
-PATIENTS = {"segmentation": 2, "classification": 16, "findings": 16, "grade": 16, "survival": 32}
+PATIENTS = {"classification": 16, "findings": 16, "grade": 16, "survival": 32}
 """Patients a step; a survival's are compared with each other."""
 DECAY = 0.05
 """Of weights, on matrices."""
@@ -133,11 +133,14 @@ def fine_tune(
         AdaptError: the loss is not a number.
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
-    orders = _orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
+    spec = plan.run.recipe.tasks[plan.task]
+    orders = _orders(plan, spec.batch if isinstance(spec, Segmentation) else PATIENTS[spec.kind])
 
     def loss_of(step: int) -> Tensor | None:
         patients = orders[step]
         batch = _batch(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
+        if isinstance(head, SegmentationTask):
+            batch = head.varied(batch, generator(plan.seed, "varied", step))
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
