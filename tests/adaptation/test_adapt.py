@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from polyclinic.adaptation import adapt, open_adapted
@@ -20,8 +21,8 @@ from polyclinic.adaptation.fine_tune import batch_of, orders
 from polyclinic.adaptation.plan import AdaptError, Plan
 from polyclinic.cohort import Cohort, labels_of
 from polyclinic.inference import predict
-from polyclinic.schema import Modality, Record
-from polyclinic.tasks import TaskError
+from polyclinic.schema import Batch, Modality, Record
+from polyclinic.tasks import SegmentationTask, TaskError
 from polyclinic.training import Run
 from polyclinic.training.methods import Lora
 
@@ -227,6 +228,32 @@ def test_the_pretrained_decoder_is_the_start_of_a_segmentation(tiny_run: Run, tm
         still = {"kind": method, "lr": 1e-30}
         found = adapter(adapt(tiny_run, "hippocampus", still, steps=1, into=tmp_path / method))
         assert all(torch.equal(found[f"head.decoder.{k}"], v) for k, v in decoder.items()) is wanted
+
+
+def test_a_segmentation_learns_as_its_task_says(tiny_run: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    """As many patients a step as `batch` says, whose records are changed as `augment` says, another way in each step."""
+    place = shutil.copytree(tiny_run.path, tmp_path / "run")
+    told = yaml.safe_load((place / "recipe.yaml").read_text())
+    told["tasks"]["hippocampus"] |= {"batch": 1, "augment": {}}
+    (place / "recipe.yaml").write_text(yaml.safe_dump(told))
+    seen: list[Batch] = []
+    output = SegmentationTask.output
+    monkeypatch.setattr(
+        SegmentationTask, "output", lambda self, model, batch: seen.append(batch) or output(self, model, batch)
+    )
+    adapt(place, "hippocampus", "probe", labels=1, steps=2, into=tmp_path / "one")
+    first, second = (batch.payloads[Modality.VOLUME].values for batch in seen)
+    assert isinstance(first, torch.Tensor)
+    assert isinstance(second, torch.Tensor)
+    assert seen[0].patients == seen[1].patients
+    assert len(seen[0].patients) == len(first) == 1
+    assert not torch.equal(first, second)
+    again = list(seen)
+    seen.clear()
+    adapt(place, "hippocampus", "probe", labels=1, steps=2, into=tmp_path / "two")
+    for one, other in zip(again, seen, strict=True):  # the same arguments give the same bits
+        assert torch.equal(one.payloads[Modality.VOLUME].values, other.payloads[Modality.VOLUME].values)  # pyright: ignore[reportArgumentType]
+        assert torch.equal(one.targets["hippocampus"].values[0], other.targets["hippocampus"].values[0])
 
 
 def test_from_scratch_a_segmentation_is_given_longer(tiny_run: Run, tmp_path: Path, monkeypatch: Any) -> None:

@@ -16,13 +16,14 @@ def tokens_of(spec: Vit3d, seed: int = 0) -> tuple[Tokens, torch.Tensor]:
     return spec.build(phantom.fingerprint())(ragged), ragged.values
 
 
+@pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("patch", [4, 8, 16])
-def test_every_token_reaches_the_mask(patch: int) -> None:
+def test_every_token_reaches_the_mask(patch: int, full: bool) -> None:
     """Be there more tokens than samples at the lowest level, or fewer; none is thrown away."""
     spec = Vit3d(size=(32, 32, 32), patch=(patch, patch, patch), width=16, depth=0, heads=2)
     tokens, x = tokens_of(spec)
     tokens.values = tokens.values.detach().requires_grad_()
-    logits = MaskDecoder(16, Modality.VOLUME, spec.patch, 2, channels=2)(tokens, x)
+    logits = MaskDecoder(16, Modality.VOLUME, spec.patch, 2, channels=2, full=full)(tokens, x)
     assert logits.shape == (3, 2, 32, 32, 32)
     assert torch.autograd.grad(logits.square().sum(), tokens.values)[0].abs().sum(1).all()
 
@@ -50,10 +51,11 @@ def test_records_do_not_see_each_other() -> None:
     assert [bool(g.any()) for g in by_sample] == [False, True, False]
 
 
-def test_sizes_that_are_no_multiple_of_eight() -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_sizes_that_are_no_multiple_of_eight(full: bool) -> None:
     spec = Vit3d(size=(20, 12, 36), patch=(4, 4, 4), width=16, depth=0, heads=2)
     tokens, x = tokens_of(spec)
-    assert MaskDecoder(16, Modality.VOLUME, spec.patch, 3, channels=2)(tokens, x).shape == (3, 3, 20, 12, 36)
+    assert MaskDecoder(16, Modality.VOLUME, spec.patch, 3, channels=2, full=full)(tokens, x).shape == (3, 3, 20, 12, 36)
 
 
 def test_a_decoder_knows_where_it_is_asked_and_not_what_was_there() -> None:

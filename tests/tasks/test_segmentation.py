@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import dice as dissimilarity
 
-from polyclinic.models import TwoTower, build_model
+from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import ObjectiveError
-from polyclinic.schema import Modality, PolyclinicError
+from polyclinic.schema import Batch, Modality, PolyclinicError, Target
 from polyclinic.tasks import Predictions, Segmentation, SegmentationTask
+from polyclinic.tasks.augment import Augment
 from polyclinic.tasks.segmentation import dice, volumes_ml
 from polyclinic.tokens import phantom
 
@@ -95,3 +98,57 @@ def test_a_model_that_does_not_read_it_is_refused() -> None:
     with pytest.raises(ObjectiveError, match="volume, which the model does not read") as caught:
         SPEC.build("hippocampus", model)
     assert isinstance(caught.value, PolyclinicError)
+
+
+def batch_of(spec: Segmentation) -> tuple[Model, SegmentationTask, Batch]:
+    """Two patients' volumes, with masks that are where the volume is bright."""
+    model = build_model(TwoTower(width=16, embedding=16), phantom.encoders(), phantom.fingerprint(), 0)
+    standards = {m: s.standard() for m, s in phantom.encoders().items()}
+    batch = phantom.batch(standards, {"a": {Modality.VOLUME: 1, Modality.TEXT: 1}, "b": {Modality.VOLUME: 1}})
+    values = batch.payloads[Modality.VOLUME].values
+    assert isinstance(values, torch.Tensor)
+    masks = [(one[0] > 0.5).long() for one in values]
+    return (
+        model,
+        SegmentationTask("hippocampus", spec, model),
+        replace(batch, targets={"hippocampus": Target(masks, torch.tensor([True, True]))}),
+    )
+
+
+def volumes(batch: Batch) -> torch.Tensor:
+    values = batch.payloads[Modality.VOLUME].values
+    assert isinstance(values, torch.Tensor)
+    return values
+
+
+def test_training_varies_what_is_segmented_and_nothing_else() -> None:
+    _, task, batch = batch_of(SPEC.model_copy(update={"augment": Augment()}))
+    before = volumes(batch).clone()
+    found = task.varied(batch, torch.Generator().manual_seed(0))
+    assert torch.equal(volumes(batch), before)  # a batch is not written over
+    assert not torch.equal(volumes(found), before)
+    assert found.payloads[Modality.TEXT] is batch.payloads[Modality.TEXT]
+    assert len(found.targets["hippocampus"].values) == 2
+    _, plain, batch = batch_of(SPEC)
+    assert plain.varied(batch, torch.Generator()) is batch
+
+
+def test_a_decoder_of_full_resolution_learns_what_a_voxel_wide_structure_is() -> None:
+    """Sheets of one voxel, two apart: at half resolution they are not to be told from each other."""
+    model, _, batch = batch_of(SPEC)
+    x = volumes(batch)
+    x[:] = 0.01 * x
+    x[..., ::3] += 1.0
+    wanted = Target([(one[0] > 0.5).long() for one in x], torch.tensor([True, True]))
+    task = SegmentationTask("hippocampus", SPEC.model_copy(update={"full": True, "channels": 4}), model)
+    with torch.no_grad():
+        tokens = model(batch).tokens
+    adam = torch.optim.Adam(task.parameters(), 1e-2)
+    for _ in range(30):
+        loss = task.loss(task.decoder(tokens, x), wanted)
+        assert loss is not None
+        loss.backward()
+        adam.step()
+        adam.zero_grad()
+    said = task.decoder(tokens, x).argmax(1)
+    assert dice(said[0].numpy(), wanted.values[0].numpy(), 2)[0] > 0.95

@@ -81,6 +81,7 @@ WRONG = [
     ("stratify: finding", "stratify: survival", None, "no classification task 'survival' (there are finding, icu)", "", ""),
     ("task: hippocampus,", "task: hipocampus,", "    objective:", "no segmentation task 'hipocampus' (there are hippocampus)", "", ""),
     ("task: hippocampus,", "task: hippocampus, channels: 4,", "    objective:", "a decoder of 4 channels", "", ""),
+    ("task: hippocampus,", "task: hippocampus, full: true,", "    objective:", "a decoder of 8 channels with `full`", "", ""),
     ("query: image", "query: video", None, "tasks.xray_to_note.query: names video, which has no encoder", "", ""),
     ("inputs: [volume]", "inputs: [image]", None, "tasks.hippocampus.inputs: without volume, which the answers lie on", "", ""),
     ("answer: text}", "answer: txt}", None, "tasks.xray_to_note.answer: an unknown modality 'txt'", "text", "did you mean 'text'?"),

@@ -19,7 +19,7 @@ from ..training import Run
 from ..training.methods import Full, Probe, methods
 from ..training.run import file_hash
 from .adapted import kept, open_adapted
-from .fine_tune import PATIENTS, batch_of, orders
+from .fine_tune import at_once, batch_of, orders
 from .plan import AdaptError, Plan
 
 
@@ -106,7 +106,7 @@ class Earlier:
         if isinstance(self.head, LinearTask):
             _weigh_alike(self.head, [known[p] for p in about["labelled"]])
         steps = max(plan.steps, 1)
-        self.orders = orders(changed(self.plan, steps=steps), PATIENTS[plan.run.recipe.tasks[name].kind])
+        self.orders = orders(changed(self.plan, steps=steps), at_once(plan.run.recipe.tasks[name]))
 
     def loss(self, model: Model, step: int) -> Tensor | None:
         """() of one batch; None where nothing is known."""

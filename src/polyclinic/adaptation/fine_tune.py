@@ -13,7 +13,7 @@ from ..harmonise.loader import Loader
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
 from ..schema import Batch
-from ..tasks import Task
+from ..tasks import Segmentation, SegmentationTask, Task, TaskSpec
 from ..tasks.task import LinearTask
 from ..training.methods import Full
 from ..training.ranks import fabric_for
@@ -24,7 +24,6 @@ from .probe import ALONE
 
 Progress = Callable[[int, int, str], None]
 PATIENTS = {
-    "segmentation": 2,
     "detection": 4,
     "keypoints": 4,
     "classification": 16,
@@ -34,7 +33,7 @@ PATIENTS = {
     "hazards": 16,
     "survival": 32,
 }
-"""Patients a step; a survival's are compared with each other."""
+"""Patients a step; a survival's are compared with each other. How many a segmentation's are its specification says."""
 DECAY = 0.05
 """Of weights, on matrices."""
 
@@ -144,7 +143,7 @@ def fine_tune(
         AdaptError: the loss is not a number.
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
-    each_step = orders(plan, PATIENTS[plan.run.recipe.tasks[plan.task].kind])
+    each_step = orders(plan, at_once(plan.run.recipe.tasks[plan.task]))
     loaders = plan.loader.landmarks(plan.task)
 
     def loss_of(step: int) -> Tensor | None:
@@ -152,6 +151,8 @@ def fine_tune(
         batch = batch_of(plan, loader, patients, step) if linear else loader.of(patients, plan.reads, seed=step)
         if not batch.patients:  # none of them had anything to be read at this landmark yet
             return None
+        if isinstance(head, SegmentationTask):
+            batch = head.varied(batch, generator(plan.seed, "varied", step))
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
@@ -210,6 +211,11 @@ def _thaw(plan: Plan, adam: torch.optim.AdamW, step: int) -> None:
     for group in adam.param_groups:
         for weight in group["params"]:
             weight.requires_grad_(group["distance"] <= farthest * step / over)
+
+
+def at_once(spec: TaskSpec) -> int:
+    """How many patients of a task a step sees."""
+    return spec.batch if isinstance(spec, Segmentation) else PATIENTS[spec.kind]
 
 
 def batch_of(plan: Plan, loader: Loader, patients: list[str], step: int) -> Batch:

@@ -78,7 +78,8 @@ class MaskDecoder(nn.Module):
     """Tokens and samples → a mask: a compact U-Net on the samples whose lowest level the tokens enter.
 
     After UNETR (Hatamizadeh et al. 2022), with the convolutions where they are cheap: half resolution and below; full resolution
-    has one in and one out, both on few channels.
+    has one in and one out, both on few channels. With `full` there are as many at full resolution as at any other, as in a U-Net
+    (Ronneberger et al. 2015): structures a few samples thick need them.
 
     Args:
         width: of the tokens.
@@ -88,6 +89,7 @@ class MaskDecoder(nn.Module):
         channels: at full resolution; twice as many at each level below.
         maps: further channels that come with the samples.
         inputs: numbers a sample: 3 of an image in colours.
+        full: whether full resolution has convolutions too.
     """
 
     def __init__(
@@ -99,19 +101,23 @@ class MaskDecoder(nn.Module):
         channels: int = 8,
         maps: int = 0,
         inputs: int = 1,
+        full: bool = False,
     ) -> None:
         super().__init__()
-        self.modality, self.patch, self.classes = modality, patch, classes
+        self.modality, self.patch, self.classes, self.full = modality, patch, classes, full
         dims, c, conv = len(patch), channels, CONVOLUTION[len(patch)]
-        self.stem = conv(inputs + maps, c, 3, 1, 1)
+        self.stem = ConvStep(dims, inputs + maps, c) if full else conv(inputs + maps, c, 3, 1, 1)
         self.down = nn.ModuleList(
             [ConvStep(dims, c, 2 * c, 2), ConvStep(dims, 2 * c, 4 * c, 2), ConvStep(dims, 4 * c, 8 * c, 2)]
         )
         self.tokens = nn.Linear(width, 8 * c)
         self.bottom = ConvStep(dims, 8 * c, 8 * c)
         self.up = nn.ModuleList([ConvStep(dims, 12 * c, 4 * c), ConvStep(dims, 6 * c, 2 * c)])
-        self.narrow = conv(2 * c, c, 1)
-        self.out = conv(c, c, 3, 1, 1)
+        if full:
+            self.up.append(ConvStep(dims, 3 * c, c))
+        else:
+            self.narrow = conv(2 * c, c, 1)
+            self.out = conv(c, c, 3, 1, 1)
         self.leave = conv(c, classes, 1)
         for weight in (p for p in self.parameters() if p.ndim == dims + 2):
             weight.data = weight.data.contiguous(memory_format=LAYOUT[dims])
@@ -128,14 +134,17 @@ class MaskDecoder(nn.Module):
         m, grid = len(x), [n // p for n, p in zip(x.shape[2:], self.patch, strict=True)]
         mine = self.tokens(tokens.values[tokens.modality == self.modality.number])
         placed = mine.view(m, *grid, -1).movedim(-1, 1)
-        levels = [F.leaky_relu(self.stem(x.contiguous(memory_format=LAYOUT[x.ndim - 2])), 0.01)]
+        entered = self.stem(x.contiguous(memory_format=LAYOUT[x.ndim - 2]))
+        levels = [entered if self.full else F.leaky_relu(entered, 0.01)]
         for step in self.down:
             levels.append(step(levels[-1]))
         if placed.shape[2:] != levels[-1].shape[2:]:
             # "area" is the nearest where there are fewer tokens than samples, and the mean of all where there are more.
             placed = F.interpolate(placed.float(), levels[-1].shape[2:], mode="area").to(placed.dtype)
         y = self.bottom(levels[-1] + placed)
-        for step, skip in zip(self.up, (levels[2], levels[1]), strict=True):
+        for step, skip in zip(self.up, levels[2::-1] if self.full else levels[2:0:-1], strict=True):
             y = step(torch.cat([F.interpolate(y, skip.shape[2:], mode="nearest"), skip], 1))
+        if self.full:
+            return self.leave(y)
         y = F.interpolate(self.narrow(y), x.shape[2:], mode="nearest") + levels[0]
         return self.leave(F.leaky_relu(self.out(y), 0.01))

@@ -23,7 +23,7 @@ class SegmentationPart(ObjectiveFields):
         task: the recipe's segmentation task.
         labels: how many training patients' masks may be seen; None for all. A comparison at few labels is honest only if
             pretraining saw no more.
-        channels: of the decoder.
+        channels, full: of the decoder, as the task's.
         weight: in a hybrid objective.
     """
 
@@ -32,7 +32,13 @@ class SegmentationPart(ObjectiveFields):
     task: str
     labels: int | None = Field(default=None, ge=1)
     channels: int = Field(default=8, ge=2)
+    full: bool = False
     weight: float = Field(default=1.0, ge=0)
+
+    @property
+    def decoder(self) -> str:
+        """What decides the decoder's weights, in words; the task's is the same."""
+        return decoder_words(self.channels, self.full)
 
     def named(self) -> set[Modality]:
         """What the task's masks lie on is the task's to say."""
@@ -47,7 +53,14 @@ class SegmentationPart(ObjectiveFields):
         return SegmentationObjective(self, model, structures[self.task])
 
 
-def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: int, maps: int = 0) -> MaskDecoder:
+def decoder_words(channels: int, full: bool) -> str:
+    """What decides a mask decoder's weights."""
+    return f"{channels} channels" + (" with `full`" if full else "")
+
+
+def mask_decoder(
+    model: Backbone, modality: Modality, classes: int, channels: int, maps: int = 0, full: bool = False
+) -> MaskDecoder:
     """The decoder of masks of a modality's records.
 
     Raises:
@@ -66,7 +79,7 @@ def mask_decoder(model: Backbone, modality: Modality, classes: int, channels: in
             "an encoder with a `patch`",
             "take another encoder",
         )
-    return MaskDecoder(model.width, modality, encoder.patch, classes, channels, maps, encoder.channels)
+    return MaskDecoder(model.width, modality, encoder.patch, classes, channels, maps, encoder.channels, full)
 
 
 def dice_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
@@ -110,7 +123,7 @@ class SegmentationObjective(Objective):
     def __init__(self, spec: SegmentationPart, model: Backbone, structure: Structure) -> None:
         super().__init__()
         self.spec, self.modality = spec, structure.modality
-        self.decoder = mask_decoder(model, self.modality, structure.labels, spec.channels)
+        self.decoder = mask_decoder(model, self.modality, structure.labels, spec.channels, full=spec.full)
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None

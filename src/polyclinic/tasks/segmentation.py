@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
-from ..objectives.segmentation import labelled_loss, mask_decoder
+from ..objectives.segmentation import decoder_words, labelled_loss, mask_decoder
 from ..schema import Batch, Modality, Ragged, Target
+from .augment import Augment, augmented
 from .sliding import sliding
 from .task import Answer, PlacedFields, Predictions, Task, TaskError
 
@@ -36,13 +37,24 @@ class Segmentation(PlacedFields):
         structure: a word of the masks' kind.
         classes: names of the labels 1, 2 … of the masks.
         modality: of the images.
-        channels: of the decoder.
+        channels: of the decoder; 16 or more of a CPU's bfloat16 cost least for what they do.
+        full: whether the decoder has convolutions at full resolution too: structures a few samples thick need them.
+        batch: patients a step while a run is adapted to it; of a single one, with as many steps, each mask is seen less often.
+        augment: how records are changed while a run is adapted to it; None leaves them. Pretraining sees them as they are.
     """
 
     kind: Literal["segmentation"] = "segmentation"
     structure: str
     classes: tuple[str, ...] = Field(min_length=1)
     channels: int = Field(default=8, ge=2)
+    full: bool = False
+    batch: int = Field(default=2, ge=1)
+    augment: Augment | None = None
+
+    @property
+    def decoder(self) -> str:
+        """What decides the decoder's weights, in words."""
+        return decoder_words(self.channels, self.full)
 
     def label(self, name: str) -> Label:
         """Where the masks are."""
@@ -62,7 +74,8 @@ class SegmentationTask(Task):
 
     def __init__(self, name: str, spec: Segmentation, model: Model) -> None:
         super().__init__(name, spec)
-        self.decoder = mask_decoder(model, Modality(spec.modality), len(spec.classes) + 1, spec.channels)
+        modality, classes = Modality(spec.modality), len(spec.classes) + 1
+        self.decoder = mask_decoder(model, modality, classes, spec.channels, full=spec.full)
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """Logits (m k …) of the batch's records.
@@ -77,6 +90,18 @@ class SegmentationTask(Task):
             )
         assert isinstance(ragged.values, Tensor)
         return self.decoder(model(batch).tokens, ragged.values)
+
+    def varied(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """A batch of training whose records are changed as the task wants, and their masks with them; the batch is left as it is."""
+        modality = Modality(self.spec.modality)
+        ragged, target = batch.payloads.get(modality), batch.targets[self.name]
+        if ragged is None or self.spec.augment is None:
+            return batch
+        assert isinstance(ragged.values, Tensor)
+        masks = torch.stack(list(target.values))
+        x, masks = augmented(ragged.values, masks, self.spec.augment, generator, ragged.spacing)
+        payloads = batch.payloads | {modality: replace(ragged, values=x)}
+        return Batch(payloads, batch.targets | {self.name: Target(list(masks), target.mask)}, batch.patients)
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Dice and cross-entropy over the records that have a mask."""

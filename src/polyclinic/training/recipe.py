@@ -290,9 +290,9 @@ class Recipe(BaseModel):
             if not isinstance(task, Segmentation):
                 have = [n for n, t in self.tasks.items() if isinstance(t, Segmentation)]
                 raise ValueError(f"{place}: no segmentation task {part.task!r} {_there(part.task, have)}")
-            if task.channels != part.channels:
+            if task.decoder != part.decoder:
                 raise ValueError(
-                    f"{place}: a decoder of {part.channels} channels, and the task {part.task!r} has {task.channels}: it could not go on"
+                    f"{place}: a decoder of {part.decoder}, and the task {part.task!r} has {task.decoder}: it could not go on"
                 )
 
     def _divides(self, place: str, stage: Stage) -> None:
