@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .adaptation import adapt
     from .clinic import serve
     from .cohort import Cohort, ingest, watch
-    from .inference import Index, ask, export, index, predict, segment
+    from .inference import Index, ask, export, index, predict, segment, synthesise
     from .phantom import Phantom, simulate
     from .training import Recipe, Run, pretrain
     from .trust import evaluate
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "evaluate", "export", "index", "ingest", "predict", "pretrain",
-    "segment", "serve", "simulate", "watch",
+    "segment", "serve", "simulate", "synthesise", "watch",
 ]  # fmt: skip
 
 _ROOM = {
     "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
     "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "inference", "index": "inference",
-    "Index": "inference", "export": "inference", "predict": "inference", "segment": "inference",
+    "Index": "inference", "export": "inference", "predict": "inference", "segment": "inference", "synthesise": "inference",
     "evaluate": "trust", "serve": "clinic",
 }  # fmt: skip
 
