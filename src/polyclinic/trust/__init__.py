@@ -17,10 +17,11 @@ from .prognosis import Reliability, prognosis
 from .report import gather, write_report
 from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
+from .synthesis import Pair, pairs, synthesised
 
 __all__ = [
-    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "Reliability",
-    "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of", "compare", "curves_of",
-    "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays", "prognosis",
-    "retrieval_examples", "retrieval_figures", "subsets", "verdict", "write_report",
+    "Calibration", "Cell", "Comparison", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "Overlay", "Pair",
+    "Reliability", "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card", "cells_of",
+    "compare", "curves_of", "difference", "embedding_map", "evaluate", "factorial", "figure", "figures", "gather", "judged", "overlays",
+    "pairs", "prognosis", "retrieval_examples", "retrieval_figures", "subsets", "synthesised", "verdict", "write_report",
 ]  # fmt: skip
