@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from .adaptation import adapt
     from .clinic import serve
     from .cohort import Cohort, ingest, watch
-    from .inference import Index, ask, export, index, predict, segment
+    from .inference import Index, ask, export, index, predict, segment, synthesise
     from .phantom import Phantom, simulate
     from .training import Recipe, Run, pretrain
     from .trust import continual, evaluate, label_curve
 
 __version__ = "0.1.0"
 __all__ = [
-    "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "continual", "evaluate", "export", "index", "ingest", "label_curve",
-    "predict", "pretrain", "segment", "serve", "simulate", "watch",
+    "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "continual", "evaluate", "export", "index", "ingest",
+    "label_curve", "predict", "pretrain", "segment", "serve", "simulate", "synthesise", "watch",
 ]  # fmt: skip
 
 _ROOM = {
     "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
     "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "inference", "index": "inference",
-    "Index": "inference", "export": "inference", "predict": "inference", "segment": "inference",
+    "Index": "inference", "export": "inference", "predict": "inference", "segment": "inference", "synthesise": "inference",
     "continual": "trust", "evaluate": "trust", "label_curve": "trust", "serve": "clinic",
 }  # fmt: skip
 

@@ -86,7 +86,7 @@ def test_no_command_is_left_out_of_this_test() -> None:
         "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
         "recipe list", "pretrain", "compare", "adapt", "evaluate", "ask", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
-        "export", "index", "search", "segment", "continual",
+        "export", "index", "search", "segment", "continual", "synthesise",
     }  # fmt: skip
     assert all("--json" in run(*words, "--help").stdout for words in COMMANDS if " ".join(words) in leaves)
 

@@ -9,8 +9,9 @@ import pytest
 
 from polyclinic import records
 from polyclinic.harmonise import Fingerprint, GridError, VolumeStandard, fit, harmonise, points_back
+from polyclinic.harmonise.fingerprint import Intensity
 from polyclinic.harmonise.geometry import spacing_of
-from polyclinic.harmonise.volume import harmonise_mask, standardise, without_bias
+from polyclinic.harmonise.volume import harmonise_mask, hu_span, in_hu, standardise, windowed, without_bias
 from polyclinic.schema import Modality, Payload, Record
 
 NOTHING = Fingerprint()
@@ -195,3 +196,18 @@ def test_a_real_organ_map_lands_on_its_ct_whose_axes_run_another_way(shared_data
     assert large
     assert all(here.get(n, 0) == pytest.approx(there[n], rel=0.1) for n in large)
     assert image.array[0][mask > 0].mean() > image.array[0][mask == 0].mean()  # organs are denser than the air around
+
+
+@pytest.mark.parametrize(
+    ("standard", "low", "high"),
+    [
+        (VolumeStandard(), -1000, 1000), (VolumeStandard(window_hu=(-160, 240)), -160, 240),
+        (VolumeStandard(intensity="fingerprint"), -900, 600),
+    ],
+)  # fmt: skip
+def test_hu_come_back_within_the_window(standard: VolumeStandard, low: float, high: float) -> None:
+    known = Fingerprint(ct=Intensity(low=-900, high=600, mean=40, sd=120))
+    hu = np.linspace(-1500, 1500, 61, dtype=np.float32)
+    back = in_hu(windowed(hu.copy(), standard, known), standard, known)
+    assert np.allclose(back, np.clip(hu, low, high), atol=1e-2)
+    assert hu_span(standard, known) == high - low

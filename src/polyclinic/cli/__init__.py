@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from . import ask, cohort, export, learning, machine, phantom, privacy, recipe, runs, search, segment
+from . import ask, cohort, export, learning, machine, phantom, privacy, recipe, runs, search, segment, synthesise
 from .frame import EXIT_CODES, OK, USAGE
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ ask.add_to(app)
 segment.add_to(app)
 export.add_to(app)
 search.add_to(app)
+synthesise.add_to(app)
 recipe.add_to(app)
 machine.add_to(app)
 

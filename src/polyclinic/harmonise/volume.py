@@ -56,6 +56,25 @@ def windowed(hu: np.ndarray, standard: VolumeStandard, fingerprint: Fingerprint)
     return np.clip(hu, -2.0, 2.0, out=hu)
 
 
+def in_hu(array: np.ndarray, standard: VolumeStandard, fingerprint: Fingerprint) -> np.ndarray:
+    """The way back of `windowed`, but for what lay beyond the window."""
+    if standard.window_hu is not None:
+        low, high = standard.window_hu
+        return array * (high - low) + low
+    if standard.intensity == "fingerprint" and fingerprint.ct is not None:
+        return array * fingerprint.ct.sd + fingerprint.ct.mean
+    return array * HU_WIDTH
+
+
+def hu_span(standard: VolumeStandard, fingerprint: Fingerprint) -> float:
+    """How many HU the window spans."""
+    if standard.window_hu is not None:
+        return standard.window_hu[1] - standard.window_hu[0]
+    if standard.intensity == "fingerprint" and fingerprint.ct is not None:
+        return fingerprint.ct.high - fingerprint.ct.low
+    return 4 * HU_WIDTH
+
+
 def standardise(array: np.ndarray) -> np.ndarray:
     """By its own voxels: zero mean and unit variance of what is not background, within their 0.5th and 99.5th percentile."""
     body = array[array > array.min()]

@@ -10,8 +10,9 @@ from .forgotten import forgotten
 from .index import Hit, Index, SearchError, index
 from .interactive import PromptError, Segmenter, segment
 from .predict import embed, predict, predict_files, predict_masks
+from .synthesise import synthesise
 
 __all__ = [
     "FORMATS", "Exported", "Hit", "Index", "PromptError", "SearchError", "Segmenter", "answer_cohort", "ask", "embed", "export",
-    "forgotten", "index", "predict", "predict_files", "predict_masks", "segment", "taught",
+    "forgotten", "index", "predict", "predict_files", "predict_masks", "segment", "synthesise", "taught",
 ]  # fmt: skip

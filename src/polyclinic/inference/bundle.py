@@ -3,13 +3,15 @@
     bundle/ configs/metadata.json  configs/inference.json  configs/fingerprint.json  models/model.pt2  docs/README.md  export.json
 
 `python -m monai.bundle run --config_file configs/inference.json --bundle_root . --files "['scan.nii.gz']"` writes an answer a file:
-a mask on the file's own grid (NIfTI), or a line of `answers.json`.
+a mask on the file's own grid (NIfTI), or a line of `answers.json`. A volume that the network reads a box at a time is given to it box by
+box, and the answers are blended as polyclinic's own are (`inferer` in the configuration).
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from ..harmonise.loader import spacings
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
 from ..tasks import ClassesTask, FindingsTask, GradeTask, SegmentationTask, Task
+from ..tasks.sliding import OVERLAP, sliding
 
 NETWORK, FINGERPRINT, STANDARD = "models/model.pt2", "configs/fingerprint.json", "configs/standard.json"
 OWN = version("polyclinic")
@@ -50,9 +53,9 @@ def write(
     classes = task.spec.names() if isinstance(task, ClassesTask | FindingsTask | GradeTask) else classes
     own = {k: v for k, v in wants.items() if k != "spacing"}
     files = {
-        "configs/metadata.json": _metadata(task.name, shape, answer, classes, dense),
-        "configs/inference.json": _inference(dense),
-        STANDARD: own | {"modality": modality.value},
+        "configs/metadata.json": _metadata(task.name, shape, answer, classes, dense, wants.get("box") is not None),
+        "configs/inference.json": _inference(dense, wants.get("box")),
+        STANDARD: own | {"modality": modality.value, "whole": dense},
     }
     for name, data in files.items():
         (place / name).write_text(json.dumps(data, indent=1) + "\n")
@@ -63,7 +66,9 @@ def write(
     )
 
 
-def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[str], dense: bool) -> dict[str, Any]:
+def _metadata(
+    task: str, shape: Sequence[int], answer: str, classes: Sequence[str], dense: bool, boxes: bool
+) -> dict[str, Any]:
     """What MONAI's bundle specification asks of `metadata.json`."""
     try:
         from monai import __version__ as of_monai
@@ -71,7 +76,7 @@ def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[st
         raise MissingExtraError("monai", "export") from error
     side = lambda form, channels, named: {
         "type": "image", "format": form, "num_channels": channels, "spatial_shape": list(shape[2:]), "dtype": "float32", "value_range": [],
-        "is_patch_data": False, "channel_def": {str(i): name for i, name in enumerate(named)},
+        "is_patch_data": boxes, "channel_def": {str(i): name for i, name in enumerate(named)},
     }  # fmt: skip
     out = side("segmentation", len(classes), classes) if dense else side("classes", len(classes), classes)
     return {
@@ -82,15 +87,21 @@ def _metadata(task: str, shape: Sequence[int], answer: str, classes: Sequence[st
     }  # fmt: skip
 
 
-def _inference(dense: bool) -> dict[str, Any]:
-    """Files → answers."""
+def _inference(dense: bool, box: Sequence[int] | None) -> dict[str, Any]:
+    """Files → answers; of a segmentation that reads a box at a time, blended."""
+    blend = (
+        {"_target_": "polyclinic.inference.bundle.blending", "roi_size": list(box), "overlap": OVERLAP}
+        if box and dense
+        else None
+    )
     return {
         "imports": ["$import torch"],
         "bundle_root": ".", "files": [], "output_dir": "$@bundle_root + '/eval'",
         "network": f"$torch.export.load(@bundle_root + '/{NETWORK}').module()",
         "reading": {"_target_": "polyclinic.inference.bundle.Reading", "root": "@bundle_root"},
         "answers": {"_target_": f"polyclinic.inference.bundle.{'masks' if dense else 'numbers'}", "_mode_": "callable"},
-        "run": ["$@answers(@network, @reading, @files, @output_dir)"],
+        **({"inferer": blend} if blend else {}),
+        "run": [f"$@answers(@network, @reading, @files, @output_dir{', @inferer' * bool(blend)})"],
     }  # fmt: skip
 
 
@@ -103,7 +114,7 @@ class Reading:
 
     def __init__(self, root: str | Path) -> None:
         told = json.loads((Path(root) / STANDARD).read_text())
-        self.modality = Modality(told.pop("modality"))
+        self.modality, self.whole = Modality(told.pop("modality")), told.pop("whole", True)
         self.standard = (ImageStandard if self.modality is Modality.IMAGE else VolumeStandard)(**told)
         self.fingerprint = Fingerprint.open(Path(root) / FINGERPRINT)
 
@@ -122,19 +133,52 @@ class Reading:
             why = "; ".join(r.found for r in found if isinstance(r, Rejected)) or f"{len(mine)} {self.modality}s"
             raise RecordError(f"{path.name}: {why}", f"one {self.modality}", "give another file")
         source = records.load(mine[0], path.parent)
-        return source, harmonise(source, mine[0], self.standard, self.fingerprint)
+        read = harmonise(source, mine[0], self.standard, self.fingerprint)
+        box = getattr(self.standard, "box", None)
+        return source, read if self.whole or box is None else replace(read, array=middle(read.array, box))
+
+
+def middle(array: np.ndarray, box: Sequence[int]) -> np.ndarray:
+    """The box in the middle of (c z y x): what polyclinic reads of a whole volume where nothing is drawn in it."""
+    start = [(n - b) // 2 for n, b in zip(array.shape[1:], box, strict=True)]
+    return array[(slice(None), *(slice(s, s + b) for s, b in zip(start, box, strict=True)))]
 
 
 Network = Callable[..., Tensor]
 
 
-def _said(network: Network, read: Payload) -> Tensor:
-    """The network's answer about a harmonised record."""
+def blending(roi_size: Sequence[int], overlap: float = OVERLAP) -> Any:
+    """A MONAI `Inferer` that asks a network box by box and blends as `tasks.sliding` does: to the bit what polyclinic answers.
+
+    MONAI's own `SlidingWindowInferer` (`mode="gaussian"`, `sigma_scale=0.125`) lays as many boxes of the same size, but not in the same
+    places: from the start, the last one moved back, where ours are spread evenly; and it lifts the Gaussian's tails to 0.001.
+    A network of patches then gives other logits, by more than 0.001, and no setting of it moves its boxes.
+
+    Args:
+        roi_size: (z y x) of a box.
+        overlap: of a box, at least.
+    """
+    try:
+        from monai.inferers.inferer import Inferer
+    except ImportError as error:
+        raise MissingExtraError("monai", "export") from error
+
+    class Blending(Inferer):
+        def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+            """(1 c z y x) of any size → (1 k z y x)."""
+            return sliding(lambda boxes: network(boxes, *args, **kwargs), inputs[0], roi_size, overlap=overlap)[None]
+
+    return Blending()
+
+
+def _said(network: Network, read: Payload, inferer: Any = None) -> Tensor:
+    """The network's answer about a harmonised record; blended where there is an inferer."""
     axes = read.array.ndim - 1
     told = spacings([read], axes)
     with torch.no_grad():
         values = torch.from_numpy(read.array)[None].float()
-        return network(values, torch.full((1, axes), torch.nan) if told is None else told)
+        spacing = torch.full((1, axes), torch.nan) if told is None else told
+        return network(values, spacing) if inferer is None else inferer(values, network, spacing)
 
 
 def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> dict[str, Any]:
@@ -145,14 +189,16 @@ def numbers(network: Network, reading: Reading, files: Sequence[str], output_dir
     return said
 
 
-def masks(network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path) -> list[Path]:
-    """The mask of each file on its own grid, written as NIfTI."""
+def masks(
+    network: Network, reading: Reading, files: Sequence[str], output_dir: str | Path, inferer: Any = None
+) -> list[Path]:
+    """The mask of each file on its own grid, written as NIfTI; `inferer` of a network that reads a box at a time."""
     import nibabel as nib
 
     written = []
     for file in files:
         source, read = reading(file)
-        mask = way_back(_said(network, read)[0].argmax(0).numpy(), read.history)
+        mask = way_back(_said(network, read, inferer)[0].argmax(0).numpy(), read.history)
         affine = LPS_TO_RAS @ (source.to_world if source.to_world is not None else np.eye(4))
         place = Path(output_dir) / (Path(file).name.split(".")[0] + "_mask.nii.gz")
         place.parent.mkdir(parents=True, exist_ok=True)

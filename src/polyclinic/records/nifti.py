@@ -16,6 +16,7 @@ from ..schema import MissingExtraError, Modality, Payload, Record, Rejected
 from .grid import grid_of, is_label_map
 from .naming import is_image, is_mask, patient_of, telling, without_form, without_mask
 from .source import RecordError, check_size, content_id, place_of, quiet
+from .synthetic import MARK, refuse
 
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _LOOKED = 32
@@ -72,6 +73,7 @@ def _patient(place: str, stem: str) -> str:
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record a file; `attributes["mask"]` tells a mask, which the catalogue links to its image by the stem or by the grid."""
     image = _open(path)
+    refuse("intent_name" in image.header and image.header["intent_name"].tobytes().startswith(MARK.encode()))
     step = max(int(image.shape[2]) // _LOOKED, 1)
     last = tuple(slice(n - 1, n) for n in image.shape[3:])
     # A file that was cut short has no last slice.

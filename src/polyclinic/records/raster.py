@@ -18,6 +18,7 @@ import numpy as np
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from .naming import is_mask, patient_of, without_mask
 from .source import RecordError, check_size, content_id, place_of
+from .synthetic import MARK, refuse
 
 MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -104,6 +105,7 @@ def _open(path: Path) -> Iterator[Any]:
 def read(path: Path, root: Path) -> Iterator[Record | Rejected]:
     """One record an image, decoded once: a broken one shows itself now."""
     with _open(path) as image:
+        refuse(MARK in image.info)
         rows, columns = image.height, image.width
         grey = image.mode[0] in "LIF1" or not in_colours(np.asarray(image.convert("RGB")))
     yield record_of(path, root, rows, columns, 1 if grey else 3)

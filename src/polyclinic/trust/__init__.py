@@ -20,11 +20,12 @@ from .prognosis import Reliability, prognosis
 from .report import gather, write_report
 from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
 from .subsets import Subset, subsets
+from .synthesis import Pair, pairs, synthesised
 
 __all__ = [
-    "Calibration", "Cell", "Comparison", "Continual", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial", "LabelCurve",
-    "Overlay", "Reliability", "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap", "calibration", "card",
-    "cells_of", "compare", "continual", "curves_of", "difference", "embedding_map", "evaluate", "factorial", "figure", "figures",
-    "gather", "judged", "label_curve", "overlays", "prognosis", "retrieval_examples", "retrieval_figures", "subsets", "verdict",
-    "write_report",
+    "Calibration", "Cell", "Comparison", "Continual", "Curve", "EmbeddingMap", "Evidence", "EvidenceError", "Factorial",
+    "LabelCurve", "Overlay", "Pair", "Reliability", "ReportInputs", "RetrievalExample", "Row", "Subset", "Verdict", "bootstrap",
+    "calibration", "card", "cells_of", "compare", "continual", "curves_of", "difference", "embedding_map", "evaluate", "factorial",
+    "figure", "figures", "gather", "judged", "label_curve", "overlays", "pairs", "prognosis", "retrieval_examples",
+    "retrieval_figures", "subsets", "synthesised", "verdict", "write_report",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from ..cohort import Cohort
 from ..cohort.catalogue import describe
 from ..inference import taught
 from ..inference.interactive import Segmenter, learned
+from ..inference.synthesis import makes
 from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
@@ -43,13 +44,23 @@ def card(run: Run, cohort: Cohort, evidence: Sequence[Evidence] = ()) -> str:
 def _what(run: Run) -> str:
     about = run.adapter
     reads = ", ".join(run.recipe.encoders)
-    if not about and (asked := taught(run)):
-        tasks = ", ".join(f"`{name}` ({run.recipe.tasks[name].kind}, by `{method}`)" for name, method in asked.items())
-        return f"A backbone pretrained on {reads}, which answers without being adapted: {tasks}."
-    if not about and learned(run) is not None:
+    if not about and learned(run) is not None and not taught(run):
         return f"A backbone pretrained on {reads}, which draws the structure that it is shown by {_ways(run)}, without being adapted."
     if not about:
-        return f"A backbone pretrained on {reads}; it answers no question until it is adapted to one."
+        asked, made = taught(run), makes(run)
+        tasks = ", ".join(f"`{name}` ({run.recipe.tasks[name].kind}, by `{method}`)" for name, method in asked.items())
+        kinds = " and ".join(f"{spec.target}s (by `{by}`)" for by, spec in made.items())
+        answers = (
+            f", which answers without being adapted: {tasks}."
+            if tasks
+            else "; it answers no question until it is adapted to one."
+        )
+        makes_too = (
+            f" It makes {kinds}: none is a record of any patient, and one may be like a training patient's."
+            if kinds
+            else ""
+        )
+        return f"A backbone pretrained on {reads}{answers}{makes_too}"
     kind = run.recipe.tasks[about["task"]].kind
     return (
         f"Answers the task `{about['task']}` ({kind}) from {', '.join(about['inputs'])}, any subset of them. "
@@ -82,7 +93,7 @@ def _measured(evidence: Evidence, several: bool) -> str:
     rows += [_row("with only " + " + ".join(s.modalities), s.figure) for s in evidence.subsets]
     head = f"On patients of the test side, whom it never saw (split `{evidence.split}`):"
     whose = (
-        f"### {evidence.task}, from {', '.join(evidence.inputs)}, {evidence.labels} labelled patients\n\n"
+        f"### {evidence.task}, from {', '.join(evidence.inputs) or 'nothing'}, {evidence.labels} labelled patients\n\n"
         if several
         else ""
     )

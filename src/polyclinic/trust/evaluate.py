@@ -41,6 +41,7 @@ from .prompted import prompted
 from .retrieval import retrieval_figures
 from .subsets import each_subset
 from .surfaces import surface_figures
+from .synthesis import synthesised
 from .wording import report_figures, with_earlier
 
 
@@ -50,13 +51,14 @@ def evaluate(
     """Measure a run on its test side, and write `<run>/evidence/evidence.json` and `<run>/card.md`.
 
     Args:
-        run: adapted, or pretrained, or its folder. Of a pretrained one its retrieval tasks are measured, and the tasks that its last
-            stage taught it (`question`, `supervised`, `promptable`).
+        run: adapted, or pretrained, or its folder. Of a pretrained one its retrieval tasks are measured, the tasks that its last
+            stage taught it (`question`, `supervised`, `promptable`), and what it learned to make (`latent_diffusion`, `translation`).
         cohort: where it lies now; by default where it lay.
         subsets: also measure every subset of the inputs.
         draws: resamples.
     Raises:
-        EvidenceError: a pretrained run whose recipe has no retrieval task, and which was taught no other; nobody to test on.
+        EvidenceError: a pretrained run whose recipe has no retrieval task, and which was taught no other and to make nothing;
+            nobody to test on.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
@@ -133,11 +135,13 @@ def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evid
         *_retrieved(run, cohort, draws),
         *(_taught(run, cohort, *one, all_subsets, draws) for one in answered.items()),
         *(prompted(run, cohort, draws=draws) if learned(run) is not None else ()),
+        *synthesised(run, cohort, draws=draws),
     ]
     if not found:
         raise EvidenceError(
-            f"a pretrained run {run.path.name} whose recipe has no retrieval task, and which was taught no other",
-            "a run adapted to a task, a retrieval task, or a last stage with `question`, `supervised` or `promptable`",
+            f"a pretrained run {run.path.name} whose recipe has no retrieval task, and which was taught no other and to make nothing",
+            "a run adapted to a task, a retrieval task, or a last stage with `question`, `supervised`, `promptable`, `latent_diffusion` or "
+            "`translation`",
             "adapt it first",
         )
     if not any(figure.n for one in found for figure in one.figures):

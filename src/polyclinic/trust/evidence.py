@@ -24,7 +24,7 @@ class Evidence:
     Args:
         run: its folder's name.
         task: what it answers.
-        kind: of the task; "retrieval" of a pretrained run that was taught no other.
+        kind: of the task; "retrieval" of a pretrained run that was taught no other, "synthesis" and "translation" of what one makes.
         method: how it was adapted; "question" or "supervised" where the last stage of pretraining taught it the task, else "pretrained".
         inputs: the modalities that it reads.
         labels: how many labelled patients it learned from.

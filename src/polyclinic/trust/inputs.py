@@ -15,6 +15,7 @@ from .embeddings import EmbeddingMap
 from .evidence import Evidence
 from .overlays import Overlay
 from .retrieval import RetrievalExample
+from .synthesis import Pair
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class ReportInputs:
         maps: of the embeddings.
         retrieval: examples.
         overlays: of a segmentation.
+        pairs: what a run draws, beside the training records that it is closest to.
         words: what a modality is called in this hospital, such as image → X-ray.
         notes_tell: the notes may state the diagnosis; the report then says so beside every figure that read them.
         recipe: as YAML.
@@ -77,6 +79,7 @@ class ReportInputs:
     maps: Sequence[EmbeddingMap] = ()
     retrieval: Sequence[RetrievalExample] = ()
     overlays: Sequence[Overlay] = ()
+    pairs: Sequence[Pair] = ()
     words: Mapping[str, str] = field(default_factory=dict)
     notes_tell: bool = True
     recipe: str = ""

@@ -24,6 +24,7 @@ from .inputs import ReportInputs, curves_of
 from .overlays import Overlay, overlays
 from .retrieval import retrieval_examples
 from .sections import whole
+from .synthesis import pairs
 
 
 def gather(
@@ -40,6 +41,7 @@ def gather(
     machine: str = "",
     seconds: Mapping[str, float] | None = None,
     made: str = "",
+    redact: bool = False,
 ) -> ReportInputs:
     """All that a report of a pretrained run shows, from the run and its cohort.
 
@@ -50,6 +52,7 @@ def gather(
         evidence: from `evaluate`, one an adapted run.
         segmentation: a run adapted to a segmentation, for the overlays.
         tasks: what a task asks, in this hospital's words; for the others the recipe's columns speak.
+        redact: show no training record beside what a run draws: for a report that leaves the hospital.
         title, words, licences, machine, seconds, made: see `ReportInputs`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
@@ -85,6 +88,7 @@ def gather(
         maps=embedding_maps(run, catalogue),
         retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
         overlays=masks,
+        pairs=pairs(run, catalogue, redact=redact),
         words=called,
         notes_tell=texts,
         recipe=run.recipe.as_yaml(),

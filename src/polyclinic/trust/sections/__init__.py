@@ -10,7 +10,7 @@ from ..comparison import Row
 from ..inputs import ReportInputs
 from ..page import Section, page
 from ..summary import Summary
-from . import alone, comparison, evidence, origin, population, pretraining, verdict
+from . import alone, comparison, evidence, origin, population, pretraining, synthesis, verdict
 
 Part = Callable[[ReportInputs, Summary], Section | None]
 
@@ -24,6 +24,7 @@ ORDER: tuple[Part, ...] = (
     evidence.subsets,
     evidence.calibration,
     evidence.overlays,
+    synthesis.synthesis,
     evidence.every_figure,
     pretraining.retrieval,
     pretraining.embeddings,

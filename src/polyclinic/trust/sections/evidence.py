@@ -46,7 +46,7 @@ def subset_key(evidence: Evidence, subset: Subset) -> str:
 def _learned(evidence: Evidence, summary: Summary) -> str:
     """How an adapted run learned, as markup."""
     method = escape(METHODS.get(evidence.method, evidence.method))
-    if evidence.kind == "retrieval":
+    if evidence.kind in ("retrieval", "synthesis", "translation"):
         return method
     key = evidence_key(evidence, "labels")
     return f"{method}, {summary.shown(key, evidence.labels, what='labelled training patients')} labelled patients"
@@ -219,7 +219,7 @@ def _figures(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
         named = summary.said(f"{key}.name", name) if any(map(str.isdigit, name)) else escape(name)
         rows.append([named, words, summary.n(key), summary.note(key)])
     head = ("figure", "value (95% interval)", "n", "how the interval was made, and what to beware of")
-    reads = joined(evidence.inputs, inputs.words)
+    reads = joined(evidence.inputs, inputs.words) or "nothing"
     inside = small(f"Reads {reads}; {_learned(evidence, summary)}.")
     inside += table(f"Figures of {evidence.task.replace('_', ' ')}", head, rows, (2,), wrap=(3,))
     return details(headed(evidence.task, inputs), inside)

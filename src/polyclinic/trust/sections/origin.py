@@ -23,7 +23,7 @@ def missing(inputs: ReportInputs, summary: Summary) -> Section | None:
 
 def _wanted(inputs: ReportInputs) -> list[tuple[bool, str]]:
     """Whether each part is there, and what to say where it is not."""
-    adapted = [e for e in inputs.evidence if e.kind != "retrieval"]
+    adapted = [e for e in inputs.evidence if e.kind not in ("retrieval", "synthesis", "translation")]
     compared = inputs.comparison is not None and bool(inputs.comparison.rows)
     return [
         (bool(inputs.cohort.get("patients")), "Who was studied: the cohort is empty, or was not described."),
@@ -33,7 +33,10 @@ def _wanted(inputs: ReportInputs) -> list[tuple[bool, str]]:
             "that pretraining helps.",
         ),
         (bool(adapted), "Figures of an adapted model: no run adapted to a task was evaluated."),
-        (len(adapted) < len(inputs.evidence), "Figures of retrieval: the pretrained run was not evaluated."),
+        (
+            any(e.kind == "retrieval" for e in inputs.evidence),
+            "Figures of retrieval: the pretrained run was not evaluated.",
+        ),
         (
             any((e.calibration and e.calibration.bins) or e.risks for e in adapted),
             "Calibration: no classification or survival was evaluated.",

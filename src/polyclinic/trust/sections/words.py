@@ -96,6 +96,28 @@ RETRIEVAL = {
     "recall_at_5": "share whose own one is among the first five",
     "median_rank": "median rank of the own one (one is best)",
 }
+MADE = {
+    "frechet": "Fréchet distance (squared; zero is best)",
+    "kernel": "kernel distance (KID; zero is best, and it may be below)",
+    "precision": "precision: share of the drawn among real records",
+    "recall": "recall: share of the real among drawn records",
+    "density": "density: real neighbourhoods that a drawn record is in, of those expected",
+    "coverage": "coverage: share of the real with a drawn record about them",
+    "closer_than_held_out": "chance that a drawn record is closer to the training records than a real one",
+    "copying_z": "test of data-copying, a z-score (below zero is closer than real records)",
+    "near_copies": "share of near-copies",
+    "own_copies": "share that is nearly the own record of the patient who was shown",
+    "authenticity": "share that is no closer to a training record than that is to other patients'",
+    "mae": "mean absolute error",
+    "psnr": "peak signal-to-noise ratio",
+    "ssim": "structural similarity (SSIM)",
+    "ms_ssim": "structural similarity at several scales (MS-SSIM)",
+    "same_answer": "share with the same answer on what was made as on the real record",
+    "same_mask": "Dice overlap of the mask on what was made with that on the real record",
+    "auroc_real": "AUROC on the real record",
+    "auroc_made": "AUROC on what was made",
+}
+"""Figures of what a run makes; what stands behind such a name is the space, the region or the adapted run."""
 PRIMARY = (
     "accuracy",
     "auroc",
@@ -131,6 +153,8 @@ METHODS = {
     "question": "pretraining alone, asked in words",
     "supervised": "pretraining alone, by the task's own head",
     "promptable": "pretraining alone, shown what is meant",
+    "latent_diffusion": "pretraining alone, which draws",
+    "translation": "pretraining alone, which translates",
 }
 
 
@@ -158,6 +182,10 @@ def metric_name(name: str) -> str:
             return words.format(name.removeprefix(f"{what}_").replace("_", " "))
     if name.startswith("auroc_from_"):
         return f"AUROC of {name.removeprefix('auroc_from_')} or a higher grade"
+    for what in sorted(MADE, key=len, reverse=True):
+        if name == what or name.startswith(f"{what}_"):
+            more = name.removeprefix(what).removeprefix("_").replace("_", " ")
+            return MADE[what] + (f", {more}" if more else "")
     return name.replace("_", " ")
 
 
