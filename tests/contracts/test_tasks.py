@@ -23,9 +23,17 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
     "classification": [{"column": "finding", "positive": ["COVID-19"]}],
     "classes": [{"column": "kind", "classes": [["a"], ["b"], ["c", "d"]], "balance": 0.5}],
     "findings": [
-        {"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in ("effusion", "nodule")}}
+        {"findings": {n: {"column": n, "positive": ["Y"], "negative": ["N"]} for n in ("effusion", "nodule")}},
+        {
+            "findings": {n: {"column": n, "positive": ["Y"]} for n in ("opacity", "nodule")},
+            "tree": {"nodule": "opacity"},
+        },
     ],
     "grade": [{"column": "stage", "grades": [["I"], ["II"], ["III", "IV"]]}],
+    "hazards": [
+        {"time": "months", "event": "cause", "events": {"disease": ["cancer"], "other": ["heart"]}, "intervals": 4},
+        {"time": "months", "event": "dead", "events": {"death": [1]}, "landmarks": [0, 6]},
+    ],
     "segmentation": [
         {"structure": "hippocampus", "classes": ["anterior", "posterior"], "channels": 2},
         {"structure": "lung", "classes": ["lung"], "modality": "image", "inputs": ["image", "text"], "channels": 2},
@@ -94,6 +102,9 @@ def target_of(output: Tensor, spec: Any, known: list[bool]) -> Target:
         return Target(list(boxes if spec.label("asked").kind == "boxes" else points), mask)
     if spec.label("asked").kind == "survival":
         return Target(torch.tensor([[5.0, 1.0], [3.0, 1.0], [8.0, 0.0], [1.0, 1.0]]), mask)
+    if spec.label("asked").kind == "outcome":
+        k, m = len(spec.events), max(len(spec.landmarks), 1)
+        return Target(torch.tensor([[5.0, 1.0, 0], [3.0, k, m - 1], [8.0, 0.0, 0], [1.0, 1.0, m - 1]]), mask)
     if spec.label("asked").kind == "findings":
         return Target(torch.tensor([[1.0, 0.0], [0.0, float("nan")], [0.0, 1.0], [float("nan"), 1.0]]), mask)
     if spec.label("asked").kind in ("classes", "grade"):
@@ -199,6 +210,10 @@ def test_the_unlabelled_touch_no_metric(spec: Any) -> None:
         outputs = np.repeat(outputs[:, None], len(spec.classes), 1)
     elif spec.label("asked").kind == "class":
         targets = np.array([1, 0, 1, 0, 0])
+    elif spec.label("asked").kind == "outcome":
+        outputs = np.stack([np.stack([outputs * t / 4 for t in range(4)], -1)] * len(spec.events), 1) / len(spec.events)
+        targets = np.concatenate([targets * [1, len(spec.events)], np.zeros((5, 1))], 1)
+        targets[0, 1] = min(targets[0, 1], 1)
     elif spec.label("asked").kind == "findings":
         outputs, targets = (
             np.stack([outputs, 1 - outputs], 1),

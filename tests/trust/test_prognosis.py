@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lifelines import KaplanMeierFitter
+from lifelines import AalenJohansenFitter, KaplanMeierFitter
 from sklearn.metrics import roc_auc_score
 
-from polyclinic.tasks import Baseline, Predictions
+from polyclinic.tasks import Baseline, Incidence, Predictions
 from polyclinic.tasks.baseline import fit_baseline
+from polyclinic.tasks.incidence import aalen_johansen
 from polyclinic.trust.prognosis import (
     Followed,
     brier_at,
@@ -310,3 +311,142 @@ def test_groups_that_are_right_have_no_error() -> None:
     groups = np.zeros(10, dtype=int)
     assert calibration_error(np.full(10, 0.5), targets, 5.0, groups, one(10))[0] == pytest.approx(0)
     assert calibration_error(np.full(10, 0.8), targets, 5.0, groups, one(10))[0] == pytest.approx(0.3)
+
+
+# Of several events.
+
+SEVERAL = st.lists(st.tuples(st.integers(1, 8), st.integers(0, 2), st.integers(0, 4)), min_size=2, max_size=14)
+
+
+def blanche(scores: np.ndarray, targets: np.ndarray, at: float, cause: int) -> float:
+    """Pair by pair, the second definition of Blanche et al. 2013: a control is whoever is known not to have had the event by then."""
+    seen = np.stack([targets[:, 0], targets[:, 1] > 0], 1)
+    right = total = 0.0
+    for i, (time, which) in enumerate(targets):
+        if time > at or which != cause:
+            continue
+        for j, (other, what) in enumerate(targets):
+            if other <= at and what in (0, cause):
+                continue
+            stands_for = 1 / followed(seen, other, before=True) if other <= at else 1 / followed(seen, at, before=False)
+            pair = stands_for / followed(seen, time, before=True)
+            right += pair * (1.0 if scores[i] > scores[j] else 0.5 if scores[i] == scores[j] else 0.0)
+            total += pair
+    return right / total if total else math.nan
+
+
+def schoop(risk: np.ndarray, targets: np.ndarray, at: float, cause: int) -> float:
+    """Patient by patient, as it is written in Schoop et al. 2011."""
+    seen = np.stack([targets[:, 0], targets[:, 1] > 0], 1)
+    total = 0.0
+    for (time, which), r in zip(targets, risk, strict=True):
+        if time <= at and which:
+            total += ((which == cause) - r) ** 2 / followed(seen, time, before=True)
+        elif time > at:
+            total += r**2 / followed(seen, at, before=False)
+    return total / len(targets)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEVERAL, st.integers(1, 7), st.integers(1, 2))
+def test_of_several_events_they_are_blanches_and_schoops(rows: list[tuple[int, int, int]], at: int, cause: int) -> None:
+    targets, scores = np.array([r[:2] for r in rows], float), np.array([r[2] for r in rows]) / 4
+    if not (targets[:, 0] > at).any():
+        return
+    found = timed_auroc(scores, targets, at, one(len(rows)), cause)[0]
+    assert found == pytest.approx(blanche(scores, targets, at, cause), nan_ok=True)
+    error = brier_at(scores[:, None], targets, np.array([at]), one(len(rows)), cause)[0, 0]
+    assert error == pytest.approx(schoop(scores, targets, at, cause))
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEVERAL, st.integers(1, 7), st.integers(0, 99))
+def test_what_is_observed_is_aalen_johansen_in_every_resample(
+    rows: list[tuple[int, int, int]], at: int, seed: int
+) -> None:
+    targets = np.array([r[:2] for r in rows], float)
+    drawn = np.random.default_rng(seed).integers(0, 3, len(rows))
+    drawn[0] += 1
+    found = [observed(targets, at, np.stack([np.ones(len(rows)), drawn]).astype(float), cause) for cause in (1, 2)]
+    for place, mine in ((0, targets), (1, repeated(targets, drawn))):
+        times, shares = aalen_johansen(mine[:, 0], mine[:, 1], 2)
+        wanted = np.concatenate([np.zeros((2, 1)), shares], 1)[:, np.searchsorted(times, at, side="right")]
+        np.testing.assert_allclose([found[0][place], found[1][place]], wanted, atol=1e-12)
+    # Weighed by the censoring, the share with the event is the same; so the Brier score of that share p is p (1 − p).
+    if (targets[:, 0] > at).any():
+        share = found[0][0]
+        error = brier_at(np.array([[share]]), targets, np.array([at]), one(len(rows)), 1)[0, 0]
+        assert error == pytest.approx(share * (1 - share), abs=1e-12)
+
+
+def test_the_interval_of_an_incidence_is_lifelines() -> None:
+    draws = np.random.default_rng(0)
+    targets = np.stack([draws.exponential(size=150), draws.integers(0, 3, 150)], 1)
+    for cause in (1, 2):
+        peer = AalenJohansenFitter().fit(targets[:, 0], targets[:, 1], cause)
+        value, low, high = observed_interval(targets, 1.0, cause)
+        row = peer.cumulative_density_.index.searchsorted(1.0, side="right") - 1
+        share = float(peer.cumulative_density_.iloc[row, 0])
+        assert value == pytest.approx(share)
+        # lifelines takes log(−log) of the incidence, we of what is left, as of a survival: the variances are to agree.
+        spread = np.sqrt(float(np.ravel(peer.variance_)[row])) / ((1 - share) * abs(np.log1p(-share)))
+        wanted = [1 - (1 - share) ** np.exp(sign * 1.959964 * spread) for sign in (-1, 1)]
+        assert (low, high) == pytest.approx(tuple(wanted), rel=0.02)
+
+
+def competing(n: int, seed: int) -> Predictions:
+    """Constant hazards of two events, what is exactly true of each patient as the answers, and half of the patients censored."""
+    draws = np.random.default_rng(seed)
+    x = draws.normal(size=n)
+    hazards = 0.05 * np.exp(np.stack([0.9 * x, -0.6 * x], 1))
+    times, until = draws.exponential(1 / hazards), draws.uniform(0, 30, n)
+    event = np.where(times.min(1) <= until, times.argmin(1) + 1, 0)
+    ends = np.arange(1.0, 31)
+    total = hazards.sum(1)[:, None, None]
+    outputs = hazards[:, :, None] / total * (1 - np.exp(-total * ends))
+    targets = np.stack([np.minimum(times.min(1), until), event, np.zeros(n)], 1)
+    grid, shares = aalen_johansen(targets[:, 0], targets[:, 1], 2)
+    known = Incidence(ends, ("disease", "other"), grid, shares, np.array([5.0, 15.0]), "months")
+    return Predictions("outcome", tuple(map(str, range(n))), outputs, targets, np.ones(n, bool), baseline=known)
+
+
+def test_what_is_true_is_found_calibrated_and_better_than_nothing() -> None:
+    answers = competing(600, 0)
+    figures, curves = prognosis(answers, "split", draws=40)
+    by = {f.name: f for f in figures}
+    for event in ("disease", "other"):
+        for at in (5, 15):
+            ratio = by[f"{event}: observed_over_expected_at_{at}_months"]
+            assert ratio.value == pytest.approx(1, abs=0.2)
+            assert ratio.low < ratio.value < ratio.high
+            assert by[f"{event}: auroc_at_{at}_months"].value > 0.6
+            assert "of others first" in ratio.note
+        assert by[f"{event}: brier_explained_to_15_months"].low > 0
+    assert {(c.event, c.horizon) for c in curves} == {(e, t) for e in ("disease", "other") for t in (5.0, 15.0)}
+    assert curves[0].what == "risk of disease by 5 months"
+    inside = [b.low <= b.predicted <= b.high for c in curves for b in c.bins]
+    assert np.mean(inside) > 0.8
+    swapped, _ = prognosis(replace(answers, outputs=answers.outputs[:, ::-1]), "split", draws=20)
+    assert {f.name: f for f in swapped}["disease: brier_explained_to_15_months"].value < 0
+
+
+def test_beyond_the_training_follow_up_no_cumulative_incidence_ranks_anyone() -> None:
+    answers = competing(60, 1)
+    assert isinstance(answers.baseline, Incidence)
+    short = replace(
+        answers, outputs=answers.outputs[:, :, :10], baseline=replace(answers.baseline, ends=np.arange(1.0, 11))
+    )
+    figures, curves = prognosis(short, "split", draws=10)
+    far = [f for f in figures if "15" in f.name]
+    assert far
+    assert all(np.isnan(f.value) and "followed for 10 months only" in f.note for f in far)
+    assert {c.horizon for c in curves} == {5.0}
+
+
+def test_from_a_landmark_it_is_told_how_many_were_at_risk() -> None:
+    answers = competing(80, 2)
+    assert isinstance(answers.baseline, Incidence)
+    later = replace(answers, baseline=replace(answers.baseline, landmark=6.0, horizons=np.array([5.0])))
+    figures, curves = prognosis(later, "split", draws=10)
+    assert "80 at risk at 6 months" in figures[0].note
+    assert curves[0].what == "risk of disease by 5 months from 6 months on"

@@ -439,6 +439,23 @@ def test_risks_stand_beside_what_was_observed() -> None:
     assert summary["figures"]["evidence.death-probe-60-0.risk_at_36_weeks.group_2"]["n"] == 7
 
 
+def test_each_event_and_landmark_has_risks_of_its_own() -> None:
+    bins = (Bin(0.14, 0.2, 0.06, 0.47, 10), Bin(0.53, 0.41, 0.2, 0.7, 7))
+    curves = [Reliability(12.0, "months", bins, event, at) for event in ("disease", "a<b") for at in (0.0, 6.0)]
+    named = ("macro_concordance", "disease: brier_at_12_months", "from 6 months, disease: concordance")
+    told = Evidence("end-probe-60-0", "end", "hazards", "probe", ("table",), 60, SPLIT, "abc",
+                    tuple(figure(n, 0.6, 0.5, 0.7) for n in named), risks=tuple(curves))  # fmt: skip
+    root, summary = opened(replace(complete(), evidence=(told,)))
+    part = section(root, "calibration").text()
+    assert "risk of disease by 12 months from 6 months on" in part
+    assert "risk of a<b by 12 months from 0 months on" in part
+    assert "Aalen–Johansen's estimate" in part
+    figures = section(root, "figures").text()
+    assert "Brier score of the risk by 12 months, disease" in figures
+    assert "Concordance (C-index), from 6 months, disease" in figures
+    assert summary["figures"]["evidence.end-probe-60-0.risk_of_disease_at_12_months_from_6.group_2"]["n"] == 7
+
+
 def test_a_report_of_nothing_still_says_what_it_must() -> None:
     root, summary = opened(ReportInputs("Nothing yet", "empty", SPLIT, {}, (0, 0)))
     assert names(root) == ["verdict", "missing", "not-for", "made"]

@@ -50,7 +50,7 @@ AFTER_PROBE = 0.25
 """The share of the learning rate where the head was fitted first: it is near its optimum already."""
 STEPS = {
     "segmentation": 60, "detection": 200, "keypoints": 200, "classification": 40, "classes": 120, "findings": 40, "grade": 40,
-    "survival": 40,
+    "hazards": 40, "survival": 40,
 }  # fmt: skip
 ROUNDS = 8
 """How often at most a patient is seen where the head was fitted first: of few labels a backbone soon learns the patients by heart."""
@@ -62,6 +62,7 @@ SCRATCH = {
     "classes": 1,
     "findings": 1,
     "grade": 1,
+    "hazards": 1,
     "survival": 1,
 }
 """How many times as many steps from scratch. A decoder that starts from nothing is merely unfinished when a pretrained one is done,
@@ -228,6 +229,8 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
         put(model, plan.methods, plan.seed)
         go_on(model, added)
     fresh, frozen = isinstance(method, Scratch), isinstance(method, Probe)
+    if isinstance(head, LinearTask):
+        head.begin(_known(plan))
     if isinstance(head, LinearTask) and not fresh:
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
@@ -253,6 +256,25 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
     if isinstance(head, DetectionTask):
         _operating_point(plan, model, head)
     return chosen
+
+
+def _known(plan: Plan) -> list[Any]:
+    """What may be known of the training patients, at each landmark where there are some.
+
+    Raises:
+        AdaptError: at a landmark nobody is still at risk.
+    """
+    there, marks = plan.loader.landmarks(plan.task), plan.loader.labels[0].landmarks
+    known = [list(then.labelled(plan.task).values()) for then in there]
+    for number, answers in enumerate(known):
+        if marks is not None and not answers:
+            at = f"{marks.times[number]:g} {marks.unit}"
+            raise AdaptError(
+                f"no training patient of {plan.task!r} who is still at risk at the landmark of {at}",
+                "some",
+                "name earlier landmarks",
+            )
+    return [value for answers in known for value in answers]
 
 
 def _operating_point(plan: Plan, model: Model, head: DetectionTask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from ..models import Model, save_weights, under
 from ..models.adapters import AdapterError, AdapterFields, additions, fold, learned, replace, restore, sharing
 from ..schema import Modality
-from ..tasks import Report, Task
+from ..tasks import HazardsTask, Report, Task
 from ..training import Run
 from ..training.methods import Knn, ZeroShot, methods
 from ..training.run import file_hash, write_json
@@ -34,6 +35,23 @@ class Adapted:
     model: Model
     task: Task
     inputs: tuple[Modality, ...]
+
+    def at(self, landmark: float | None) -> Adapted:
+        """The same, which answers at a landmark of its task, at the first where nobody names one; None changes nothing.
+
+        Raises:
+            AdaptError: the task has no landmarks.
+            TaskError: it has others.
+        """
+        if isinstance(self.task, HazardsTask):
+            return dataclasses.replace(self, task=self.task.at(landmark))
+        if landmark is not None:
+            raise AdaptError(
+                f"the landmark {landmark:g} of {self.name!r}, a {self.task.spec.kind}",
+                "a task with landmarks",
+                "leave it out",
+            )
+        return self
 
 
 class Shelf:

@@ -114,6 +114,8 @@ class Earlier:
             batch = batch_of(self.plan, who, step)
         else:
             batch = self.plan.loader.of(who, self.plan.reads, seed=step)
+        if not batch.patients:
+            return None
         return self.head.loss(self.head.output(model, batch), batch.targets[self.plan.task])
 
 

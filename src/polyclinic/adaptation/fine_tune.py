@@ -30,6 +30,7 @@ PATIENTS = {
     "classes": 32,
     "findings": 16,
     "grade": 16,
+    "hazards": 16,
     "survival": 32,
 }
 """Patients a step; a survival's are compared with each other."""
@@ -147,6 +148,8 @@ def fine_tune(
     def loss_of(step: int) -> Tensor | None:
         patients = each_step[step]
         batch = batch_of(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
+        if not batch.patients:  # none of them had anything to be read at this landmark yet
+            return None
         with fabric.autocast():
             output = head.output(model, batch)
         loss = head.loss(output, batch.targets[plan.task])
@@ -208,12 +211,18 @@ def _thaw(plan: Plan, adam: torch.optim.AdamW, step: int) -> None:
 
 
 def batch_of(plan: Plan, patients: list[str], step: int) -> Batch:
-    """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model."""
-    random = generator(plan.seed, "reads", step)
+    """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model.
+
+    Landmarks take turns; who has nothing to be read at one does not come.
+    """
+    there = plan.loader.landmarks(plan.task)
+    loader, random = there[step % len(there)], generator(plan.seed, "reads", step)
     alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
     reads = (plan.reads[int(torch.randint(len(plan.reads), (), generator=random))],) if alone else plan.reads
-    there = [p for p in patients if set(reads) & set(plan.loader.by_patient[p])]
-    return plan.loader.of(there, reads, seed=step) if there else plan.loader.of(patients, plan.reads, seed=step)
+    has = lambda some: [p for p in patients if set(some) & set(loader.by_patient[p])]
+    return (
+        loader.of(own, reads, seed=step) if (own := has(reads)) else loader.of(has(plan.reads), plan.reads, seed=step)
+    )
 
 
 def orders(plan: Plan, size: int) -> list[list[str]]:

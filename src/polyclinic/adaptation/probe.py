@@ -35,10 +35,13 @@ ALONE = 0.5
 
 @torch.no_grad()
 def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
-    """Every patient's vector (p d) and target, from a frozen model; who has nothing that it knows is not labelled."""
+    """Every patient's vector (p d) and target, from a frozen model; who has nothing that it knows is not labelled.
+
+    Of a task with landmarks all patients at the first, then all at the second, and so on.
+    """
     pooled, values, known = [], [], []
     model.eval()
-    for batch in loader.each(64, patients, reads):
+    for batch in (batch for then in loader.landmarks(head.name) for batch in then.each(64, patients, reads)):
         fused = model(batch)
         target = batch.targets[head.name]
         assert isinstance(target.values, Tensor)
@@ -127,12 +130,16 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int, metric: Tens
     """The ridge under which the patients left out are told best, by the head's own loss."""
     target = seen[0][1]
     assert isinstance(target.values, Tensor)
-    rows = torch.nonzero(target.mask).flatten()
+    # Of who is asked at several landmarks the first at which there is an answer; all are in one fold.
+    there = target.mask.reshape(head.marks, -1)
+    who = torch.nonzero(there.any(0)).flatten()
+    rows = there.int().argmax(0)[who] * there.shape[1] + who
     label, values = head.spec.label(head.name), target.values[rows].tolist()
     if label.rarest(values) < FEWEST:
         return FEW_RIDGE
-    fold = torch.full((len(target.mask),), -1)
-    fold[rows] = torch.from_numpy(_folds(np.array(label.groups(values)), seed))
+    fold = torch.full((there.shape[1],), -1)
+    fold[who] = torch.from_numpy(_folds(np.array(label.groups(values)), seed))
+    fold = fold.repeat(head.marks)
 
     def error(ridge: float) -> float:
         total = 0.0

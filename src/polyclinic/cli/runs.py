@@ -256,17 +256,20 @@ def predict(
     ] = None,
     engine: Annotated[Literal["processes", "ray"], typer.Option(help="Of a catalogue: who answers.")] = "processes",
     workers: Annotated[int, typer.Option(min=1, help="Of a catalogue: how many.")] = 1,
+    landmark: Annotated[
+        float | None, typer.Option(help="Of a task with landmarks: at which one; the first by default.")
+    ] = None,
 ) -> Reply:
     """The answer about one patient, given as one or several files; or about everybody in a catalogue (Ctrl-C stops, the same goes on)."""
     if (cohort is None) == (not files):
         raise typer.BadParameter("give files, or --cohort")
     if cohort is not None:
-        return _answers(run, cohort, where, into, engine, workers)
+        return _answers(run, cohort, where, into, engine, workers, landmark)
     assert files is not None
     from ..clinic import Desk
 
     every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
-    answer = Desk(run).answer(every)
+    answer = Desk(run, landmark=landmark).answer(every)
     if overlay is not None and answer.overlay:
         overlay.write_bytes(base64.b64decode(answer.overlay))
     shown: list[Any] = [
@@ -284,14 +287,17 @@ def predict(
 
 
 def _answers(
-    run: Path, cohort: Path, where: str | None, into: Path | None, engine: Literal["processes", "ray"], workers: int
-) -> Reply:
+    run: Path, cohort: Path, where: str | None, into: Path | None, engine: Literal["processes", "ray"], workers: int,
+    landmark: float | None,
+) -> Reply:  # fmt: skip
     import pyarrow.parquet as pq
 
     from ..inference import answer_cohort
 
     with progress("predict") as report:
-        place = answer_cohort(run, cohort, where=where, into=into, engine=engine, workers=workers, progress=report)
+        place = answer_cohort(
+            run, cohort, where=where, into=into, engine=engine, workers=workers, progress=report, landmark=landmark
+        )
     told, why = 0, dict[str, int]()
     for part in sorted(place.glob("answers-*.parquet")):
         for reason in pq.read_table(part, columns=["why_not"])["why_not"].to_pylist():

@@ -17,7 +17,7 @@ from ..harmonise import VolumeStandard, harmonise, points_back
 from ..inference import predict_files
 from ..records import RecordError
 from ..schema import Modality, Payload, Record, Rejected
-from ..tasks import Answer, PlacedFields
+from ..tasks import Answer, HazardsTask, PlacedFields
 from ..tasks.report import PARTS, part_of
 from ..training import Run
 from ..training.run import file_hash
@@ -53,13 +53,17 @@ class Desk:
 
     Args:
         run: adapted, or its folder.
+        landmark: of a task with landmarks, at which one it answers; by default the first.
         lock: held while it answers; desks that share one answer one after the other.
     Raises:
         RunError, AdaptError: there is no adapted run.
+        TaskError: its task has no such landmark.
     """
 
-    def __init__(self, run: Run | Adapted | str | Path, lock: Lock | None = None) -> None:
-        self.adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    def __init__(
+        self, run: Run | Adapted | str | Path, lock: Lock | None = None, landmark: float | None = None
+    ) -> None:
+        self.adapted = (run if isinstance(run, Adapted) else open_adapted(run)).at(landmark)
         self._lock = lock or Lock()  # torch's threads are shared: two answers at once would both be slower
         here = self.adapted.run
         self.card = ModelCard(
@@ -74,6 +78,9 @@ class Desk:
             split=here.split.hash,
         )
         self.measured, self.why_none = measured(here.path, self.card)
+        task = self.adapted.task
+        if self.measured is not None and isinstance(task, HazardsTask) and task.landmark > 0:
+            self.measured = self.measured.since(f"from {task.spec.landmarks[task.landmark]:g} {task.spec.unit}")
 
     @property
     def described(self) -> str:

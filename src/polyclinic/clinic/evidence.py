@@ -18,6 +18,7 @@ NAMES = {
     "froc": "the share of things found, the mean over ⅛ to 8 false alarms an image (FROC),",
     "pck_10": "the share of points within a tenth of their extent (PCK)",
     "accuracy": "the share whose likeliest class is the true one",
+    "macro_concordance": "concordance, the mean over the events,",
     "macro_auroc": "AUROC, the mean over the findings,",
     "quadratic_kappa": "quadratic-weighted kappa",
 }

@@ -6,12 +6,13 @@ import difflib
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..schema import Modality, PolyclinicError, Record
 from . import masks
+from .landmarks import Landmarks
 
 _TOLD = (Modality.TABLE, Modality.OMICS, Modality.TEXT)
 """Whose attributes are cells of a table: those of a text are what stood beside it, a section's name or a question's answer."""
@@ -28,7 +29,7 @@ class Label:
     Args:
         task: the task's name in the recipe.
         kind: "class" (0 or 1), "findings" (a class each), "classes" (0, 1 … in no order), "grade" (0, 1 … by rank), "survival" (time,
-            event), "mask", "boxes" or "points".
+            event), "outcome" (time, which event from 1 or 0 of none, number of the landmark), "mask", "boxes" or "points".
         column: the table column of the class, of the grade, or of the time.
         positive: the cells that mean 1.
         negative: the cells that mean 0; empty: every other known cell.
@@ -41,10 +42,15 @@ class Label:
         least_mm: of boxes about parts of masks, the longest side from which on a part counts.
         grades: the cells of each grade, the lowest first, or of each class.
         parts: of findings, the label of each.
+        parents: of findings, the place of what each is a kind of; −1 of one that is of no kind.
+        events: of an outcome, what each event is called.
+        causes: of an outcome, the cells of each event.
+        censored: of an outcome, the cells that mean none was seen; empty: every other known cell.
+        landmarks: of an outcome, when it is asked for, where not from the beginning alone.
     """
 
     task: str
-    kind: Literal["class", "classes", "findings", "grade", "survival", "mask", "boxes", "points"]
+    kind: Literal["class", "classes", "findings", "grade", "survival", "outcome", "mask", "boxes", "points"]
     column: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
@@ -57,11 +63,16 @@ class Label:
     least_mm: float = 0.0
     grades: tuple[tuple[str, ...], ...] = ()
     parts: tuple[Label, ...] = ()
+    parents: tuple[int, ...] = ()
+    events: tuple[str, ...] = ()
+    causes: tuple[tuple[str | float, ...], ...] = ()
+    censored: tuple[str | float, ...] = ()
+    landmarks: Landmarks | None = None
 
     @property
     def width(self) -> int:
         """How many numbers an answer is; of what lies on a record, none."""
-        return 0 if self.placed else {"survival": 2, "findings": len(self.parts)}.get(self.kind, 1)
+        return 0 if self.placed else {"survival": 2, "outcome": 3, "findings": len(self.parts)}.get(self.kind, 1)
 
     @property
     def placed(self) -> bool:
@@ -69,21 +80,23 @@ class Label:
         return self.kind in ("mask", "boxes", "points")
 
     def groups(self, values: Sequence[Any]) -> list[int]:
-        """What of each answer a part of the patients must keep the share of: the class, the grade, whether the event was seen or
-        anything found."""
+        """What of each answer a part of the patients must keep the share of: the class, the grade, which event was seen or whether
+        anything was found."""
         if self.kind == "findings":
             return [int(1 in value) for value in values]
-        return [int(value[1] if self.kind == "survival" else value) for value in values]
+        return [int(value[1] if self.kind in ("survival", "outcome") else value) for value in values]
 
     def rarest(self, values: Sequence[Any]) -> int:
-        """How many patients the rarest of what is told apart has; of a survival, how many events; of classes, how many have another
-        than the commonest: few of them may be rare, and some absent."""
+        """How many patients the rarest of what is told apart has; of a survival, how many events, the rarest of several; of classes, how
+        many have another than the commonest: few of them may be rare, and some absent."""
         if self.kind == "findings":
             return min(part.rarest(known) for part, known in self._each(values))
         counts = Counter(self.groups(values))
         if self.kind == "classes":
             return counts.total() - max(counts.values(), default=0)
-        told = (1,) if self.kind == "survival" else range(len(self.grades) or 2)
+        told = range(len(self.grades) or 2)
+        if self.kind in ("survival", "outcome"):
+            told = range(1, 1 + max(len(self.causes), 1))
         return min(counts[k] for k in told)
 
     def _each(self, values: Sequence[Any]) -> list[tuple[Label, list[float]]]:
@@ -107,6 +120,10 @@ class Label:
             return f"of one class of {self.task!r}", "at least two classes"
         if self.kind == "survival":
             return f"of {self.task!r} without an event", "at least one event"
+        if self.kind == "outcome":
+            there = set(self.groups(values))
+            absent = ", ".join(name for n, name in enumerate(self.events, start=1) if n not in there)
+            return f"of {self.task!r} without an event of {absent}", "at least one of each event"
         return f"of one class of {self.task!r}", "both classes"
 
 
@@ -115,6 +132,29 @@ def _same(cell: object, wanted: object) -> bool:
         return float(cell) == float(wanted)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return str(cell).strip().lower() == str(wanted).strip().lower()
+
+
+def implied(known: Sequence[float], parents: Sequence[int]) -> tuple[float, ...]:
+    """What follows of findings of which some are kinds of others: who has one has what it is a kind of, and who has not that has none of
+    its kinds. Of a yes and a no that contradict each other neither is known.
+
+    Args:
+        known: of each 1, 0 or NaN.
+        parents: the place of what each is a kind of, or −1.
+    """
+    lines = [tuple(_line(n, parents)) for n in range(len(parents))]
+    against = {(n, a) for n, line in enumerate(lines) for a in line if known[n] == 1 and known[a] == 0}
+    taken = {n: value for n, value in enumerate(known) if not any(n in pair for pair in against)}
+    yes = {a for n, value in taken.items() if value == 1 for a in lines[n]}
+    no = {n for n, line in enumerate(lines) if any(taken.get(a) == 0 for a in line)}
+    return tuple(1.0 if n in yes else 0.0 if n in no else math.nan for n in range(len(lines)))
+
+
+def _line(number: int, parents: Sequence[int]) -> Iterator[int]:
+    """A finding, and all that it is a kind of."""
+    while number >= 0:
+        yield number
+        number = parents[number]
 
 
 def check_column(found: Sequence[Record], column: str, asking: str) -> None:
@@ -144,6 +184,7 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         class: patient → 0 or 1 (any positive row makes the patient positive); findings: patient → 0, 1 or (unknown) NaN of each;
         classes: patient → its number from 0, of nobody whose rows differ;
         grade: patient → its rank from 0, of several rows the highest; survival: patient → (time, event);
+        outcome: patient → (time, event, 0), of several rows the first event, else the longest follow-up;
         mask: image record id → the mask's Record; of several masks, of several structures or readers, one that `Cohort.load` puts
         together as `masks` says;
         boxes, points: image record id → the records of what was drawn on it, or of its mask; one that says nothing was is among them.
@@ -157,11 +198,14 @@ def labels_of(found: Sequence[Record], label: Label) -> dict[str, Any]:
         return one(_masks(found, label)) if label.drawn == "masks" else _shapes(found, label)
     if label.kind == "findings":
         each = [labels_of(found, part) for part in label.parts]
-        return {
+        answers = {
             p: tuple(float(one.get(p, math.nan)) for one in each) for p in dict.fromkeys(p for one in each for p in one)
         }
+        return {p: implied(known, label.parents) for p, known in answers.items()} if label.parents else answers
     assert label.column is not None
     check_column(found, label.column, f"task {label.task!r}")
+    if label.kind == "outcome":
+        return _outcomes(found, label)
     if label.kind == "survival":
         assert label.event is not None
         check_column(found, label.event, f"task {label.task!r}")
@@ -219,6 +263,30 @@ def _classes(found: Sequence[Record], label: Label) -> dict[str, int]:
             answers.setdefault(patient, 0)
     if not any(answers.values()):
         raise _no_cell(label, cells, " or ".join(label.positive), "positive")
+    return answers
+
+
+def _outcomes(found: Sequence[Record], label: Label) -> dict[str, tuple[float, float, float]]:
+    """The first event of each patient, or how long nothing was seen to happen; a time below 0 tells nothing."""
+    assert label.column is not None
+    assert label.event is not None
+    for column in (label.event, *([label.landmarks.since] if label.landmarks and label.landmarks.since else [])):
+        check_column(found, column, f"task {label.task!r}")
+    answers: dict[str, tuple[float, float, float]] = {}
+    rows = [r for r in found if r.modality in _TOLD and r.attributes.get(label.event) is not None]
+    for record in rows:
+        time, cell = record.attributes.get(label.column), record.attributes[label.event]
+        which = next((n for n, cells in enumerate(label.causes, 1) if any(_same(cell, c) for c in cells)), 0)
+        known = which or not label.censored or any(_same(cell, c) for c in label.censored)
+        if not known or isinstance(time, bool) or not isinstance(time, int | float) or not 0 <= time < math.inf:
+            continue
+        told, before = (float(time), float(which), 0.0), answers.get(record.patient)
+        # An event outweighs that none was seen; the first of several counts, and the last time that none was.
+        rank = lambda answer: (answer[1] == 0, answer[0] if answer[1] else -answer[0])
+        answers[record.patient] = told if before is None else min(told, before, key=rank)
+    if not any(answer[1] for answer in answers.values()):
+        cells = [(r.patient, r.attributes[label.event]) for r in rows]
+        raise _no_cell(replace(label, column=label.event), cells, "one of its events", "events")
     return answers
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,7 +17,7 @@ from ..cohort.mixture import Mixture, Part
 from ..cohort.sampling import Harder, Sampler
 from ..cohort.sampling import rarity as rarities
 from ..schema import Batch, Modality, Payload, Ragged, Record, Target
-from . import GridError, harmonise, image, shapes, volume
+from . import GridError, harmonise, image, shapes, table, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 
@@ -79,7 +80,9 @@ class Loader:
             self.by_patient.setdefault(record.patient, {}).setdefault(record.modality, []).append(record)
             if record.time:
                 start.setdefault(record.patient, record.time)
-        self.start = start
+        self.start, self.until = start, dict[str, datetime]()
+        self._then: dict[str, list[Loader]] = {}
+        self.begun = {label.task: label.landmarks.begun(records, start) for label in labels if label.landmarks}
         self.patients = [p for p in patients if p in self.by_patient]
         self.labels = list(labels)
         self.answers = {label.task: labels_of(records, label) for label in labels}
@@ -139,9 +142,46 @@ class Loader:
             found[drawn.patient] = max(there, found.get(drawn.patient, 0))
         return found
 
+    def before(self, until: Mapping[str, datetime], undated: bool = False) -> Loader:
+        """The same, as it stood at a moment of each patient: what is dated later is not there, nor are later events within a record.
+
+        A record counts by when it begins. A patient left with nothing still comes.
+
+        Args:
+            until: patient → the last moment that is read; of others nothing dated is.
+            undated: keep what has no date, which may be of any time.
+        """
+        known = lambda r: undated if r.time is None else r.patient in until and r.time <= until[r.patient]
+        then = copy.copy(self)
+        then._then = {}
+        then.until = {p: until.get(p, datetime.min) for p in self.by_patient}
+        then.by_patient = {
+            patient: {m: kept for m, records in by.items() if (kept := [r for r in records if known(r)])}
+            for patient, by in self.by_patient.items()
+        }
+        return then
+
+    def landmarks(self, task: str) -> list[Loader]:
+        """This, or one for each landmark at which a task is asked: with what was known then, of the patients still at risk.
+
+        What is known of them counts from the landmark.
+        """
+        marks = next(label for label in self.labels if label.task == task).landmarks
+        if marks is None:
+            return [self]
+        if task in self._then:
+            return self._then[task]
+        found = self._then[task] = []
+        for number in range(len(marks.times)):
+            then = self.before(marks.cutoffs(number, self.begun[task]), marks.undated)
+            then.answers = {**self.answers, task: marks.asked(number, self.answers[task])}
+            found.append(then)
+        return found
+
     def only(self, task: str, patients: Sequence[str]) -> None:
         """Forget what is known of everybody else: the few labels of a few-label comparison."""
         kept = set(patients)
+        self._then.pop(task, None)
         placed = next(label for label in self.labels if label.task == task).placed
         whose = lambda name, answer: _records(answer)[0].patient if placed else name
         self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}
@@ -149,8 +189,13 @@ class Loader:
     def payload(self, record: Record) -> Payload:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]
+        told = record.kind + self._decided(record, standard)
         make = lambda: harmonise(self.load(record), record, standard, self.fingerprint)
-        return self.cache.get(record.id, standard, record.kind + self._decided(record, standard), make)
+        if record.modality is Modality.TABLE and record.patient in self.until:  # a history, whose events have hours
+            hours = (self.until[record.patient] - record.time).total_seconds() / 3600 if record.time else 0.0
+            make = lambda: harmonise(table.earlier(self.load(record), hours), record, standard, self.fingerprint)
+            told += f" to {hours!r} h"
+        return self.cache.get(record.id, standard, told, make)
 
     def _decided(self, record: Record, standard: Any) -> str:
         """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -70,3 +71,11 @@ def harmonise(payload: Payload, record: Record, standard: TableStandard, fingerp
         names.append(known)
     array = np.array(rows[-standard.most :], dtype=np.float32).reshape(-1, 3)
     return Payload(array, names=tuple(names[-standard.most :]))
+
+
+def earlier(payload: Payload, hours: float) -> Payload:
+    """Of a source's events (e 2), value and hours, those up to an hour: what had not happened yet is not known."""
+    events = payload.array.reshape(-1, 2)
+    kept = events[:, 1] <= hours
+    names = tuple(name for name, there in zip(payload.names, kept, strict=True) if there)
+    return replace(payload, array=events[kept], names=names)

@@ -19,6 +19,7 @@ from ..schema import Batch, Modality, PolyclinicError
 from ..tasks import (
     Answer,
     DetectionTask,
+    HazardsTask,
     KeypointsTask,
     LinearTask,
     PlacedFields,
@@ -42,13 +43,14 @@ SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 """A row a patient; of what lies on a record, a row a record. `output` is the probability or the log hazard, `outputs` the probability of
-each grade where there are several, and of boxes and points `places.numbers`; `why_not` says why there is neither."""
+each grade where there are several, or of each event by the end of each interval, and of boxes and points `places.numbers`; `why_not`
+says why there is neither."""
 
 
 def answer_cohort(
     run: Run | str | Path, cohort: Cohort | str | Path | None = None, *, where: str | None = None, patients: Sequence[str] | None = None,
     modalities: Sequence[Modality | str] | None = None, into: str | Path | None = None, engine: Literal["processes", "ray"] = "processes",
-    workers: int = 1, progress: Progress | None = None,
+    workers: int = 1, progress: Progress | None = None, landmark: float | None = None,
 ) -> Path:  # fmt: skip
     """Answer about every patient of a catalogue; interrupted, the same call goes on.
 
@@ -63,13 +65,14 @@ def answer_cohort(
         into: the folder of files; by default `answers` in the run's.
         engine, workers: who does it: this process, several, or a Ray cluster.
         progress: called with done, all, what.
+        landmark: of a task with landmarks, at which one, from what was dated until then; by default the first.
     Returns:
         the folder: `answers-00000.parquet` … with the columns of `SCHEMA`, and `lineage.json`.
     Raises:
         AdaptError: the run is not adapted, or does not read a modality.
         EmptyCohortError: nobody is admitted.
     """
-    adapted = open_adapted(run)
+    adapted = open_adapted(run).at(landmark)
     catalogue = cohort if isinstance(cohort, Cohort) else adapted.run.cohort(cohort)
     reads = allowed(adapted, modalities)
     who = sorted(set(patients)) if patients is not None else catalogue.patients(where)
@@ -77,9 +80,9 @@ def answer_cohort(
     lineage = {
         "run": str(adapted.run.path), "backbone": file_hash(adapted.run.weights), "adapter": _adapter(adapted.run), "task": adapted.name,
         "split": adapted.run.split.hash, "modalities": [m.value for m in reads], "cohort": str(catalogue.path), "where": where,
-        "versions": versions(),
+        "versions": versions(), **({} if landmark is None else {"landmark": landmark}),
     }  # fmt: skip
-    make = partial(_answers, str(adapted.run.path), lineage["adapter"], catalogue.path, where, tuple(reads))
+    make = partial(_answers, str(adapted.run.path), lineage["adapter"], catalogue.path, where, tuple(reads), landmark)
     over(make, who, place, lineage, name="answers", kind=engine, workers=workers, size=CHUNK, progress=progress)
     write_json(place / "lineage.json", lineage)
     return place
@@ -96,13 +99,14 @@ def _opened(run: str, adapter: str) -> Adapted:
 
 
 def _answers(
-    run: str, adapter: str, cohort: Path, where: str | None, reads: tuple[Modality, ...], who: tuple[str, ...]
-) -> pa.Table:
+    run: str, adapter: str, cohort: Path, where: str | None, reads: tuple[Modality, ...], landmark: float | None, who: tuple[str, ...]
+) -> pa.Table:  # fmt: skip
     """The rows of some patients."""
-    adapted, catalogue = _opened(run, adapter), Cohort.open(cohort)
-    loader = Loader(
-        catalogue.records(where, who), who, adapted.run.recipe.standards(), adapted.run.fingerprint, catalogue.load, most=None
-    )  # fmt: skip
+    adapted, catalogue = _opened(run, adapter).at(landmark), Cohort.open(cohort)
+    found, task = catalogue.records(where, who), adapted.task
+    loader = Loader(found, who, adapted.run.recipe.standards(), adapted.run.fingerprint, catalogue.load, most=None)
+    if isinstance(task, HazardsTask) and (marks := task.spec.landmarks_of()):
+        loader = loader.before(marks.cutoffs(task.landmark, marks.begun(found, loader.start)), marks.undated)
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     nothing = "nothing that the run reads: " + ", ".join(reads)
     rows = [_none(adapted, p, nothing) for p in who if p not in set(there)]
@@ -183,10 +187,10 @@ def _row(
 
 
 def _outputs(output: float | Sequence[float]) -> dict[str, Any]:
-    """One number, or several."""
+    """One number, or several; of hazards each event's, one event after the other."""
     if isinstance(output, int | float):
         return {"output": output, "outputs": None}
-    return {"output": None, "outputs": list(output) or None}
+    return {"output": None, "outputs": np.ravel(output).tolist() or None}
 
 
 def _none(adapted: Adapted, patient: str, why: str) -> dict[str, Any]:

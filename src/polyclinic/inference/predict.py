@@ -24,6 +24,7 @@ from ..schema import Batch, Modality, Payload, Record, Rejected
 from ..tasks import (
     Answer,
     DetectionTask,
+    HazardsTask,
     KeypointsTask,
     LinearTask,
     PlacedFields,
@@ -40,7 +41,7 @@ from .report import present_report, written
 
 def predict(
     run: Adapted | Run | str | Path, cohort: Cohort | str | Path | None = None, *, patients: Sequence[str] | None = None,
-    modalities: Sequence[Modality | str] | None = None,
+    modalities: Sequence[Modality | str] | None = None, landmark: float | None = None,
 ) -> Predictions:  # fmt: skip
     """An adapted run's answers.
 
@@ -49,16 +50,21 @@ def predict(
         cohort: where it lies now; by default where it lay.
         patients: who; by default the test side.
         modalities: what may be seen of them, among the run's inputs; by default all of those.
+        landmark: of a task with landmarks, at which one; by default the first.
     Returns:
-        one a patient who has something to be read.
+        one a patient who has something to be read; at a landmark from what was dated until then, beside what is known of those who
+        were still at risk.
     Raises:
         AdaptError: a modality that the run does not read.
+        TaskError: the task has no such landmark.
     """
-    adapted = run if isinstance(run, Adapted) else open_adapted(run)
+    adapted = (run if isinstance(run, Adapted) else open_adapted(run)).at(landmark)
     catalogue = cohort if isinstance(cohort, Cohort) else adapted.run.cohort(cohort)
     who = tuple(patients) if patients is not None else adapted.run.split.test
     reads = allowed(adapted, modalities)
     loader = adapted.run.loader(catalogue, who, (adapted.name,))
+    if isinstance(adapted.task, HazardsTask):
+        loader = loader.landmarks(adapted.name)[adapted.task.landmark]
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     if isinstance(adapted.task, ReportTask):
         return written(adapted, loader, there, reads)
@@ -98,7 +104,9 @@ def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Se
         return task.answer(output), there
 
     found = answered(loader.labels[0], loader.each(64, patients, reads), patients, say)
-    return replace(found, baseline=task.baseline()) if isinstance(task, SurvivalTask) else found
+    if isinstance(task, SurvivalTask | HazardsTask):
+        return replace(found, baseline=task.baseline() if isinstance(task, SurvivalTask) else task.incidence())
+    return found
 
 
 def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -248,13 +256,15 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     """The answer about one patient, given as one or several files.
 
     Args:
-        run: adapted, or its folder.
+        run: adapted, or its folder; of a task with landmarks, `at` the one that is meant.
         files: any subset of the modalities that the run reads.
     Raises:
-        RecordError: a file that cannot be used (with the reason) or that holds several patients, or nothing that this run reads.
+        RecordError: a file that cannot be used (with the reason) or that holds several patients, or nothing that this run reads; one that
+            is dated after the landmark.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     loader, whole = one_patient(adapted.run, files, adapted.inputs), isinstance(adapted.task.spec, PlacedFields)
+    loader = _until_landmark(adapted, loader)
     batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=whole)))
     used = tuple(batch.payloads)
     if not used:
@@ -290,6 +300,26 @@ def one_patient(run: Run, files: Sequence[str | Path], reads: Sequence[Modality]
         return sources[record.id]
 
     return Loader(usable, ["patient"], run.recipe.standards(), run.fingerprint, load, most=None)
+
+
+def _until_landmark(adapted: Adapted, loader: Loader) -> Loader:
+    """Of a task with landmarks, the loader as it stood then, where the files tell the patient's time 0; what has no date is read.
+
+    Raises:
+        RecordError: a file dated later.
+    """
+    marks = adapted.task.spec.landmarks_of() if isinstance(adapted.task, HazardsTask) else None
+    given = [r for by in loader.by_patient["patient"].values() for r in by]
+    if marks is None or not (until := marks.cutoffs(adapted.task.landmark, marks.begun(given, loader.start))):
+        return loader
+    late = [r for r in given if r.time and r.time > until["patient"]]
+    if late:
+        at = f"{marks.times[adapted.task.landmark]:g} {marks.unit}"
+        raise RecordError(
+            f"{Path(late[0].uri).name}, dated after the landmark of {at}", "files dated until then",
+            "leave it out, or ask at a later landmark",
+        )  # fmt: skip
+    return loader.before(until, undated=True)
 
 
 def _one_patient(paths: Sequence[Path]) -> tuple[list[Record], dict[str, Path]]:

@@ -15,6 +15,8 @@ from .classification import Classification, ClassificationTask
 from .detection import Detection, DetectionTask
 from .findings import Findings, FindingsTask
 from .grade import Grade, GradeTask
+from .hazards import Hazards, HazardsTask
+from .incidence import Incidence
 from .keypoints import Keypoints, KeypointsTask
 from .report import Claim, Report, ReportTask
 from .retrieval import Retrieval, ranks
@@ -23,13 +25,23 @@ from .survival import Survival, SurvivalTask
 from .task import Answer, AskedFields, LinearTask, PlacedFields, Predictions, Task, TaskError, TaskFields, Thing
 
 TaskSpec = Annotated[
-    Classification | Classes | Findings | Grade | Segmentation | Detection | Keypoints | Survival | Retrieval | Report,
+    Classification
+    | Classes
+    | Findings
+    | Grade
+    | Hazards
+    | Segmentation
+    | Detection
+    | Keypoints
+    | Survival
+    | Retrieval
+    | Report,
     Field(discriminator="kind"),
 ]
 
 __all__ = [
     "Answer", "AskedFields", "Baseline", "Claim", "Classes", "ClassesTask", "Classification", "ClassificationTask", "Detection",
-    "DetectionTask", "Findings", "FindingsTask", "Grade", "GradeTask", "Keypoints", "KeypointsTask", "LinearTask", "PlacedFields",
-    "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task",
+    "DetectionTask", "Findings", "FindingsTask", "Grade", "GradeTask", "Hazards", "HazardsTask", "Incidence", "Keypoints",
+    "KeypointsTask", "LinearTask", "PlacedFields", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task",
     "TaskError", "TaskFields", "TaskSpec", "Thing", "ranks",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ..cohort import Label
@@ -40,13 +40,34 @@ class Findings(TaskFields):
 
     Args:
         findings: by name.
+        tree: of findings that are kinds of others, what each is a kind of: then none is likelier than what it is a kind of.
         threshold: what the training patients' threshold of each is chosen by: the best F1, or the best sum of sensitivity and
             specificity (Youden 1950).
     """
 
     kind: Literal["findings"] = "findings"
     findings: dict[Annotated[str, Field(min_length=1)], Sought] = Field(min_length=2)
+    tree: dict[str, str] = Field(default_factory=dict)
     threshold: Literal["f1", "youden"] = "f1"
+
+    @field_validator("tree")
+    @classmethod
+    def _grows(cls, tree: dict[str, str], told: ValidationInfo) -> dict[str, str]:
+        there = told.data.get("findings", {})
+        if unknown := [name for pair in tree.items() for name in pair if name not in there]:
+            raise ValueError(f"no finding {unknown[0]!r} (there are {', '.join(there)})")
+        for name in tree:
+            line = [name]
+            while line[-1] in tree:
+                line.append(tree[line[-1]])
+                if line[-1] in line[:-1]:
+                    raise ValueError(f"{' of '.join(line)}: a finding that is a kind of itself")
+        return tree
+
+    def parents(self) -> tuple[int, ...]:
+        """Of each finding the place of what it is a kind of, or −1."""
+        place = {name: number for number, name in enumerate(self.findings)}
+        return tuple(place.get(self.tree.get(name, ""), -1) for name in self.findings)
 
     def names(self) -> tuple[str, ...]:
         """What the findings are called."""
@@ -55,7 +76,7 @@ class Findings(TaskFields):
     def label(self, name: str) -> Label:
         """Where the answers stand."""
         parts = [Label(n, "class", s.column, s.positive, s.negative) for n, s in self.findings.items()]
-        return Label(name, "findings", parts=tuple(parts))
+        return Label(name, "findings", parts=tuple(parts), parents=self.parents() if self.tree else ())
 
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
@@ -63,6 +84,10 @@ class Findings(TaskFields):
 
     def build(self, name: str, model: Model) -> FindingsTask:
         """The head, freshly initialised."""
+        if self.tree:
+            from .tree import TreeTask  # which is a FindingsTask
+
+            return TreeTask(name, self, model.width)
         return FindingsTask(name, self, model.width)
 
 

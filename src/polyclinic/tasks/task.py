@@ -16,6 +16,7 @@ from ..cohort import Label
 from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Target
 from .baseline import Baseline
+from .incidence import Incidence
 
 
 class TaskError(PolyclinicError):
@@ -80,14 +81,16 @@ class Predictions:
     Args:
         task: its name.
         patients: p names.
-        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; for segmentation (p k) Dice of each class, NaN
+        outputs: (p,) probability, log hazard; (p k) probability of each grade or finding; (p k j) of hazards, the chance of each
+            event by the end of each interval; for segmentation (p k) Dice of each class, NaN
             where there is no mask; for detection and keypoints (p,) arrays, see `DetectionTask` and `KeypointsTask`.
-        targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event; for segmentation (p k) the masks'
+        targets: (p,) class or grade, (p k) findings, NaN where unknown, (p 2) time and event, of hazards (p 3) with the number
+            of the landmark; for segmentation (p k) the masks'
             volumes in mL; for detection and keypoints (p,) arrays.
         mask: (p,) bool, who is labelled.
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
-        baseline: of a survival whose head knows it, what makes risks of log hazards.
+        baseline: of a survival whose head knows it, what makes risks of log hazards; of hazards, what reads risks of them.
     """
 
     task: str
@@ -97,7 +100,7 @@ class Predictions:
     mask: np.ndarray
     modalities: tuple[tuple[Modality, ...], ...] = ()
     records: tuple[tuple[str, ...], ...] = ()
-    baseline: Baseline | None = None
+    baseline: Baseline | Incidence | None = None
 
     def where(self, keep: np.ndarray) -> Predictions:
         """Those of the patients for whom keep (p,) is True."""
@@ -206,6 +209,8 @@ class LinearTask(Task):
 
     mean: Tensor
     sd: Tensor
+    marks = 1
+    """How often each patient is asked of: at each landmark of a task that has some."""
 
     def __init__(self, name: str, spec: Any, width: int, bias: bool, outputs: int = 1) -> None:
         super().__init__(name, spec)
@@ -225,6 +230,9 @@ class LinearTask(Task):
         """Take the mean and spread of each coordinate from the training patients' vectors (p d), at least two."""
         normed = self.norm(pooled.float())
         self.mean, self.sd = normed.mean(0), normed.std(0).clamp(min=SMALLEST_SPREAD)
+
+    def begin(self, values: Sequence[Any]) -> None:
+        """Take from what is known of the training patients what the head rests on, before it is fitted."""
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(b,)"""

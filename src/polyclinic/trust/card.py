@@ -93,8 +93,9 @@ def _measured(evidence: Evidence, several: bool) -> str:
 def _risks(found: Reliability) -> str:
     """The observed risks beside the predicted ones."""
     rows = [(f"{b.predicted:.2f}", f"{b.observed:.2f} ({b.low:.2f} to {b.high:.2f})", str(b.n)) for b in found.bins]
-    head = f"Of patients grouped by their predicted risk by {found.horizon:g} {found.unit}, in how many it came true:"
-    return f"{head}\n\n{_table(('predicted', 'observed (Kaplan–Meier, 95% interval)', 'n'), rows)}"
+    head = f"Of patients grouped by their predicted {found.what}, in how many it came true:"
+    estimator = "Aalen–Johansen" if found.event else "Kaplan–Meier"
+    return f"{head}\n\n{_table(('predicted', f'observed ({estimator}, 95% interval)', 'n'), rows)}"
 
 
 def _people(run: Run, cohort: Cohort) -> str:

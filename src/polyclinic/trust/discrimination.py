@@ -15,6 +15,8 @@ import numpy as np
 from ..schema import Figure, PolyclinicError
 from ..tasks import Predictions
 from ..tasks.classes import among
+from ..tasks.hazards import mean_risk, of_event
+from ..tasks.tree import called
 
 DRAWS = 2000
 AT_ONCE = 1 << 24
@@ -162,9 +164,34 @@ def macro(metric: Metric) -> Metric:
     return of
 
 
+def macro_concordance(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over events of each one's concordance, in which who had another never has it (Wolbers et al. 2009).
+
+    Args:
+        outputs: (n k j) cumulative incidences.
+        targets: (n 3) time, which event or 0, landmark.
+        weights: (r n).
+    Returns:
+        (r,) NaN where an event has no pair; an event that none of these patients had is in no mean.
+    """
+    came = [k for k in range(1, outputs.shape[1] + 1) if (targets[:, 1] == k).any()]
+    each = [concordance(mean_risk(outputs, k), of_event(targets, k), weights) for k in came]
+    return np.mean(each, axis=0) if came else np.full(len(weights), np.nan)
+
+
+def micro_f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 of all findings (n k) together, called or not, each over those of whom it is known (targets NaN where not); (r,)."""
+    known = np.isfinite(targets)
+    said, there = np.where(known, outputs, 0.0), np.where(known, targets, 0.0)
+    hits, said, there = (weights @ v.sum(1) for v in (said * there, said, there))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(said + there > 0, 2 * hits / (said + there), np.nan)
+
+
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
+    "macro_concordance": macro_concordance, "hierarchical_f1": micro_f1,
     "accuracy": accuracy, "f1": f1, "sensitivity": sensitivity, "specificity": specificity,
     "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
@@ -181,20 +208,20 @@ OF_CLASSES = (
 UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
 """Which do not lie between 0 and 1."""
 PRIMARY = {"classification": "auroc", "classes": "accuracy", "findings": "macro_auroc", "grade": "quadratic_kappa",
-           "survival": "concordance", "segmentation": "dice", "detection": "froc", "keypoints": "pck_10",
+           "hazards": "macro_concordance", "survival": "concordance", "segmentation": "dice", "detection": "froc", "keypoints": "pck_10",
            "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
-CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5}
+CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5, "macro_concordance": 0.5}
 
 
 def strata_of(metric: str, targets: np.ndarray) -> np.ndarray:
-    """(n,) what a resample must keep the share of: the class or grade, or whether the event was seen."""
+    """(n,) what a resample must keep the share of: the class or grade, or which event was seen."""
     if not len(targets):
         return np.zeros(0, dtype=int)
     if metric in OF_CLASSES:
         return targets.astype(int)
-    if metric == "concordance":
-        return (targets[:, 1] > 0).astype(int)
+    if metric in ("concordance", "macro_concordance"):
+        return targets[:, 1].astype(int)
     return np.zeros(len(targets), dtype=int)
 
 
@@ -202,8 +229,9 @@ def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
     """How many patients (or events) an interval rests on, and what they are."""
     if metric in ("auroc", "average_precision", "f1"):
         return int(min((targets == k).sum() for k in (0, 1))), "patients of the rarer class"
-    if metric == "concordance" and len(targets):
-        return int((targets[:, 1] > 0).sum()), "events"
+    if metric in ("concordance", "macro_concordance") and len(targets):
+        counts = [int((targets[:, 1] == k).sum()) for k in np.unique(targets[:, 1]) if k > 0]
+        return min(counts, default=0), "events" if len(counts) < 2 else "events of the rarest kind"
     if metric in OF_CLASSES and len(targets):
         return int(np.unique(targets, return_counts=True)[1].min()), "patients of the rarest grade"
     return len(targets), "patients"
@@ -402,23 +430,32 @@ def figures(
     seed: int = 0,
     thresholds: Sequence[float] = (),
     top: int = 3,
+    parents: Sequence[int] = (),
 ) -> tuple[Figure, ...]:
     """All figures of a task's predictions.
 
     Args:
-        kind: "classification", "classes", "findings", "grade", "survival" or "segmentation".
+        kind: "classification", "classes", "findings", "grade", "hazards", "survival" or "segmentation".
         predictions: a model's answers.
         split: the split's hash.
-        classes: names of a segmentation's structures, of the classes, of the grades or of the findings.
+        classes: names of a segmentation's structures, of the classes, of the grades, of the findings or of the events.
         thresholds: of the findings' probabilities, from which on one is called present; of a classification one, or none.
         top: of classes, among how many likeliest ones the true one is looked for.
+        parents: of findings of which some are kinds of others, the place of what each is a kind of, or −1.
     """
     if kind == "findings":
-        return _found(predictions, split, classes, thresholds, draws, seed)
+        found = _found(predictions, split, classes, thresholds, draws, seed)
+        if any(parent >= 0 for parent in parents):
+            known = usable(predictions)
+            said = called(known.outputs, thresholds, parents) if known.patients else np.zeros((0, len(classes)))
+            found += (figure("hierarchical_f1", replace(known, outputs=said), split, draws=draws, seed=seed),)
+        return found
     if kind == "classes":
         return _classed(predictions, split, classes, draws, seed, top)
     if kind == "grade":
         return _graded(predictions, split, classes, draws, seed)
+    if kind == "hazards":
+        return _timed(predictions, split, classes, draws, seed)
     if kind == "classification":
         scores = [
             figure(m, predictions, split, draws=draws, seed=seed) for m in ("auroc", "average_precision", "brier")
@@ -477,6 +514,18 @@ def _graded(predictions: Predictions, split: str, names: Sequence[str], draws: i
             outputs = known.outputs[:, cut:].sum(1) if known.patients else np.zeros(0)
             above = replace(known, outputs=outputs, targets=(known.targets >= cut).astype(float))
             found.append(replace(figure("auroc", above, split, draws=draws, seed=seed), name=f"auroc_from_{name}"))
+    return tuple(found)
+
+
+def _timed(predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int) -> tuple[Figure, ...]:
+    """The mean of the events' concordances, and where there are several each event's."""
+    known = usable(predictions)
+    found = [figure("macro_concordance", known, split, draws=draws, seed=seed)]
+    for number, name in enumerate(names if len(names) > 1 else (), start=1):
+        there = bool(known.patients)
+        outputs = mean_risk(known.outputs, number) if there else np.zeros(0)
+        own = replace(known, outputs=outputs, targets=of_event(known.targets, number) if there else np.zeros((0, 2)))
+        found.append(replace(figure("concordance", own, split, draws=draws, seed=seed), name=f"{name}: concordance"))
     return tuple(found)
 
 

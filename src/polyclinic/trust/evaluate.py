@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..adaptation import open_adapted
+from ..adaptation import Adapted, open_adapted
 from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
 from ..cohort.labels import subset
@@ -20,6 +20,7 @@ from ..tasks import (
     Findings,
     FindingsTask,
     Grade,
+    Hazards,
     Keypoints,
     Predictions,
     Report,
@@ -75,7 +76,20 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     found = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
     if isinstance(adapted.task, SegmentationTask):
         found = replace(found, figures=(*found.figures, *surface_figures(adapted, cohort, draws=draws)))
-    return found
+    spec = run.recipe.tasks[adapted.name]
+    return _from_landmarks(found, adapted, spec, cohort, draws) if isinstance(spec, Hazards) else found
+
+
+def _from_landmarks(first: Evidence, adapted: Adapted, spec: Hazards, cohort: Cohort, draws: int) -> Evidence:
+    """With what is measured at each later landmark of those who are still at risk there."""
+    run = adapted.run
+    for landmark in spec.landmarks[1:]:
+        there, since = predict(adapted, cohort, landmark=landmark), f"from {landmark:g} {spec.unit}"
+        about = run.adapter["method"], adapted.inputs, run.adapter["labels"]
+        later = _measured(run, adapted.name, *about, there, None, draws, cohort)
+        named = [replace(f, name=f"{since}, {f.name}") for f in later.figures]
+        first = replace(first, figures=(*first.figures, *named), risks=(*first.risks, *later.risks))
+    return first
 
 
 def _measured(
@@ -87,7 +101,7 @@ def _measured(
     spec, split = run.recipe.tasks[task], run.split.hash
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
-    classes = spec.names() if isinstance(spec, Classes | Findings | Grade) else classes
+    classes = spec.names() if isinstance(spec, Classes | Findings | Grade | Hazards) else classes
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
         (*_figures(run, task, cohort, inputs, answers, classes, draws, thresholds), *further),
@@ -106,7 +120,8 @@ def _figures(
         return placed_figures(spec, answers, split, draws=draws)
     if not isinstance(spec, Report):
         top = {"top": spec.top} if isinstance(spec, Classes) else {}
-        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds, **top)
+        parents = spec.parents() if isinstance(spec, Findings) else ()
+        return figures(spec.kind, answers, split, classes, draws=draws, thresholds=thresholds, parents=parents, **top)
     earlier = with_earlier(cohort, run.recipe.cohort.where, list(inputs))
     return report_figures(answers, split, language=spec.language or "en", earlier=earlier, draws=draws)
 

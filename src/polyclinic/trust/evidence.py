@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ class Evidence:
         calibration: of a classification.
         subsets: the metric with each subset of the inputs.
         others: of a pretrained run, what was measured of the other tasks that it answers.
-        risks: of a survival, observed against predicted risk by each horizon.
+        risks: of a survival or of each event of hazards, observed against predicted risk by each horizon.
     """
 
     run: str
@@ -67,9 +67,7 @@ class Evidence:
             known["note"],
         )
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
-        risks = tuple(
-            Reliability(r["horizon"], r["unit"], tuple(Bin(**b) for b in r["bins"])) for r in data.get("risks", ())
-        )
+        risks = tuple(Reliability(**{**r, "bins": tuple(Bin(**b) for b in r["bins"])}) for r in data.get("risks", ()))
         made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
         others = tuple(map(cls._read, data.get("others", ())))
         return cls(**{**data, **made, "inputs": tuple(data["inputs"]), "others": others, "risks": risks})
@@ -93,6 +91,11 @@ class Evidence:
             "one of " + ", ".join(e.task for e in self.every),
             "correct the name",
         )
+
+    def since(self, landmark: str) -> Evidence:
+        """What was measured from a later landmark, `from 6 months`, as if that were all; subsets of the inputs were not."""
+        own = [(f, f.name.removeprefix(f"{landmark}, ")) for f in self.figures]
+        return replace(self, figures=tuple(replace(f, name=name) for f, name in own if name != f.name), subsets=())
 
     def write(self, folder: Path) -> Path:
         """Write `evidence.json` into a folder; NaN as null."""

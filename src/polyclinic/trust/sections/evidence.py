@@ -120,16 +120,26 @@ def _bins(evidence: Evidence, key: str, bins: Sequence[Bin], how: str, summary: 
 
 
 def _risks(inputs: ReportInputs, evidence: Evidence, found: Reliability, summary: Summary) -> str:
-    """A survival's risk by one horizon, observed against predicted."""
+    """The risk of an event by one horizon, observed against predicted."""
     at = f"{found.horizon:g}"
-    own = f"risk_at_{at}_{found.unit}"
+    own = f"risk{f'_of_{found.event}' if found.event else ''}_at_{at}_{found.unit}"
+    own += f"_from_{found.landmark:g}" if found.landmark is not None else ""
     when = summary.shown(evidence_key(evidence, f"{own}.horizon"), found.horizon, at, what="horizon")
-    bins = _bins(evidence, own, found.bins, "95% interval, Kaplan–Meier with Greenwood's variance", summary)
-    title = f"Risk of {evidence.task.replace('_', ' ')} by {at} {found.unit}: observed against predicted"
-    beware = small("What was observed is Kaplan–Meier's estimate, for some patients were not followed until then.")
+    since = ""
+    if found.landmark is not None:
+        key = evidence_key(evidence, f"{own}.landmark")
+        since = (
+            f", {summary.shown(key, found.landmark, f'{found.landmark:g}', what='landmark')} {verbatim(found.unit)} on"
+        )
+    how = "Aalen–Johansen with the delta method's variance" if found.event else "Kaplan–Meier with Greenwood's variance"
+    bins = _bins(evidence, own, found.bins, f"95% interval, {how}", summary)
+    title = f"{capital(found.what)}, {evidence.task.replace('_', ' ')}: observed against predicted"
+    estimate = "Aalen–Johansen's" if found.event else "Kaplan–Meier's"
+    beware = small(f"What was observed is {estimate} estimate, for some patients were not followed until then.")
+    whose = f" of {verbatim(found.event.replace('_', ' '))}" if found.event else ""
     return (
-        f'<h3>{headed(evidence.task, inputs)}: risk by {when} {verbatim(found.unit)}</h3><div class="beside">'
-        f"<div>{reliability(found, title)}</div><div>{bins}{beware}</div></div>"
+        f"<h3>{headed(evidence.task, inputs)}: risk{whose} by {when} {verbatim(found.unit)}{since and f' from{since[1:]}'}</h3>"
+        f'<div class="beside"><div>{reliability(found, title)}</div><div>{bins}{beware}</div></div>'
     )
 
 

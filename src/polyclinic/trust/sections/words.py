@@ -34,7 +34,15 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "F1, the mean over the classes or findings",
         "the harmonic mean of sensitivity and precision, each class counting alike; one is best",
     ),
+    "macro_concordance": (
+        "concordance (C-index), the mean over the events",
+        "of two patients, the chance that the one who had the event first was given the higher risk of it; guessing gives one half",
+    ),
     "macro_auroc": ("AUROC, the mean over the findings or classes", "guessing gives one half"),
+    "hierarchical_f1": (
+        "hierarchical F1",
+        "how far what was called present, with all that it is a kind of, agrees with what was there; one is best",
+    ),
     "quadratic_kappa": (
         "quadratic-weighted kappa",
         "how far the likeliest grade agrees with the true one beyond chance, a grade's distance counting squared; one is agreement, "
@@ -74,7 +82,7 @@ PROGNOSIS = {
     "calibration_error_at": "calibration error of the risk by {}",
     "observed_over_expected_at": "observed over expected events by {}",
     "integrated_brier_to": "integrated Brier score to {}",
-    "integrated_brier_null_to": "integrated Brier score to {}, of Kaplan–Meier's curve of the training patients",
+    "integrated_brier_null_to": "integrated Brier score to {}, of the training patients' curve for everybody",
     "brier_explained_to": "share of that curve's integrated Brier score to {} that the model explains",
 }
 SURFACES = {
@@ -96,6 +104,7 @@ PRIMARY = (
     "froc",
     "pck_10",
     "macro_auroc",
+    "macro_concordance",
     "quadratic_kappa",
     "recall_at_1",
 )
@@ -126,9 +135,12 @@ METHODS = {
 
 
 def metric_name(name: str) -> str:
-    """A metric in words: `dice_anterior` is Dice overlap, anterior."""
+    """A metric in words: `dice_anterior` is Dice overlap, anterior; what stands before a colon or a comma is whose it is."""
     if name in METRICS:
         return METRICS[name][0]
+    of, colon, figure = name.rpartition(": ") if ": " in name else name.rpartition(", ")
+    if colon:
+        return f"{metric_name(figure)}, {of.replace('_', ' ')}"
     plain = name.removesuffix("_back")
     if plain in RETRIEVAL:
         return RETRIEVAL[plain] + (", the other way round" if plain != name else "")
