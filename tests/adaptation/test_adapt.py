@@ -299,13 +299,13 @@ def test_half_of_the_steps_show_one_modality_alone(tiny_run: Run, tiny_cohort: C
     loader = tiny_run.loader(tiny_cohort, tiny_run.split.train, ("finding",))
     names = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     plan = Plan(tiny_run, "finding", (Lora(),), reads, loader, names, 0, 90)
-    seen = [batch_of(plan, plan.loader, names[:8], step) for step in range(plan.steps)]
+    seen = [batch_of(plan, names[:8], step) for step in range(plan.steps)]
     alone = [tuple(batch.payloads) for batch in seen if len(batch.payloads) == 1]
     assert set(alone) == {(m,) for m in reads if any(m in loader.by_patient[p] for p in names[:8])}
     assert 0.3 < len(alone) / plan.steps < 0.7
     for batch in seen:  # nobody comes who has no record of what is read
         assert all(set(batch.payloads) & set(loader.by_patient[p]) for p in batch.patients)
-    again = [batch_of(plan, plan.loader, names[:8], step).patients for step in range(plan.steps)]
+    again = [batch_of(plan, names[:8], step).patients for step in range(plan.steps)]
     assert again == [batch.patients for batch in seen]
 
 

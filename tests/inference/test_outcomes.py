@@ -162,7 +162,7 @@ def test_the_evidence_has_each_event_at_each_landmark(adapted: Run, cohort: Coho
     card = (adapted.path / "card.md").read_text()
     assert "predicted risk of disease by 12 months from 6 months on" in card
     assert "observed (Aalen–Johansen, 95% interval)" in card
-    desk = Desk(adapted, 6)
+    desk = Desk(adapted, landmark=6)
     assert desk.measured is not None
     assert desk.measured.figures[0] == replace(named["from 6 months, macro_concordance"], name="macro_concordance")
 

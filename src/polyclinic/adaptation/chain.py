@@ -101,7 +101,6 @@ class Earlier:
         groups = dict(zip(known, label.groups(list(known.values())), strict=True))
         who = sorted(subset(groups, memory, about["seed"]))
         self.plan = changed(plan, task=name, loader=loader, patients=who, reads=tuple(map(Modality, about["inputs"])))
-        self.loaders = loader.landmarks(name)
         self.head: Task = open_adapted(run).task
         if isinstance(self.head, LinearTask):
             _weigh_alike(self.head, [known[p] for p in about["labelled"]])
@@ -110,11 +109,11 @@ class Earlier:
 
     def loss(self, model: Model, step: int) -> Tensor | None:
         """() of one batch; None where nothing is known."""
-        who, loader = self.orders[step % len(self.orders)], self.loaders[step % len(self.loaders)]
+        who = self.orders[step % len(self.orders)]
         if isinstance(self.head, LinearTask):
-            batch = batch_of(self.plan, loader, who, step)
+            batch = batch_of(self.plan, who, step)
         else:
-            batch = loader.of(who, self.plan.reads, seed=step)
+            batch = self.plan.loader.of(who, self.plan.reads, seed=step)
         if not batch.patients:  # none of them had anything to be read at this landmark yet
             return None
         return self.head.loss(self.head.output(model, batch), batch.targets[self.plan.task])

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..harmonise.loader import Loader
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
 from ..schema import Batch
@@ -144,11 +143,10 @@ def fine_tune(
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
     each_step = orders(plan, at_once(plan.run.recipe.tasks[plan.task]))
-    loaders = plan.loader.landmarks(plan.task)
 
     def loss_of(step: int) -> Tensor | None:
-        patients, loader = each_step[step], loaders[step % len(loaders)]
-        batch = batch_of(plan, loader, patients, step) if linear else loader.of(patients, plan.reads, seed=step)
+        patients = each_step[step]
+        batch = batch_of(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
         if not batch.patients:  # none of them had anything to be read at this landmark yet
             return None
         if isinstance(head, SegmentationTask):
@@ -218,14 +216,19 @@ def at_once(spec: TaskSpec) -> int:
     return spec.batch if isinstance(spec, Segmentation) else PATIENTS[spec.kind]
 
 
-def batch_of(plan: Plan, loader: Loader, patients: list[str], step: int) -> Batch:
-    """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model."""
-    random = generator(plan.seed, "reads", step)
+def batch_of(plan: Plan, patients: list[str], step: int) -> Batch:
+    """All that may be read of the patients, or one modality alone: what a patient lacks later must not be news to the model.
+
+    Landmarks take turns; who has nothing to be read at one does not come.
+    """
+    there = plan.loader.landmarks(plan.task)
+    loader, random = there[step % len(there)], generator(plan.seed, "reads", step)
     alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
     reads = (plan.reads[int(torch.randint(len(plan.reads), (), generator=random))],) if alone else plan.reads
     has = lambda some: [p for p in patients if set(some) & set(loader.by_patient[p])]
-    there = has(reads)
-    return loader.of(there, reads, seed=step) if there else loader.of(has(plan.reads), plan.reads, seed=step)
+    return (
+        loader.of(own, reads, seed=step) if (own := has(reads)) else loader.of(has(plan.reads), plan.reads, seed=step)
+    )
 
 
 def orders(plan: Plan, size: int) -> list[list[str]]:

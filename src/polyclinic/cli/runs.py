@@ -269,7 +269,7 @@ def predict(
     from ..clinic import Desk
 
     every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
-    answer = Desk(run, landmark).answer(every)
+    answer = Desk(run, landmark=landmark).answer(every)
     if overlay is not None and answer.overlay:
         overlay.write_bytes(base64.b64decode(answer.overlay))
     shown: list[Any] = [

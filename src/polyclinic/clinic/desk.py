@@ -53,6 +53,7 @@ class Desk:
 
     Args:
         run: adapted, or its folder.
+        landmark: of a task with landmarks, at which one it answers; by default the first.
         lock: held while it answers; desks that share one answer one after the other.
         landmark: of a task with landmarks, at which one it answers; by default the first.
     Raises:

@@ -81,6 +81,7 @@ class Loader:
             if record.time:
                 start.setdefault(record.patient, record.time)
         self.start, self.until = start, dict[str, datetime]()
+        self._then: dict[str, list[Loader]] = {}
         self.begun = {label.task: label.landmarks.begun(records, start) for label in labels if label.landmarks}
         self.patients = [p for p in patients if p in self.by_patient]
         self.labels = list(labels)
@@ -152,6 +153,7 @@ class Loader:
         """
         known = lambda r: undated if r.time is None else r.patient in until and r.time <= until[r.patient]
         then = copy.copy(self)
+        then._then = {}
         then.until = {p: until.get(p, datetime.min) for p in self.by_patient}
         then.by_patient = {
             patient: {m: kept for m, records in by.items() if (kept := [r for r in records if known(r)])}
@@ -167,7 +169,9 @@ class Loader:
         marks = next(label for label in self.labels if label.task == task).landmarks
         if marks is None:
             return [self]
-        found = []
+        if task in self._then:
+            return self._then[task]
+        found = self._then[task] = []
         for number in range(len(marks.times)):
             then = self.before(marks.cutoffs(number, self.begun[task]), marks.undated)
             then.answers = {**self.answers, task: marks.asked(number, self.answers[task])}
@@ -177,6 +181,7 @@ class Loader:
     def only(self, task: str, patients: Sequence[str]) -> None:
         """Forget what is known of everybody else: the few labels of a few-label comparison."""
         kept = set(patients)
+        self._then.pop(task, None)
         placed = next(label for label in self.labels if label.task == task).placed
         whose = lambda name, answer: _records(answer)[0].patient if placed else name
         self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -263,9 +263,8 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
             is dated after the landmark.
     """
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
-    found, roots = _one_patient([Path(file).resolve() for file in files])
-    loader = _until_landmark(adapted, _loader_of(adapted.run, found, roots, adapted.inputs), found)
-    whole = isinstance(adapted.task.spec, PlacedFields)
+    loader, whole = one_patient(adapted.run, files, adapted.inputs), isinstance(adapted.task.spec, PlacedFields)
+    loader = _until_landmark(adapted, loader)
     batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=whole)))
     used = tuple(batch.payloads)
     if not used:
@@ -288,10 +287,7 @@ def one_patient(run: Run, files: Sequence[str | Path], reads: Sequence[Modality]
     Raises:
         RecordError: a file that cannot be read (with its reason) or that holds several patients, or nothing that may be read.
     """
-    return _loader_of(run, *_one_patient([Path(file).resolve() for file in files]), reads)
-
-
-def _loader_of(run: Run, found: Sequence[Record], roots: Mapping[str, Path], reads: Sequence[Modality]) -> Loader:
+    found, roots = _one_patient([Path(file).resolve() for file in files])
     usable = [r for r in found if r.modality in reads]
     if not usable:
         kinds = ", ".join(sorted({r.modality.value for r in found}))
@@ -306,16 +302,17 @@ def _loader_of(run: Run, found: Sequence[Record], roots: Mapping[str, Path], rea
     return Loader(usable, ["patient"], run.recipe.standards(), run.fingerprint, load, most=None)
 
 
-def _until_landmark(adapted: Adapted, loader: Loader, found: Sequence[Record]) -> Loader:
+def _until_landmark(adapted: Adapted, loader: Loader) -> Loader:
     """Of a task with landmarks, the loader as it stood then, where the files tell the patient's time 0; what has no date is read.
 
     Raises:
         RecordError: a file dated later.
     """
     marks = adapted.task.spec.landmarks_of() if isinstance(adapted.task, HazardsTask) else None
-    if marks is None or not (until := marks.cutoffs(adapted.task.landmark, marks.begun(found, loader.start))):
+    given = [r for by in loader.by_patient["patient"].values() for r in by]
+    if marks is None or not (until := marks.cutoffs(adapted.task.landmark, marks.begun(given, loader.start))):
         return loader
-    late = [r for by in loader.by_patient["patient"].values() for r in by if r.time and r.time > until["patient"]]
+    late = [r for r in given if r.time and r.time > until["patient"]]
     if late:
         at = f"{marks.times[adapted.task.landmark]:g} {marks.unit}"
         raise RecordError(

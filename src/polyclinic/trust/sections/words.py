@@ -34,11 +34,11 @@ METRICS: Mapping[str, tuple[str, str]] = {
         "F1, the mean over the classes or findings",
         "the harmonic mean of sensitivity and precision, each class counting alike; one is best",
     ),
-    "macro_auroc": ("AUROC, the mean over the findings or classes", "guessing gives one half"),
     "macro_concordance": (
         "concordance (C-index), the mean over the events",
         "of two patients, the chance that the one who had the event first was given the higher risk of it; guessing gives one half",
     ),
+    "macro_auroc": ("AUROC, the mean over the findings or classes", "guessing gives one half"),
     "hierarchical_f1": (
         "hierarchical F1",
         "how far what was called present, with all that it is a kind of, agrees with what was there; one is best",
