@@ -35,8 +35,8 @@ def _wanted(inputs: ReportInputs) -> list[tuple[bool, str]]:
         (bool(adapted), "Figures of an adapted model: no run adapted to a task was evaluated."),
         (len(adapted) < len(inputs.evidence), "Figures of retrieval: the pretrained run was not evaluated."),
         (
-            any((e.calibration and e.calibration.bins) or e.risks for e in adapted),
-            "Calibration: no classification or survival was evaluated.",
+            any((e.calibration and e.calibration.bins) or e.calibrations or e.risks for e in adapted),
+            "Calibration: no classification, findings, grade or survival was evaluated.",
         ),
         (
             any(e.subsets for e in adapted),
