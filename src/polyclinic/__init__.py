@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from .inference import Index, ask, export, index, predict, segment, synthesise
     from .phantom import Phantom, simulate
     from .training import Recipe, Run, pretrain
-    from .trust import continual, evaluate, label_curve
+    from .trust import continual, evaluate, label_curve, next_modality
 
 __version__ = "0.1.0"
 __all__ = [
     "Cohort", "Index", "Phantom", "Recipe", "Run", "adapt", "ask", "continual", "evaluate", "export", "index", "ingest",
-    "label_curve", "predict", "pretrain", "segment", "serve", "simulate", "synthesise", "watch",
+    "label_curve", "next_modality", "predict", "pretrain", "segment", "serve", "simulate", "synthesise", "watch",
 ]  # fmt: skip
 
 _ROOM = {
     "Cohort": "cohort", "ingest": "cohort", "watch": "cohort", "Phantom": "phantom", "simulate": "phantom",
     "Recipe": "training", "Run": "training", "pretrain": "training", "adapt": "adaptation", "ask": "inference", "index": "inference",
     "Index": "inference", "export": "inference", "predict": "inference", "segment": "inference", "synthesise": "inference",
-    "continual": "trust", "evaluate": "trust", "label_curve": "trust", "serve": "clinic",
+    "continual": "trust", "evaluate": "trust", "label_curve": "trust", "next_modality": "trust", "serve": "clinic",
 }  # fmt: skip
 
 

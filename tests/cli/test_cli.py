@@ -83,7 +83,8 @@ def test_every_command_explains_itself_in_eighty_columns(words: tuple[str, ...])
 def test_no_command_is_left_out_of_this_test() -> None:
     leaves = {" ".join(w) for w in COMMANDS if w and w not in {("cohort",), ("recipe",)}}
     assert leaves == {
-        "ingest", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list", "cohort diff",
+        "ingest", "cohort check", "cohort describe", "cohort query", "cohort split", "cohort patient", "cohort define", "cohort list",
+        "cohort diff",
         "recipe validate", "recipe show", "recipe schema",
         "recipe list", "pretrain", "compare", "adapt", "evaluate", "ask", "predict", "serve", "demo", "doctor", "deidentify", "phantom",
         "export", "index", "search", "segment", "continual", "synthesise",
@@ -215,6 +216,16 @@ def test_describe(tiny_cohort: Cohort) -> None:
     assert f"{told['patients']} patients" in shown
     assert "MR hippocampus" in shown
     assert "a mask with no image" in shown
+
+
+def test_check_says_who_is_labelled_and_what_gives_away(tiny_cohort: Cohort, tiny_recipe: Path) -> None:
+    told = answer("cohort", "check", tiny_cohort.path, tiny_recipe)
+    assert set(told) == {"finding", "survival"}
+    assert told["finding"]["labelled"] == 12
+    assert told["finding"]["groups"] == {"0": 6, "1": 6}
+    assert told["finding"]["giveaways"] == []  # twelve patients: nothing can be shown
+    shown = run("cohort", "check", tiny_cohort.path, tiny_recipe).stdout
+    assert "no column and no word alone" in shown
 
 
 def test_query(tiny_cohort: Cohort) -> None:
@@ -465,6 +476,16 @@ def test_everybody_of_a_catalogue_is_answered(tiny_finding_run: Run, tiny_cohort
     assert told["answers"] + told["without"] == len(tiny_cohort.patients())
     assert f"{told['answers']} answers" in run(*words).stdout
     assert run("predict", tiny_finding_run.path).exit_code == 2
+
+
+def test_what_to_ask_for_next_is_said(tiny_finding_run: Run, small_hospital: Path) -> None:
+    words = ("predict", tiny_finding_run.path, next((small_hospital / "radiology/CXR-0234").glob("*.dcm")), "--suggest")
+    told = answer(*words)["suggestion"]
+    assert told["present"] == ["image"]
+    assert told["ask"] is None
+    assert {g["modality"] for g in told["gains"]} == {"text", "table"}
+    assert "too few patients" in told["why"]  # the tiny hospital has no twenty
+    assert "ask for nothing" in run(*words, env={"COLUMNS": "160"}).stdout
 
 
 def test_an_export_is_written(tiny_segmentation_run: Run, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from polyclinic.cohort import Cohort, ingest
 from polyclinic.inference import answer_cohort, predict, predict_files
 from polyclinic.tasks import FindingsTask, GradeTask
 from polyclinic.training import Run, pretrain
-from polyclinic.trust import Evidence, card, evaluate
+from polyclinic.trust import Evidence, card, compare, evaluate
 
 RECIPE = """
 name: graded
@@ -145,3 +145,33 @@ def test_findings_are_learned_measured_and_answered(run: Run, cohort: Cohort, tm
     assert set(reply.values) == {"above_threshold", "score_large", "score_grown"}
     tuned = adapt(run, "signs", "lora", steps=4, into=tmp_path / "lora")
     assert np.isfinite(predict(tuned, cohort).outputs).all()
+
+
+def test_they_are_compared_with_simple_baselines(run: Run, cohort: Cohort) -> None:
+    found = compare(
+        run,
+        cohort,
+        tasks=["stage", "signs"],
+        counts={"stage": [None], "signs": [None]},
+        arms=("probe", "baseline"),
+        draws=100,
+    )
+    assert not found.skipped
+    rows = {(r.task, r.arm): r for r in found.rows}
+    assert set(rows) == {(t, a) for t in ("stage", "signs") for a in ("probe", "baseline")}
+    assert {r.figure.name for r in found.rows} == {"quadratic_kappa", "macro_auroc"}
+    for task in ("stage", "signs"):
+        over = rows[task, "probe"].over_baseline
+        assert over is not None
+        assert over.value == pytest.approx(rows[task, "probe"].figure.value - rows[task, "baseline"].figure.value)
+        assert rows[task, "probe"].figure.n == rows[task, "baseline"].figure.n
+    assert rows["stage", "baseline"].figure.low > 0.3  # two columns tell the stage
+    assert rows["signs", "baseline"].figure.value > 0.8
+
+
+def test_each_threshold_is_calibrated(measured: Evidence, probed: Run) -> None:
+    assert [c.name for c in measured.calibrations] == ["II", "IIIA", "IV"]
+    assert all(c.bins for c in measured.calibrations)
+    again = Evidence.open(probed.path)
+    assert [c.name for c in again.calibrations] == ["II", "IIIA", "IV"]
+    assert again.calibrations[0].bins == measured.calibrations[0].bins

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from polyclinic.tasks import Predictions
 from polyclinic.trust import calibration, figure
-from polyclinic.trust.calibration import bin_numbers, ece, recalibration, wilson
+from polyclinic.trust.calibration import bin_numbers, calibrations, ece, recalibration, wilson
 
 few = settings(max_examples=40, deadline=None)
 
@@ -165,3 +166,29 @@ def test_nobody_to_look_at() -> None:
     assert found.n == 0
     assert found.bins == ()
     assert math.isnan(found.figures[0].value)
+
+
+def test_each_finding_and_each_threshold_of_a_grade_has_its_own_curve() -> None:
+    random = np.random.default_rng(0)
+    p = random.uniform(size=(400, 2))
+    truth = (random.uniform(size=(400, 2)) < p).astype(float)
+    truth[::4, 1] = np.nan
+    names = tuple(f"p{i}" for i in range(400))
+    said = Predictions("signs", names, p, truth, np.ones(400, dtype=bool))
+    one, other = calibrations("findings", said, "s", ("large", "grown"), draws=50)
+    assert (one.name, one.n, other.name, other.n) == ("large", 400, "grown", 300)
+    alone = Predictions("signs", names, p[:, 0], truth[:, 0], np.ones(400, dtype=bool))
+    assert replace(calibration(alone, "s", draws=50), name="large") == one
+    grades = np.stack([1 - p.max(1), p.max(1) - p.min(1), p.min(1)], axis=1)
+    ranks = (random.uniform(size=400)[:, None] > grades.cumsum(1)[:, :2]).sum(1)
+    said = Predictions("stage", names, grades, ranks.astype(float), np.ones(400, dtype=bool))
+    found = calibrations("grade", said, "s", ("I", "II", "III"), draws=50)
+    assert [c.name for c in found] == ["II", "III"]
+    for each, cut in zip(found, (1, 2), strict=True):
+        shown = sum(b.observed * b.n for b in each.bins)
+        assert shown == pytest.approx((ranks >= cut).sum())
+        slope = next(f for f in each.figures if f.name == "slope")
+        assert slope.low < 1 < slope.high  # the ranks were drawn by these very probabilities
+    assert calibrations("segmentation", said, "s", ()) == ()
+    nobody = said.where(np.zeros(400, dtype=bool))
+    assert [c.n for c in calibrations("grade", nobody, "s", ("I", "II", "III"))] == [0, 0]

@@ -47,7 +47,10 @@ def test_the_figures_are_those_of_the_test_side(finding: tuple[Run, Evidence], t
     assert evidence.calibration is not None
     same = lambda one, other: plain(asdict(one)) == plain(asdict(other))  # NaN is not itself
     assert same(evidence.calibration, calibration(answers, split, draws=200))
-    assert all(map(same, evidence.subsets, subsets(run, tiny_cohort, draws=200)))
+    shown = subsets(run, tiny_cohort, draws=200)
+    assert all(map(same, evidence.subsets, shown.each))
+    assert shown.contributions is not None
+    assert same(evidence.contributions, shown.contributions)
     assert len(evidence.subsets) == 7
     assert evidence.split == split
     assert evidence.weights == file_hash(run.weights)

@@ -183,3 +183,21 @@ def test_the_picture_escapes_names() -> None:
     figure = Figure("auroc", 0.7, 0.6, 0.8, 20, "s")
     picture = ElementTree.fromstring(plot([("a<b&c", figure, (0.65, float("nan")))], "t & u"))
     assert "a<b&c" in [e.text for e in picture.iter("{http://www.w3.org/2000/svg}text")]
+
+
+@pytest.mark.parametrize("metric", ["macro_auroc", "quadratic_kappa"])
+def test_grades_and_findings_of_which_some_are_unknown_are_judged_too(metric: str) -> None:
+    random, n = np.random.default_rng(0), 60
+    names, known = tuple(f"p{i:02}" for i in range(n)), np.ones(n, dtype=bool)
+    if metric == "macro_auroc":
+        truth = random.integers(0, 2, (n, 2)).astype(float)
+        good, poor = truth + 0.1 * random.normal(size=(n, 2)), random.normal(size=(n, 2))
+        truth[::5, 0] = np.nan
+    else:
+        truth = random.integers(0, 3, n).astype(float)
+        good, poor = np.eye(3)[truth.astype(int)], random.uniform(size=(n, 3))
+    made = lambda outputs: [Predictions("t", names, outputs, truth, known)] * 2
+    figures, _, behind = judged(metric, {"good": made(good), "poor": made(poor)}, "s", draws=100)
+    assert figures["good"].value > 0.99
+    assert behind["poor"].low > 0.3
+    assert figures["good"].n == n

@@ -12,7 +12,8 @@ from polyclinic.schema import Modality
 from polyclinic.tasks import Retrieval
 from polyclinic.training import Run
 from polyclinic.trust import retrieval_examples, retrieval_figures
-from polyclinic.trust.retrieval import paired
+from polyclinic.trust.retrieval import asked_with, paired, query_subsets
+from polyclinic.trust.subsets import NONE
 
 OMICS, TABLE = Modality.OMICS, Modality.TABLE
 
@@ -91,3 +92,32 @@ def test_pictures_and_words_can_be_looked_at(query: Any, answer: Any, tiny_run: 
                 assert image.ndim == 2
                 assert image.min() >= 0
                 assert image.max() <= 1
+
+
+def test_other_records_may_ask_too() -> None:
+    """An image that tells one half of the vector and a note that tells the other: only both find the own table."""
+    image, text = Modality.IMAGE, Modality.TEXT
+    half = np.eye(3)
+    held = np.array([np.r_[half[i], half[j]] for i in range(3) for j in range(3)]) / np.sqrt(2)
+    names = [f"p{i}" for i in range(9)]
+    found = {
+        TABLE: (names, held),
+        image: (names, np.array([np.r_[half[i], 0, 0, 0] for i in range(3) for _ in range(3)])),
+        text: (names[:6], np.array([np.r_[0, 0, 0, half[j]] for _ in range(2) for j in range(3)])),
+    }
+    asked = asked_with(found, Retrieval(query=image, answer=TABLE), "s", draws=50)
+    assert [s.modalities for s in asked.each] == [("image",), ("text",), ("image", "text")]
+    assert [s.figure.value for s in asked.each] == pytest.approx([0, 0, 6 / 9])
+    assert [(s.figure.n, s.complete) for s in asked.each] == [(9, 9), (6, 6), (9, 6)]
+    assert all("chance 0.11" in s.figure.note for s in asked.each)
+    adds = asked.contributions
+    assert adds is not None
+    assert (adds.nothing, adds.whole) == (pytest.approx(1 / 9), pytest.approx(6 / 9))
+    assert sum(c.shapley.value for c in adds.each) == pytest.approx(5 / 9)
+    assert [c.patients for c in adds.each] == [9, 6]
+    assert adds.each[0].lost.value == pytest.approx(1.0)  # of the six who have both, the note alone finds none
+    assert asked_with(found, Retrieval(query=image, answer=TABLE, inputs=(image, TABLE)), "s") == NONE
+
+
+def test_of_the_query_alone_there_are_no_subsets(tiny_run: Run, tiny_cohort: Cohort) -> None:
+    assert query_subsets(tiny_run, tiny_cohort, Retrieval(query=OMICS, answer=TABLE), draws=50) == NONE

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import re
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ import torch
 from torch import Tensor
 
 from ..cohort import Cohort
+from ..cohort.giveaways import giveaways
+from ..cohort.labels import check_column
 from ..models import Model, under
 from ..models.adapters import AdapterFields, go_on, put, settle
 from ..objectives.hybrid import places
@@ -43,6 +48,7 @@ from .probe import features, fit_head, views
 from .report import adapt_report
 from .shots import Neighbours, Sentences, between, fit_prototypes, sentences
 
+LOG = logging.getLogger("polyclinic.adaptation")
 Method = Kind
 METHODS: tuple[str, ...] = KINDS
 
@@ -96,7 +102,8 @@ def _fits(run: Run, task: str, method: tuple[Any, ...]) -> None:
 def adapt(
     run: Run | str | Path, task: str, method: Told | Sequence[Told] | None = None, labels: int | Sequence[str] | None = None, *,
     cohort: Cohort | str | Path | None = None, seed: int | None = None, steps: int | None = None,
-    inputs: Sequence[Modality | str] | None = None, after: Run | str | Path | None = None, into: str | Path | None = None,
+    inputs: Sequence[Modality | str] | None = None, after: Run | str | Path | None = None,
+    leave_out: Sequence[str] = (), into: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Run:  # fmt: skip
     """Adapt a pretrained run to a task of its recipe; the same arguments give the same bits.
@@ -112,10 +119,12 @@ def adapt(
         steps: optimiser steps; by default by task, labels and method.
         inputs: the modalities that may be read; by default the task's.
         after: an adapted run of the same backbone whose weights this one goes on from; its head stays as it was taught.
+        leave_out: columns of tables that it may not read, such as one that gives the answer away. What does is logged as a warning and
+            stands in `adapter.json` as `giveaways`.
         into: the folder of the new run; by default below the run.
         progress: called with done, all, what.
     Raises:
-        AdaptError: no such task or modality; no labelled patient; one class, or no event; the loss is not a number; nothing can go
+        AdaptError: no such task, modality or column; no labelled patient; one class, or no event; the loss is not a number; nothing can go
             on after `after`.
         MethodError: no such method or option, or several that do not go together.
         AdapterError: the model has no place for an adapter.
@@ -129,18 +138,47 @@ def adapt(
     seed = run.recipe.seed if seed is None else seed
     reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    run = run.without(leave_out)
+    _columns_there(run, catalogue, leave_out)
     if isinstance(run.recipe.tasks[task], Report):
         return adapt_report(run, task, chosen_method, labels, catalogue, seed, steps, reads, into, progress)
     plan = planned(run, task, chosen_method, labels, catalogue, seed, steps, reads, before)
     began = time.monotonic()
     model, head, learned = taught_by(plan, progress)
     learned["seconds"] = round(time.monotonic() - began, 2)
+    learned |= {"leave_out": list(leave_out)} if leave_out else {}
+    learned["giveaways"] = _given_away(run, catalogue, task, plan.patients, reads)
     own = "" if reads == inputs_of(run, task) else "-" + "+".join(reads)
     own += f"-after-{before.adapter['task']}-{file_hash(before.path / FILE)[:8]}" if before else ""
+    own += "-without-" + re.sub(r"[^A-Za-z0-9]+", "_", "+".join(leave_out)) if leave_out else ""
     place = (
         Path(into) if into is not None else run.path / f"adapted/{task}-{plan.method}-{len(plan.patients)}-{seed}{own}"
     )
     return write(plan, place, model, head, learned)
+
+
+def _columns_there(run: Run, cohort: Cohort, columns: Sequence[str]) -> None:
+    """Refuse to leave out a column that no table has: it would be read under its right name."""
+    found = cohort.records(run.recipe.cohort.where) if columns else ()
+    for column in columns:
+        check_column(found, column, "leave_out")
+
+
+def _given_away(
+    run: Run, cohort: Cohort, task: str, patients: Sequence[str], reads: Sequence[Modality]
+) -> list[dict[str, Any]]:
+    """What alone tells the answers that were learned from; each is logged. A column and a figure are said, and no patient's cell."""
+    label = run.recipe.tasks[task].label(task)
+    if label is None or not patients:
+        return []
+    table = run.recipe.standards().get(Modality.TABLE)
+    exclude = table.exclude if table is not None else run.recipe.excluded()
+    found = giveaways(
+        cohort.records(run.recipe.cohort.where), label, patients, exclude=exclude, reads=reads, load=cohort.load, seed=run.recipe.seed
+    )  # fmt: skip
+    for one in found:
+        LOG.warning("%s; %s", one, one.remedy)
+    return [asdict(one) | {"told": str(one), "do": one.remedy} for one in found]
 
 
 def _before(run: Run, task: str, method: tuple[Any, ...], after: Run | str | Path | None) -> Run | None:

@@ -145,15 +145,15 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int, metric: Tens
         total = 0.0
         for left_out in range(FOLDS):
             fresh = copy.deepcopy(head)
-            _fit(fresh, _only(seen, (fold >= 0) & (fold != left_out)), ridge, metric)
+            _fit(fresh, only(seen, (fold >= 0) & (fold != left_out)), ridge, metric)
             with torch.no_grad():
-                total += float(_loss(fresh, _only(seen, fold == left_out)))
+                total += float(_loss(fresh, only(seen, fold == left_out)))
         return total
 
     return min(RIDGES, key=error)
 
 
-def _only(seen: Sequence[View], who: Tensor) -> list[View]:
+def only(seen: Sequence[View], who: Tensor) -> list[View]:
     """Only the patients for whom who (p,) is True."""
     kept = [(pooled, target.values, target.mask & who) for pooled, target in seen]
     return [(pooled, Target(values, mask)) for pooled, values, mask in kept]

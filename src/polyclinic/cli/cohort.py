@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,9 +26,9 @@ def add_to(app: typer.Typer) -> None:
     )
     examples = {
         query: "cohort/ \"select kind, count(*) from records group by kind\"", split: "cohort/ --test 0.2 --stratify finding",
-        describe: "cohort/", patient: "cohort/ CXR-0234",
+        describe: "cohort/", check: "cohort/ recipes/demo.yaml", patient: "cohort/ CXR-0234",
     }  # fmt: skip
-    for function in (describe, query, split, patient):
+    for function in (describe, check, query, split, patient):
         group.command(epilog=f"Example: polyclinic cohort {function.__name__} {examples[function]}")(function)
     named.add_to(group)
     app.add_typer(group, name="cohort")
@@ -134,6 +135,44 @@ def describe(
     )
     shown += ["", f"written to {html}; counts below {fewest} are not shown there"] if html else []
     return Reply(found, shown)
+
+
+@command
+def check(
+    path: CohortPath,
+    recipe: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe.", show_default=False)],
+    notes: Annotated[bool, typer.Option(help="Read the notes too, for words that give an answer away.")] = True,
+) -> Reply:
+    """Before anything is trained: who is labelled for each task of a recipe, and which columns and words alone give an answer away."""
+    from ..cohort import Cohort, labels_of
+    from ..cohort.giveaways import giveaways
+    from ..schema import Modality
+    from ..training import Recipe
+
+    cohort, asked = Cohort.open(path), Recipe.load(recipe)
+    found = cohort.records(asked.cohort.where)
+    tables = asked.standards().get(Modality.TABLE)
+    exclude = tables.exclude if tables is not None else asked.excluded()
+    rows, told, data = list[tuple[str, str, int, str]](), list[str](), dict[str, Any]()
+    for name, task in asked.tasks.items():
+        if (label := task.label(name)) is None or label.placed:
+            continue
+        answers = labels_of(found, label)
+        counts = Counter(label.groups(list(answers.values())))
+        lacking = label.lacking(list(answers.values()))
+        reads = [m for m in asked.encoders if m in (task.inputs or asked.encoders)]
+        given = giveaways(found, label, exclude=exclude, reads=reads, load=cohort.load if notes else None)
+        words = ", ".join(f"{group}: {n}" for group, n in sorted(counts.items()))
+        rows.append((name, task.kind, len(answers), words + (f" ({lacking[0]})" if lacking else "")))
+        told += [f"{one}\n    do: {one.remedy}" for one in given]
+        data[name] = {
+            "labelled": len(answers),
+            "groups": {str(k): n for k, n in sorted(counts.items())},
+            "giveaways": given,
+        }
+    shown: list[Any] = [table("", ("task", "kind", "#labelled", "answers (by rank): patients"), rows), ""]
+    shown += told or ["no column and no word alone gives an answer away, as far as these patients can show"]
+    return Reply(data, shown)
 
 
 @command

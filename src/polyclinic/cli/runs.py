@@ -133,14 +133,17 @@ def adapt(
             help="Of a curve: scratch, single (one modality alone), plain, with commas, or none; all by default."
         ),
     ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A table's column that it may not read; may be given several times.")
+    ] = None,
     cohort: CohortOption = None,
     into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
 ) -> Reply:
-    """Adapt a pretrained run to a task of its recipe. With several numbers of labels: how many it takes, against baselines."""
+    """Adapt a pretrained run to a task of its recipe. What alone tells the answer is named. With several --labels: a curve, against baselines."""
     counts = label_counts(labels)
     if isinstance(counts, list):
-        if after is not None:
-            raise typer.BadParameter("--after goes with one number of labels")
+        if after is not None or leave_out:
+            raise typer.BadParameter("--after and --leave-out go with one number of labels")
         return curve(run, task, method, counts, baselines, seed, seeds or 3, steps, cohort, into)
     if seeds is not None or baselines is not None:
         raise typer.BadParameter("--seeds and --baselines go with several numbers of labels, as --labels 10,50,all")
@@ -148,8 +151,9 @@ def adapt(
 
     with progress(f"adapt {task}") as report:
         made = fit(
-            run, task, method, counts, cohort=cohort, seed=seed, steps=steps, after=after, into=into, progress=report
-        )
+            run, task, method, counts, cohort=cohort, seed=seed, steps=steps, after=after, leave_out=leave_out or (), into=into,
+            progress=report,
+        )  # fmt: skip
     about = made.adapter
     data = {
         "run": str(made.path),
@@ -158,6 +162,7 @@ def adapt(
         "labels": about["labels"],
         "inputs": about["inputs"],
         "split": made.split.hash,
+        "giveaways": about.get("giveaways", []),
     }
     shown = [
         f"{made.path}: {task} by {about['method']} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
@@ -230,7 +235,23 @@ def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
     data = {"run": str(run), "split": opened.split.hash, "task": evidence.task, "figures": list(evidence.figures)}
     if several:
         data["others"] = {e.task: list(e.figures) for e in evidence.others}
-    return Reply(data, [table(f"{run} (split {opened.split.hash[:8]})", columns, rows)])
+    shown: list[Any] = [table(f"{run} (split {opened.split.hash[:8]})", columns, rows)]
+    for e in evidence.every:
+        shown += _adds(e) + [f"beware: {told}" for told in e.giveaways]
+    data["contributions"] = {e.task: e.contributions for e in evidence.every if e.contributions}
+    data["giveaways"] = {e.task: list(e.giveaways) for e in evidence.every if e.giveaways}
+    return Reply(data, shown)
+
+
+def _adds(evidence: Any) -> list[Any]:
+    """What each modality adds, and what is lost without it."""
+    if (found := evidence.contributions) is None:
+        return []
+    words = lambda f: f"{f.value:+.3f} ({f.low:+.3f} – {f.high:+.3f})"
+    rows = [(c.modality, words(c.shapley), c.patients, words(c.lost), c.lost.n) for c in found.each]
+    reach = f"{found.metric.replace('_', ' ')} {found.nothing:.3f} to {found.whole:.3f}, n = {found.n}"
+    head = f"what each modality adds to {evidence.task} ({reach})"
+    return ["", table(head, ("modality", "#adds (95% interval)", "#have it", "#lost without it", "#n"), rows)]
 
 
 @command
@@ -245,6 +266,9 @@ def predict(
     overlay: Annotated[
         Path | None, typer.Option(help="Write the picture of the answer to this PNG, where there is one.")
     ] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Say too which missing kind of record would better the answer most.")
+    ] = False,
     cohort: Annotated[
         Path | None, typer.Option(help="Answer about every patient of this catalogue instead, into Parquet files.")
     ] = None,
@@ -280,10 +304,39 @@ def predict(
         f"model {answer.model.adapter[:8]} on backbone {answer.model.backbone[:8]}, split {answer.model.split[:8]}",
         answer.notice,
     ]
-    data = answer.model_dump(exclude={"views", "overlay"}) | {
-        "overlay": str(overlay) if overlay and answer.overlay else None
-    }
+    asked = _suggestion(run, every) if suggest else None
+    shown += _suggested(asked) if asked is not None else []
+    data = (
+        answer.model_dump(exclude={"views", "overlay"})
+        | {"overlay": str(overlay) if overlay and answer.overlay else None}
+        | ({"suggestion": asked} if suggest else {})
+    )
     return Reply(data, shown)
+
+
+def _suggestion(run: Path, files: list[Path]) -> Any:
+    from ..trust import next_modality
+
+    return next_modality(run, files)
+
+
+def _suggested(found: Any) -> list[Any]:
+    """What to ask for next, and what each would bring."""
+    rows = [
+        (
+            g.modality,
+            f"{g.brier.value:.3f}",
+            f"{g.brier.low:.3f} – {g.brier.high:.3f}",
+            f"{g.entropy.value:.3f}",
+            g.brier.n,
+        )
+        for g in found.gains
+    ]
+    head = ("missing", "#expected fall of the Brier score", "#95% interval", "#of the entropy, bits", "#n")
+    return [
+        f"ask for {found.ask}: {found.why}" if found.ask else f"ask for nothing: {found.why}",
+        table("", head, rows),
+    ]
 
 
 def _answers(

@@ -37,7 +37,8 @@ class SplitSpec(BaseModel):
         by: what stays together; a site (or a device) holds all its patients. Or "time", or "fold": a column says who tests.
         test: the share of patients that test; by time the date decides, of folds their number.
         seed: of the order.
-        stratify: a task whose classes are dealt evenly, besides the patients' modalities.
+        stratify: a task whose classes (grades; whether anything was found, or the event seen) are dealt evenly, besides the patients'
+            modalities.
         before: by time, the day before which training patients came.
         steady: each patient's (site's, device's) own name decides, and nothing else: whoever comes later moves nobody. The share is
             then met on average only, and nothing is stratified.

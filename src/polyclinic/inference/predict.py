@@ -195,7 +195,7 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
         np.array([np.mean(rows[p], axis=0) if rows[p] else nobody for p in patients]).reshape(-1, k - 1),
         np.array([sizes[p] for p in patients]).reshape(-1, k - 1),
         np.array([bool(rows[p]) for p in patients], dtype=bool),
-        ((modality,),) * len(patients),
+        tuple(tuple(m for m in reads if m in loader.by_patient[p]) for p in patients),
     )
 
 

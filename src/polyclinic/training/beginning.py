@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,16 @@ def same(run: Run, recipe: Recipe, cohort: Cohort) -> None:
         )
 
 
+def _strata(recipe: Recipe, answers: Mapping[str, Mapping[str, Any]]) -> dict[str, int] | None:
+    """What the split deals evenly: the class, the grade, whether anything was found, or whether the event was seen."""
+    name = recipe.cohort.split.stratify
+    if name is None:
+        return None
+    label = recipe.tasks[name].label(name)
+    assert label is not None
+    return dict(zip(answers[name], label.groups(list(answers[name].values())), strict=True))
+
+
 def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
     """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does."""
     for modality, spec in recipe.encoders.items():
@@ -57,7 +68,7 @@ def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
     for name, task in recipe.tasks.items():  # a wrong column is an error now, not after an hour
         if (label := task.label(name)) is not None:
             answers[name] = labels_of(records, label)
-    parted = split(records, recipe.cohort.split, cohort.load, answers.get(recipe.cohort.split.stratify or ""))
+    parted = split(records, recipe.cohort.split, cohort.load, _strata(recipe, answers))
     guard(parted.train, parted.test, records, cohort.load)
     for stage in (s for s in recipe.stages if s.mixture):  # an error now, not when its turn comes
         members(parts_of(cohort, stage.told(), recipe.cohort.where), parted.train, stage.batch)

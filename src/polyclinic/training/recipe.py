@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from ..cohort import SplitSpec
 from ..cohort.definitions import chosen
@@ -31,6 +31,8 @@ from ..tasks import (
     AskedFields,
     Classes,
     Classification,
+    Findings,
+    Grade,
     PlacedFields,
     Report,
     Retrieval,
@@ -223,6 +225,7 @@ class Recipe(BaseModel):
     seed: int = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     strategy: Strategy = "auto"
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -245,9 +248,12 @@ class Recipe(BaseModel):
         for name, task in self.tasks.items():
             self._task_fits(f"tasks.{name}", task)
         stratify = self.cohort.split.stratify
-        classes = [n for n, t in self.tasks.items() if isinstance(t, Classification | Classes)]
-        if stratify and stratify not in classes:
-            raise ValueError(f"cohort.split.stratify: no classification task {stratify!r} {_there(stratify, classes)}")
+        told = [
+            n for n, t in self.tasks.items() if isinstance(t, Classification | Classes | Findings | Grade | Survival)
+        ]
+        if stratify and stratify not in told:
+            asked = "classification, classes, findings, grade or survival"
+            raise ValueError(f"cohort.split.stratify: no {asked} {stratify!r} {_there(stratify, told)}")
         try:
             together(self.adaptation)
         except ValueError as error:
@@ -333,8 +339,14 @@ class Recipe(BaseModel):
                 raise ValueError(f"{place}: no classification or survival {name!r} {_there(name, have)}")
 
     def excluded(self) -> tuple[str, ...]:
-        """The columns that no encoder may read: those that the tasks name."""
-        return tuple(sorted({c for task in self.tasks.values() for c in task.columns()}))
+        """The columns that no encoder may read: those that the tasks name, and those left out besides."""
+        return tuple(sorted({c for task in self.tasks.values() for c in task.columns()} | set(self._left_out)))
+
+    def without(self, columns: Iterable[str]) -> Recipe:
+        """The same recipe, of which no encoder reads these columns: what an adapted run leaves out of a network that had read them."""
+        made = self.model_copy()
+        made._left_out = (*self._left_out, *columns)
+        return made
 
     def standards(self) -> dict[Modality, Any]:
         """What each encoder wants of the harmoniser."""

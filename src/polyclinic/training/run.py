@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -152,7 +153,13 @@ class Run:
         place = self.backbone.path
         recipe = Recipe.load(place / "recipe.yaml")
         kept = {m: spec.kept(place / KEPT / m.value) for m, spec in recipe.encoders.items()}
-        return recipe.model_copy(update={"encoders": kept})
+        return recipe.model_copy(update={"encoders": kept}).without(self.adapter.get("leave_out", ()))
+
+    def without(self, columns: Sequence[str]) -> Run:
+        """This run, whose loaders read none of some columns."""
+        seen = Run(self.path)
+        seen.__dict__.update(self.__dict__ | {"recipe": self.recipe.without(columns)})
+        return seen
 
     @cached_property
     def lock(self) -> dict[str, Any]:

@@ -224,15 +224,25 @@ def classify(study: Study, task: str) -> Predictions:
         raise EvidenceError(
             f"a baseline for {task!r} with training patients of one class", "both classes", "label more patients"
         )
+    return _predictions(task, study, 1 / (1 + np.exp(-log_odds(study, blocks(study)))), 1)
+
+
+def blocks(study: Study) -> list[tuple[Rows, int | None]]:
+    """Of each modality that is read its features, and to how many components they are reduced (None leaves them)."""
     wanted = [m for m in READABLE if study.modalities is None or m in study.modalities]
-    logits: list[dict[str, float]] = []
-    for modality in wanted:
-        rows, most = _features(study, modality)
-        if len(rows.patient):
-            logits.append(_logits(rows, study, most))
+    return [(rows, most) for m in wanted for rows, most in (_features(study, m),) if len(rows.patient)]
+
+
+def log_odds(study: Study, read: Sequence[tuple[Rows, int | None]]) -> np.ndarray:
+    """(n,) of the test patients, the mean over the modalities of each; 0 of a patient who has nothing that could be learned.
+
+    Args:
+        study: `answers` are 0 or 1.
+        read: of `blocks`.
+    """
+    logits = [_logits(rows, study, most) for rows, most in read]
     score = [[one[p] for one in logits if p in one] for p in study.test]
-    output = np.array([1 / (1 + np.exp(-float(np.mean(s)))) if s else 0.5 for s in score])
-    return _predictions(task, study, output, 1)
+    return np.array([float(np.mean(s)) if s else 0.0 for s in score])
 
 
 def _features(study: Study, modality: Modality) -> tuple[Rows, int | None]:

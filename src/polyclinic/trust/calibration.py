@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,12 +35,18 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The reliability curve and its figures: ece, brier, slope, intercept."""
+    """The reliability curve and its figures: ece, brier, slope, intercept.
+
+    Args:
+        bins, figures, n, note: of them.
+        name: of several, the finding, or the grade from which on yes is said.
+    """
 
     bins: tuple[Bin, ...]
     figures: tuple[Figure, ...]
     n: int
     note: str
+    name: str = ""
 
 
 def bin_numbers(probabilities: np.ndarray, bins: int = 10, fewest: int = 5) -> np.ndarray:
@@ -144,6 +151,35 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
         else ""
     )
     return Calibration(tuple(bins), tuple(found), n, note)
+
+
+def calibrations(
+    kind: str, predictions: Predictions, split: str, names: Sequence[str], *, draws: int = DRAWS, seed: int = 0
+) -> tuple[Calibration, ...]:
+    """The calibration of each finding, over those of whom it is known, or of each grade or a higher one; none of other kinds.
+
+    Args:
+        kind: of the task.
+        predictions: with probabilities (n k).
+        split: the split's hash.
+        names: of the findings or the grades.
+    """
+    if kind not in ("findings", "grade"):
+        return ()
+    known, found = usable(predictions), list[Calibration]()
+    for number, name in enumerate(names):
+        if kind == "grade":
+            if not number:
+                continue  # everybody has the lowest or a higher one
+            outputs = known.outputs[:, number:].sum(1) if known.patients else np.zeros(0)
+            mine = replace(known, outputs=np.clip(outputs, 0, 1), targets=(known.targets >= number).astype(float))
+        else:
+            there = np.isfinite(known.targets[:, number]) if known.patients else np.zeros(0, dtype=bool)
+            mine = known.where(there)
+            column = (lambda v, number=number: v[:, number]) if mine.patients else (lambda v: np.zeros(0))
+            mine = replace(mine, outputs=column(mine.outputs), targets=column(mine.targets))
+        found.append(replace(calibration(mine, split, draws=draws, seed=seed), name=name))
+    return tuple(found)
 
 
 def _recalibration_figures(p: np.ndarray, y: np.ndarray, split: str, draws: int, seed: int) -> list[Figure]:

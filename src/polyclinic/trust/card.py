@@ -13,6 +13,7 @@ from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
 from .comparison import interval
+from .contributions import Contributions
 from .evidence import Evidence
 from .prognosis import Reliability
 
@@ -97,8 +98,26 @@ def _measured(evidence: Evidence, several: bool) -> str:
         if several
         else ""
     )
-    tables = [_table(("figure", "95% interval", "n", "how"), rows), *map(_risks, evidence.risks)]
-    return "\n\n".join([f"{whose}{head}", *tables])
+    tables = [
+        _table(("figure", "95% interval", "n", "how"), rows),
+        *_adds(evidence.contributions),
+        *map(_risks, evidence.risks),
+    ]
+    told = ["Beware, what may give the answer away:\n\n" + _list(evidence.giveaways)] if evidence.giveaways else []
+    return "\n\n".join([f"{whose}{head}", *told, *tables])
+
+
+def _adds(found: Contributions | None) -> list[str]:
+    """What each modality adds, and what is lost without it."""
+    if found is None:
+        return []
+    rows = [(c.modality, interval(c.shapley), str(c.patients), interval(c.lost), str(c.lost.n)) for c in found.each]
+    how = "all subsets asked" if found.exact else f"{found.asked} of {found.of} subsets asked"
+    head = (
+        f"What each modality adds to {found.metric.replace('_', ' ')} (Shapley values, {found.nothing:.2f} to {found.whole:.2f}, "
+        f"n = {found.n}, {how}), and what those who have it and something else would lose without it:"
+    )
+    return [f"{head}\n\n{_table(('modality', 'adds', 'have it', 'lost without it', 'n'), rows)}"]
 
 
 def _risks(found: Reliability) -> str:

@@ -20,10 +20,10 @@ from ..adaptation.plan import labelled
 from ..cohort import Cohort, labels_of, subset
 from ..inference import predict
 from ..schema import Figure, Modality, PolyclinicError
-from ..tasks import Classification, Predictions, Segmentation, Survival
+from ..tasks import Classification, Findings, Grade, Predictions, Segmentation, Survival
 from ..training import Run
 from ..training.run import file_hash, write_json
-from . import baselines
+from . import baselines, several
 from .discrimination import DRAWS, PRIMARY, EvidenceError, difference, figure, shown, usable
 from .struck import DISEASE_WORDS, Struck
 
@@ -33,7 +33,7 @@ PRETRAINED = ("probe", "lora", "full")
 Progress = Callable[[int, int, str], None]
 
 FEW_LABELS: dict[str, tuple[int | None, ...]] = {
-    "classification": (None, 8), "segmentation": (12, 4), "survival": (None, 24),
+    "classification": (None, 8), "findings": (None, 24), "grade": (None, 24), "segmentation": (12, 4), "survival": (None, 24),
 }  # fmt: skip
 """How many labels a task of each kind is compared at; None for all."""
 
@@ -357,6 +357,9 @@ def baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test:
     table = run.recipe.standards().get(Modality.TABLE)
     exclude = tuple(table.exclude) if table is not None else run.recipe.excluded()
     study = baselines.Study(records, cohort.load, train, test, labels_of(records, label), cell.inputs, exclude)
+    if isinstance(spec, Findings | Grade):
+        make = several.findings if isinstance(spec, Findings) else several.grade
+        return make(study, cell.task, spec.names())
     assert isinstance(spec, Classification | Survival)
     return baselines.classify(study, cell.task) if isinstance(spec, Classification) else baselines.cox(study, cell.task)
 

@@ -31,15 +31,15 @@ from ..tasks import (
 )
 from ..training import Run
 from ..training.run import file_hash
-from .calibration import calibration
+from .calibration import calibration, calibrations
 from .card import card
 from .detection import placed_figures
 from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
 from .prognosis import prognosis
 from .prompted import prompted
-from .retrieval import retrieval_figures
-from .subsets import each_subset
+from .retrieval import query_subsets, retrieval_figures
+from .subsets import NONE, each_subset, known_of
 from .surfaces import surface_figures
 from .synthesis import synthesised
 from .wording import report_figures, with_earlier
@@ -79,6 +79,7 @@ def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidenc
     found = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
     if isinstance(adapted.task, SegmentationTask):
         found = replace(found, figures=(*found.figures, *surface_figures(adapted, cohort, draws=draws)))
+    found = replace(found, giveaways=tuple(one["told"] for one in run.adapter.get("giveaways", ())))
     spec = run.recipe.tasks[adapted.name]
     return _from_landmarks(found, adapted, spec, cohort, draws) if isinstance(spec, Hazards) else found
 
@@ -105,12 +106,14 @@ def _measured(
     further, risks = prognosis(answers, split, draws=draws)
     classes: Sequence[str] = spec.classes if isinstance(spec, Segmentation) else ()
     classes = spec.names() if isinstance(spec, Classes | Findings | Grade | Hazards) else classes
+    known = known_of(run, cohort, task) if again else []
+    shown = each_subset(again, inputs, spec, split, known, draws=draws) if again else NONE
     return Evidence(
         run.path.name, task, spec.kind, method, tuple(m.value for m in inputs), labels, split, file_hash(run.weights),
         (*_figures(run, task, cohort, inputs, answers, classes, draws, thresholds), *further),
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
-        each_subset(again, inputs, spec, split, draws=draws) if again and len(inputs) > 1 else (),
-        risks=risks,
+        shown.each, risks=risks, contributions=shown.contributions,
+        calibrations=calibrations(spec.kind, answers, split, classes, draws=draws),
     )  # fmt: skip
 
 
@@ -132,7 +135,7 @@ def _figures(
 def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidence:
     answered = taught(run)
     found = [
-        *_retrieved(run, cohort, draws),
+        *_retrieved(run, cohort, all_subsets, draws),
         *(_taught(run, cohort, *one, all_subsets, draws) for one in answered.items()),
         *(prompted(run, cohort, draws=draws) if learned(run) is not None else ()),
         *synthesised(run, cohort, draws=draws),
@@ -176,7 +179,7 @@ def _nobody(task: str) -> EvidenceError:
     )
 
 
-def _retrieved(run: Run, cohort: Cohort, draws: int) -> list[Evidence]:
+def _retrieved(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> list[Evidence]:
     """What was measured of the recipe's retrieval tasks, if it has any."""
     asked = {n: s for n, s in run.recipe.tasks.items() if isinstance(s, Retrieval)}
     if not asked:
@@ -186,4 +189,6 @@ def _retrieved(run: Run, cohort: Cohort, draws: int) -> list[Evidence]:
     for other, further in others:  # the first one's figures keep their names
         found += [replace(f, name=f"{other}: {f.name}") for f in retrieval_figures(run, cohort, further, draws=draws)]
     inputs, split, weights = (spec.query.value, spec.answer.value), run.split.hash, file_hash(run.weights)
-    return [Evidence(run.path.name, name, "retrieval", "pretrained", inputs, 0, split, weights, tuple(found))]
+    shown = query_subsets(run, cohort, spec, draws=draws) if all_subsets else NONE
+    about = Evidence(run.path.name, name, "retrieval", "pretrained", inputs, 0, split, weights, tuple(found))
+    return [replace(about, subsets=shown.each, contributions=shown.contributions)]

@@ -12,6 +12,7 @@ from ..schema import Figure
 from ..training.run import write_json
 from .calibration import Bin, Calibration
 from .comparison import figure_of, interval, plain
+from .contributions import Contributions
 from .discrimination import EvidenceError
 from .prognosis import Reliability
 from .subsets import Subset
@@ -35,6 +36,9 @@ class Evidence:
         subsets: the metric with each subset of the inputs.
         others: of a pretrained run, what was measured of the other tasks that it answers.
         risks: of a survival or of each event of hazards, observed against predicted risk by each horizon.
+        contributions: what each modality adds, and what is lost without it.
+        calibrations: of each finding, or of each grade or a higher one.
+        giveaways: columns and words that alone tell the answer, each in a sentence with its figure and n.
     """
 
     run: str
@@ -50,6 +54,9 @@ class Evidence:
     subsets: tuple[Subset, ...] = ()
     others: tuple[Evidence, ...] = ()
     risks: tuple[Reliability, ...] = ()
+    contributions: Contributions | None = None
+    calibrations: tuple[Calibration, ...] = ()
+    giveaways: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> Evidence:
@@ -59,18 +66,20 @@ class Evidence:
 
     @classmethod
     def _read(cls, data: Mapping[str, Any]) -> Evidence:
-        known = data["calibration"]
-        measured = known and Calibration(
-            tuple(Bin(**b) for b in known["bins"]),
-            tuple(figure_of(f) for f in known["figures"]),
-            known["n"],
-            known["note"],
-        )
+        measured = data["calibration"] and _calibration(data["calibration"])
         parts = tuple(Subset(tuple(s["modalities"]), figure_of(s["figure"]), s["complete"]) for s in data["subsets"])
         risks = tuple(Reliability(**{**r, "bins": tuple(Bin(**b) for b in r["bins"])}) for r in data.get("risks", ()))
-        made = {"figures": tuple(figure_of(f) for f in data["figures"]), "calibration": measured, "subsets": parts}
+        made: dict[str, Any] = {
+            "figures": tuple(figure_of(f) for f in data["figures"]),
+            "calibration": measured,
+            "subsets": parts,
+        }
         others = tuple(map(cls._read, data.get("others", ())))
-        return cls(**{**data, **made, "inputs": tuple(data["inputs"]), "others": others, "risks": risks})
+        adds = data.get("contributions")
+        made |= {"risks": risks, "others": others, "contributions": adds and Contributions.read(adds, figure_of)}
+        made["calibrations"] = tuple(map(_calibration, data.get("calibrations", ())))
+        told = {"inputs": tuple(data["inputs"]), "giveaways": tuple(data.get("giveaways", ()))}
+        return cls(**{**data, **made, **told})
 
     @property
     def every(self) -> tuple[Evidence, ...]:
@@ -122,7 +131,15 @@ class Evidence:
         lines = [head] + [_line(f.name.replace("_", " "), f) for f in (*self.figures, *extra)]
         if self.subsets:
             lines += ["with only", *(_line("  " + " + ".join(s.modalities), s.figure) for s in self.subsets)]
+        lines += [f"  beware: {told}" for told in self.giveaways]
+        for each in self.contributions.each if self.contributions else ():
+            lines += [_line(f"{each.modality} adds", each.shapley), _line("  lost without it", each.lost)]
         return "\n".join([*lines, *(f"\n{other}" for other in self.others)])
+
+
+def _calibration(data: Mapping[str, Any]) -> Calibration:
+    bins, found = tuple(Bin(**b) for b in data["bins"]), tuple(figure_of(f) for f in data["figures"])
+    return Calibration(bins, found, data["n"], data["note"], data.get("name", ""))
 
 
 def _line(name: str, figure: Figure) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from ..schema import Figure, Modality, Record
 from ..tasks import Retrieval
 from ..tasks.retrieval import ranks
 from ..training import Run
+from .contributions import Game, Value, contributions
+from .design import Chosen, asked
 from .discrimination import DRAWS, bootstrap
+from .subsets import AT_MOST, NONE, Subset, Subsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,14 @@ class RetrievalExample:
 
 def paired(run: Run, cohort: Cohort, query: Modality, answer: Modality) -> tuple[list[str], np.ndarray, np.ndarray]:
     """The test patients who have both, and their vectors (p e) of each."""
-    found = embed(run, cohort)
+    return _paired(embed(run, cohort), query, answer)
+
+
+Embedded = Mapping[Modality, tuple[Sequence[str], np.ndarray]]
+"""Modality → patients, and their vectors (p e)."""
+
+
+def _paired(found: Embedded, query: Modality, answer: Modality) -> tuple[list[str], np.ndarray, np.ndarray]:
     one, other = (dict(zip(*found.get(m, ([], ())), strict=True)) for m in (query, answer))
     both = sorted(set(one) & set(other))
     if not both:
@@ -100,6 +111,49 @@ def retrieval_figures(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int =
         )
         out.append(_with_chance(made, (len(both) + 1) / 2))
     return tuple(out)
+
+
+def query_subsets(run: Run, cohort: Cohort, spec: Retrieval, *, draws: int = DRAWS) -> Subsets:
+    """What each of a patient's other records adds to the question: recall at 1, asked by the mean of what is shown of them.
+
+    The gallery is as in `retrieval_figures`, and those who ask are the same; who has nothing of a subset finds the own one by chance.
+
+    Args:
+        run: pretrained.
+        spec: `inputs` says which records may ask; by default all that the model reads but the answer's.
+    """
+    return asked_with(embed(run, cohort), spec, run.split.hash, draws=draws)
+
+
+def asked_with(found: Embedded, spec: Retrieval, split: str, *, draws: int = DRAWS) -> Subsets:
+    """As `query_subsets`, of vectors that are there."""
+    both, _, held = _paired(found, spec.query, spec.answer)
+    vectors = {m: dict(zip(*found[m], strict=True)) for m in found if m is not spec.answer}
+    may = [m for m in Modality if m in vectors and m in {spec.query, *(spec.inputs or vectors)}]
+    reads = tuple(m for m in may if any(p in vectors[m] for p in both))
+    if len(reads) < 2:
+        return NONE
+    has = [tuple(m for m in reads if p in vectors[m]) for p in both]
+    chance = np.full(len(both), 1 / len(both))
+
+    def hits(chosen: tuple[Modality, ...]) -> np.ndarray:
+        told = np.array([bool(set(chosen) & set(mine)) for mine in has])
+        mixed = [sum((vectors[m][p] for m in chosen if p in vectors[m]), np.zeros(held.shape[1])) for p in both]
+        return np.where(told, ranks(np.stack(mixed), held) <= 1, chance)
+
+    each, values = list[Subset](), dict[Chosen, Value]()
+    for chosen in ((), *asked(reads)):
+        right = hits(chosen)
+        values[chosen] = lambda rows, w, right=right: w @ right[rows] / w.sum(1)
+        rows = np.flatnonzero([bool(set(chosen) & set(mine)) for mine in has])
+        if chosen:
+            strata = np.zeros(len(rows), dtype=int)
+            of = lambda w, mine=right[rows]: w @ mine / w.sum(1)
+            made = bootstrap(of, strata, name="recall_at_1", split=split, draws=draws)
+            complete = sum(set(chosen) <= set(mine) for mine in has)
+            each.append(Subset(tuple(m.value for m in chosen), _with_chance(made, 1 / len(both)), complete))
+    game = Game("recall_at_1", reads, values, has, np.zeros(len(both), dtype=int))
+    return Subsets(tuple(each), contributions(game, split, draws=min(draws, AT_MOST)))
 
 
 def _with_chance(figure: Figure, chance: float) -> Figure:

@@ -10,7 +10,7 @@ from ..comparison import Row
 from ..inputs import ReportInputs
 from ..page import Section, page
 from ..summary import Summary
-from . import alone, comparison, evidence, origin, population, pretraining, synthesis, verdict
+from . import alone, comparison, contributions, evidence, giveaways, origin, population, pretraining, synthesis, verdict
 
 Part = Callable[[ReportInputs, Summary], Section | None]
 
@@ -22,6 +22,8 @@ ORDER: tuple[Part, ...] = (
     comparison.comparison,
     alone.alone,
     evidence.subsets,
+    contributions.contributions,
+    giveaways.giveaways,
     evidence.calibration,
     evidence.overlays,
     synthesis.synthesis,

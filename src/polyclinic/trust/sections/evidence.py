@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 
 from ...schema import Figure
-from ..calibration import Bin
+from ..calibration import Bin, Calibration
 from ..evidence import Evidence
 from ..inputs import ReportInputs
 from ..overlays import Overlay
@@ -77,31 +77,42 @@ def _subsets(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
             undefined += small(f"Shown {shown} only, it is {summary.note(key)}.")
     caption = f"{evidence.task.replace('_', ' ')}: what was shown to the adapted model, and how good its answers were"
     return (
-        f"<h3>{headed(evidence.task, inputs)}</h3>{small(f'Adapted by {_learned(evidence, summary)}.')}"
+        f"<h3>{headed(evidence.task, inputs)}</h3>{small(_how(evidence, summary))}"
         f"{strips(caption, columns, [('', rows)], hide_caption=True)}{undefined}"
     )
 
 
+def _how(evidence: Evidence, summary: Summary) -> str:
+    if evidence.kind == "retrieval":
+        return "Each line asks with the mean of what is shown of a patient."
+    return f"Adapted by {_learned(evidence, summary)}."
+
+
 def calibration(inputs: ReportInputs, summary: Summary) -> Section | None:
-    """Whether a probability of a classification, or a survival's risk by a time, can be taken at its word."""
-    parts = "".join(_calibrated(inputs, e, summary) for e in inputs.evidence if e.calibration and e.calibration.bins)
+    """Whether a probability, of a finding, of a grade or a higher one, or of an event by a time, can be taken at its word."""
+    every = [(e, c) for e in inputs.evidence for c in (*([e.calibration] if e.calibration else []), *e.calibrations)]
+    parts = "".join(_calibrated(inputs, e, c, summary) for e, c in every if c.bins)
     parts += "".join(_risks(inputs, e, r, summary) for e in inputs.evidence for r in e.risks if r.bins)
     if not parts:
         return None
     return Section("calibration", "Can the probabilities be believed?", CALIBRATION + parts, "Calibration")
 
 
-def _calibrated(inputs: ReportInputs, evidence: Evidence, summary: Summary) -> str:
-    found = evidence.calibration
-    assert found is not None
-    bins = _bins(evidence, "calibration", found.bins, "95% interval, Wilson", summary)
+def _calibrated(inputs: ReportInputs, evidence: Evidence, found: Calibration, summary: Summary) -> str:
+    place = f"calibration.{found.name}" if found.name else "calibration"
+    bins = _bins(evidence, place, found.bins, "95% interval, Wilson", summary)
     elsewhere = {f.name for f in evidence.figures}  # Brier's score stands among all figures
-    lines = [_measure(evidence, f, summary) for f in found.figures if f.name in METRICS and f.name not in elsewhere]
+    lines = [
+        _measure(evidence, f, summary, f"{place}.{f.name}" if found.name else f.name)
+        for f in found.figures
+        if f.name in METRICS and f.name not in elsewhere
+    ]
     whole = table("Figures of calibration", ("figure", "value (95% interval)", "what it is"), lines, wrap=(2,))
-    beware = summary.said(evidence_key(evidence, "calibration.note"), found.note)
+    beware = summary.said(evidence_key(evidence, f"{place}.note"), found.note)
     plot = reliability(found, f"Calibration of {evidence.task.replace('_', ' ')}: observed against predicted")
+    of = f": {verbatim(found.name + (' or a higher grade' if evidence.kind == 'grade' else ''))}" if found.name else ""
     return (
-        f'<h3>{headed(evidence.task, inputs)}</h3><div class="beside"><div>{plot}</div>'
+        f'<h3>{headed(evidence.task, inputs)}{of}</h3><div class="beside"><div>{plot}</div>'
         f"<div>{bins}{whole if lines else ''}{small(beware)}</div></div>"
     )
 
@@ -143,8 +154,8 @@ def _risks(inputs: ReportInputs, evidence: Evidence, found: Reliability, summary
     )
 
 
-def _measure(evidence: Evidence, figure: Figure, summary: Summary) -> list[str]:
-    key = evidence_key(evidence, figure.name)
+def _measure(evidence: Evidence, figure: Figure, summary: Summary, place: str) -> list[str]:
+    key = evidence_key(evidence, place)
     words = summary.measured(key, figure)
     what = escape(METRICS[figure.name][1])
     if not math.isfinite(figure.value):

@@ -38,8 +38,8 @@ def _wanted(inputs: ReportInputs) -> list[tuple[bool, str]]:
             "Figures of retrieval: the pretrained run was not evaluated.",
         ),
         (
-            any((e.calibration and e.calibration.bins) or e.risks for e in adapted),
-            "Calibration: no classification or survival was evaluated.",
+            any((e.calibration and e.calibration.bins) or e.calibrations or e.risks for e in adapted),
+            "Calibration: no classification, findings, grade or survival was evaluated.",
         ),
         (
             any(e.subsets for e in adapted),

@@ -133,6 +133,8 @@ PRIMARY = (
 """The figure that stands for a task."""
 BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
+    "macro_auroc": "the same, a logistic regression a finding",
+    "quadratic_kappa": "the same, a logistic regression a threshold between grades",
     "concordance": "Cox's model on the table's cells and the leading components of the omics",
     "dice": "the mean of the training masks, laid on every patient alike",
 }
