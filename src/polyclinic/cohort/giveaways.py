@@ -102,7 +102,11 @@ def giveaways(
     if label.placed:
         return ()
     if label.kind in ("findings", "classes"):
-        one_of = [Label(f"{label.task}: {cells[0]}", "class", label.column, cells) for cells in label.grades]
+        there = (
+            set(labels_of(found, label).values()) if label.kind == "classes" else set[int]()
+        )  # a class may be nobody's
+        named = [cells for number, cells in enumerate(label.grades) if number in there]
+        one_of = [Label(f"{label.task}: {cells[0]}", "class", label.column, cells) for cells in named]
         each = [
             giveaways(found, part, patients, exclude=exclude, reads=reads, load=load, seed=seed)
             for part in label.parts or one_of
