@@ -248,6 +248,10 @@ def _concordance(scores: np.ndarray, truth: np.ndarray) -> float:
     return float((ordered * known).sum() / known.sum()) if known.any() else float("nan")
 
 
+NONE = 1e-9
+"""So few hits are none: below, the beta distribution has no quantiles."""
+
+
 def bounds(right: float, trials: int, looks: int) -> tuple[float, float]:
     """The 95% interval of a share, of as many looks together: Clopper & Pearson 1934 with the rarer answers as trials, Bonferroni's level.
 
@@ -256,8 +260,8 @@ def bounds(right: float, trials: int, looks: int) -> tuple[float, float]:
     from scipy.stats import beta
 
     level, hits = 0.025 / max(looks, 1), right * trials
-    low = float(beta.ppf(level, hits, trials - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - level, hits + 1, trials - hits)) if hits < trials else 1.0
+    low = float(beta.ppf(level, hits, trials - hits + 1)) if hits > NONE else 0.0
+    high = float(beta.ppf(1 - level, hits + 1, trials - hits)) if trials - hits > NONE else 1.0
     return low, high
 
 
