@@ -217,8 +217,8 @@ def main() -> None:
     head = [
         "# MTS-Dialog: sections and notes", "",
         f"Made by `benchmarks/results/mts_dialog.py`: {len(run.split.train)} training conversations (near-duplicates of a test one left "
-        f"out; split `{run.split.hash[:12]}`), both official test parts; commonest section {commonest(truth, names)}; ours: the mean probabilities of "
-        f"{seeds} seed(s); 95% intervals by bootstrap over the conversations; {platform.machine()}, "
+        f"out; split `{run.split.hash[:12]}`), both official test parts; commonest section {commonest(truth, names)}; ours: the mean "
+        f"probabilities of {seeds} seed(s); 95% intervals by bootstrap over the conversations; {platform.machine()}, "
         f"{torch.get_num_threads()} thread; polyclinic {pc.__version__}. As they fell.", "",
     ]  # fmt: skip
     parts = {"Test part 1 (MEDIQA-Chat)": "TestSet-1", "Test part 2 (MEDIQA-Sum)": "TestSet-2"}
