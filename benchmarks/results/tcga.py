@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import io
 import json
 import platform
@@ -39,7 +40,7 @@ from polyclinic.trust.discrimination import bootstrap, concordance
 CANCERS = {"bladder": "blca", "lung": "luad"}
 FLOORS = {
     ("bladder", "patient"): (0.605, 0.59, 0.62), ("lung", "patient"): (0.52, 0.63, 0.64),
-    ("bladder", "site"): (None, None, 0.61), ("lung", "site"): (None, None, 0.62),
+    ("bladder", "site"): (0.61, 0.56, None), ("lung", "site"): (0.53, 0.62, None),
 }  # fmt: skip
 """What the project asked to beat: clinical, omics, both."""
 READS = {"clinical": ("table",), "omics": ("omics",), "both": ("omics", "table")}
@@ -194,14 +195,14 @@ def told(seen: Study, risk: np.ndarray) -> Predictions:
 
 Arm = Callable[[Fold, Sequence[str]], Predictions | None]
 ARMS: dict[str, Arm] = {
-    "ours, components, linear probe": lambda f, r: ours(f, r, "components", "weights"),
-    "ours, the same, ridge on directions": lambda f, r: ours(f, r, "components", "directions"),
-    "ours, programmes, linear probe": lambda f, r: ours(f, r, "programmes", "weights"),
+    "ours, components, ridge on weights": lambda f, r: ours(f, r, "components", "weights"),
+    "ours, components, ridge on directions": lambda f, r: ours(f, r, "components", "directions"),
+    "ours, programmes, ridge on weights": lambda f, r: ours(f, r, "programmes", "weights"),
     "Cox, ridge, 10 components": lambda f, r: cox(study(f, r), "survival", COMPONENTS),
     "random survival forest": forest,
     "forest on martingale residuals": residuals,
 }
-FIRST, PEER = "ours, the same, ridge on directions", "Cox, ridge, 10 components"
+FIRST, PEER = "ours, components, ridge on directions", "Cox, ridge, 10 components"
 
 
 def kept(place: Path, make: Callable[[], Predictions | None]) -> Predictions | None:
@@ -323,11 +324,16 @@ def main() -> None:
         )
         for by in ("patient",) if asked.quick else ("patient", "site"):
             lines += part(cancer, by, answers(cancer, cohort, by, asked.seeds, asked.out, asked.quick), draws)
+    absent = (
+        ""
+        if importlib.util.find_spec("sksurv")
+        else " The random survival forest's row is left out: scikit-survival is not installed."
+    )
     head = [
         "# Survival from omics and clinical cells: TCGA bladder and lung", "",
         f"Made by `benchmarks/results/tcga.py`: concordance within each fold, averaged; 95% intervals by percentile bootstrap over "
         f"patients ({draws} draws), ± the standard deviation over folds; {platform.machine()}, one thread; polyclinic {pc.__version__}. "
-        "As they fell. The folds of another seed are those by which ours was tried out.", "",
+        "As they fell. The folds of another seed are those by which ours was tried out." + absent, "",
     ]  # fmt: skip
     (asked.out / "tcga.md").write_text("\n".join([*head, *lines]), encoding="utf-8")
     print("\n".join(lines), f"\n{time.monotonic() - began:.0f} s", asked.out / "tcga.md")

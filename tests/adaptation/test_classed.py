@@ -31,7 +31,7 @@ def row_of(number: int, random: np.random.Generator) -> str:
     kind = int(random.choice(3, p=[0.6, 0.3, 0.1]))
     ward = ("medicine", "surgery" if number % 2 else "theatre", "eyes")[kind]
     size, marker = random.normal() + 3 * (kind == 1), random.normal() + 3 * (kind == 2)
-    said, part = "" if number % 10 == 0 else ward, "own" if number % 3 else "held"
+    said, part = "" if number % 10 == 0 else ward, "held" if number % 3 == 0 else "dev" if number % 11 == 0 else "own"
     return f"P{number:03d},{size:.2f},{marker:.2f},{random.normal():.2f},{said},{part}"
 
 
@@ -93,3 +93,13 @@ def test_one_class_is_refused(run: Run, tmp_path: Path) -> None:
         adapt(run, "ward", "probe", labels=1, into=tmp_path / "one")
     with pytest.raises(AdaptError, match="knn for 'ward', a classes"):
         adapt(run, "ward", "knn")
+
+
+def test_a_run_of_which_some_were_left_out_goes_on(cohort: Cohort, tmp_path: Path) -> None:
+    """Who neither trains nor tests is of the cohort all the same."""
+    (tmp_path / "left.yaml").write_text(
+        RECIPE.replace("tests: [held]", "tests: [held], leave: [dev]").replace("classed", "left")
+    )
+    first = pretrain(tmp_path / "left.yaml", cohort, into=tmp_path)
+    assert len(first.split.train) + len(first.split.test) < 180
+    assert pretrain(tmp_path / "left.yaml", cohort, into=tmp_path).split == first.split

@@ -39,7 +39,7 @@ def same(run: Run, recipe: Recipe, cohort: Cohort) -> None:
             "the same recipe, or another name",
             remedy,
         )
-    known = {name for side in run.lock["records"].values() for name in side}
+    known = {name for side in run.lock["records"].values() for name in side} | set(run.lock.get("left", ()))
     now = {record.id for record in cohort.records(recipe.cohort.where)}
     if known != now:
         raise RunError(
@@ -83,6 +83,7 @@ def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
             "cohort": str(cohort.path.resolve()),
             "split": {"train": parted.train, "test": parted.test, "hash": parted.hash},
             "records": {name: sorted(r.id for r in records if r.patient in side) for name, side in sides.items()},
+            "left": sorted(r.id for r in records if r.patient not in sides["train"] | sides["test"]),
             "packages": versions(),
             "seed": recipe.seed,
             "commit": commit(),
