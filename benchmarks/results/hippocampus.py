@@ -60,7 +60,7 @@ class Sizes:
 
     pretraining: int = 300
     steps: int = 600
-    few: int = 200
+    few: int = 150
     width: int = 128
     depth: int = 4
     channels: int = 16
