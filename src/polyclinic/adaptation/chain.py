@@ -95,7 +95,7 @@ class Earlier:
     def __init__(self, plan: Plan, run: Run, memory: int | None) -> None:
         assert plan.cohort is not None
         name, about = run.adapter["task"], run.adapter
-        loader = plan.run.loader(plan.cohort, plan.run.split.train, (name,))
+        loader = run.loader(plan.cohort, plan.run.split.train, (name,))  # without what it left out
         loader.only(name, about["labelled"])
         known, label = loader.labelled(name), loader.labels[0]
         groups = dict(zip(known, label.groups(list(known.values())), strict=True))

@@ -139,7 +139,7 @@ def adapt(
     cohort: CohortOption = None,
     into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
 ) -> Reply:
-    """Adapt a pretrained run to a task of its recipe; what alone tells the answer is named. With several --labels: a curve."""
+    """Adapt a pretrained run to a task; what alone tells the answer is named. With several --labels: a curve, against baselines."""
     counts = label_counts(labels)
     if isinstance(counts, list):
         if after is not None or leave_out:
