@@ -42,6 +42,6 @@ TaskSpec = Annotated[
 __all__ = [
     "Answer", "AskedFields", "Baseline", "Claim", "Classes", "ClassesTask", "Classification", "ClassificationTask", "Detection",
     "DetectionTask", "Findings", "FindingsTask", "Grade", "GradeTask", "Hazards", "HazardsTask", "Incidence", "Keypoints",
-    "KeypointsTask", "LinearTask", "PlacedFields", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation", "SegmentationTask", "Survival", "SurvivalTask", "Task",
-    "TaskError", "TaskFields", "TaskSpec", "Thing", "ranks",
+    "KeypointsTask", "LinearTask", "PlacedFields", "Predictions", "Report", "ReportTask", "Retrieval", "Segmentation",
+    "SegmentationTask", "Survival", "SurvivalTask", "Task", "TaskError", "TaskFields", "TaskSpec", "Thing", "ranks",
 ]  # fmt: skip
