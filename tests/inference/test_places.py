@@ -93,12 +93,12 @@ def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def detector(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return adapt(run, "lesions", "lora", steps=200, into=tmp_path_factory.mktemp("lesions"))
+    return adapt(run, "lesions", "lora", steps=240, into=tmp_path_factory.mktemp("lesions"))
 
 
 @pytest.fixture(scope="module")
 def pointer(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return adapt(run, "tips", "probe", steps=60, into=tmp_path_factory.mktemp("tips"))
+    return adapt(run, "tips", "probe", steps=120, into=tmp_path_factory.mktemp("tips"))
 
 
 @pytest.fixture(scope="module")

@@ -9,15 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort, Label, ingest
 from polyclinic.harmonise import Fingerprint, VolumeStandard
 from polyclinic.harmonise.loader import Loader
-from polyclinic.inference import predict_files
+from polyclinic.inference.places import _thing, outlines
 from polyclinic.schema import Modality
 from polyclinic.tasks import Detection
 from polyclinic.training import Run, pretrain
-from polyclinic.trust import evaluate
 
 SHAPE, STEP, ORIGIN, BOX = (28, 26, 16), (1.0, 1.0, 2.0), (-11.0, -12.0, 5.0), (8, 16, 16)
 RECIPE = """
@@ -42,13 +40,13 @@ def where() -> Where:
 
 
 @pytest.fixture(scope="module")
-def hospital(where: Where, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(where: Where, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Volumes in each of which a bright cube lies; a stray voxel of its mask, of 2 mm, is no thing."""
     place, random = tmp_path_factory.mktemp("cubes"), np.random.default_rng(0)
     affine = np.diag([*STEP, 1.0])
     affine[:3, 3] = ORIGIN
-    for folder in ("images", "labels"):
-        (place / folder).mkdir()
+    for name in ("images", "labels"):
+        (place / name).mkdir()
     for number in range(24):
         array, mask = random.normal(0, 1, SHAPE), np.zeros(SHAPE, np.uint8)
         size = random.integers([5, 5, 3], [9, 9, 5])
@@ -56,15 +54,15 @@ def hospital(where: Where, tmp_path_factory: pytest.TempPathFactory) -> Path:
         inside = tuple(slice(a, a + b) for a, b in zip(low, size, strict=True))
         array[inside] += 6
         mask[inside] = mask[0, 0, 0] = 1
-        for folder, data in (("images", array.astype(np.float32)), ("labels", mask)):
-            nib.save(nib.Nifti1Image(data, affine), place / folder / f"case_{number:03d}.nii.gz")  # pyright: ignore[reportPrivateImportUsage]
+        for name, data in (("images", array.astype(np.float32)), ("labels", mask)):
+            nib.save(nib.Nifti1Image(data, affine), place / name / f"case_{number:03d}.nii.gz")  # pyright: ignore[reportPrivateImportUsage]
         where[f"case_{number:03d}"] = low, low + size
     return place
 
 
 @pytest.fixture(scope="module")
-def cohort(hospital: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return ingest(hospital, tmp_path_factory.mktemp("cohort"))
+def cohort(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
+    return ingest(folder, tmp_path_factory.mktemp("cohort"))
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +70,6 @@ def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
     place = tmp_path_factory.mktemp("runs")
     (place / "cubes.yaml").write_text(RECIPE)
     return pretrain(place / "cubes.yaml", cohort, into=place)
-
-
-def file_of(hospital: Path, cohort: Cohort, patient: str) -> Path:
-    (record,) = [r for r in cohort.records() if r.patient == patient and "mask_of" not in r.attributes]
-    return hospital / record.uri
 
 
 def test_training_sees_boxes_with_what_lies_in_them(run: Run, cohort: Cohort) -> None:
@@ -96,39 +89,31 @@ def test_training_sees_boxes_with_what_lies_in_them(run: Run, cohort: Cohort) ->
     assert seen > 10
 
 
-def test_boxes_in_voxels_and_mm(run: Run, cohort: Cohort, hospital: Path, where: Where, tmp_path: Path) -> None:
-    found = adapt(run, "cubes", "full", steps=120, into=tmp_path / "found")
-    evidence = evaluate(found, cohort, draws=100)
-    assert evidence.figure("froc").value > 0.8
-    assert evidence.figure("map_10").value > 0.7
-    close = 0
-    for patient in found.split.test:
-        path = file_of(hospital, cohort, patient)
-        things = predict_files(found, [path]).extra["things"]
-        low, high = where[path.name.split(".")[0]]
-        for thing in things[:1]:
-            close += bool(np.abs(np.array(thing.low) - low).max() < 3 and np.abs(np.array(thing.high) - high).max() < 3)
-            np.testing.assert_allclose(thing.size_mm, (np.array(thing.high) - thing.low) * STEP, rtol=1e-5)
-            # NIfTI's world is RAS, ours LPS; 0 is the first voxel's first corner.
-            middle = (np.array(thing.low) + thing.high) / 2 - 0.5
-            expected = (middle * STEP + ORIGIN) * np.array([-1, -1, 1])
-            np.testing.assert_allclose(thing.centre_mm, expected, atol=1e-3)
-    assert close >= len(found.split.test) / 2
-
-
-def test_middles_in_mm(run: Run, cohort: Cohort, hospital: Path, where: Where, tmp_path: Path) -> None:
-    placed = adapt(run, "middles", "full", steps=80, into=tmp_path / "placed")
-    evidence = evaluate(placed, cohort, draws=100)
-    assert evidence.figure("mre_mm").value < 5
-    path = file_of(hospital, cohort, placed.split.test[0])
-    (thing,) = predict_files(placed, [path]).extra["things"]
-    assert thing.low == thing.high
-    assert thing.centre_mm is not None
-    assert thing.size_mm is None
-    answer = predict_files(placed, [path])
-    assert answer.overlay is not None
-    assert answer.overlay.shape == SHAPE[::-1]
-    assert answer.overlay.any()
+def test_a_box_goes_back_to_voxels_and_mm(folder: Path, cohort: Cohort, run: Run, where: Where) -> None:
+    """The box that training asks for is, told of the file, where the cube was put."""
+    loader = run.loader(cohort, run.split.test, ("cubes",))
+    told = 0
+    for batch in loader.each(8, whole=True):
+        names = {r.id: r for p in batch.patients for r in loader.by_patient[p][Modality.VOLUME]}
+        drawn = batch.targets["cubes"].values
+        for name, boxes in zip(batch.payloads[Modality.VOLUME].ids, drawn, strict=True):
+            (box,) = boxes.double().numpy()
+            thing = _thing("cube", 0.9, box[1:4], box[4:], loader.payload(names[name]))
+            assert thing is not None
+            low, high = where[Path(names[name].uri).name.split(".")[0]]
+            np.testing.assert_allclose(thing.low, low, atol=1e-3)  # 0 is the first voxel's first corner
+            np.testing.assert_allclose(thing.high, high, atol=1e-3)
+            assert thing.size_mm is not None
+            np.testing.assert_allclose(thing.size_mm, (high - low) * STEP, atol=1e-3)
+            # NIfTI's world is RAS, ours LPS.
+            middle = (((low + high) / 2 - 0.5) * STEP + ORIGIN) * np.array([-1, -1, 1])
+            assert thing.centre_mm is not None
+            np.testing.assert_allclose(thing.centre_mm, middle, atol=1e-3)
+            overlay = outlines([thing], ("cube",), SHAPE[::-1])
+            assert overlay[low[2], low[1], low[0]] == 1
+            assert overlay[low[2], low[1] + 1, low[0] + 1] == 0, "the plane's inside stays to be seen"
+            told += 1
+    assert told == len(run.split.test)
 
 
 def test_boxes_of_real_masks_enclose_them(tiny_cohort: Cohort) -> None:
