@@ -91,7 +91,10 @@ def main() -> None:
     truth = [known[p] for p in run.split.train]
     made["commonest answer"] = majority(like, truth, len(ANSWERS))
     read = lambda patients: texts_of(cohort, "question", patients)
-    made["TF-IDF + logistic regression"] = words(like, read(run.split.train), truth, read(like.patients), len(ANSWERS))
+    made["TF-IDF + logistic regression"] = kept(
+        asked.out / "answers/words.json",
+        lambda: words(like, read(run.split.train), truth, read(like.patients), len(ANSWERS)),
+    )
     rows = table(
         made, "ours, fine-tuned", "TF-IDF + logistic regression", ANSWERS, run.split.hash, 200 if asked.quick else 2000
     )

@@ -12,6 +12,7 @@ from polyclinic.cohort import Label, labels_of
 from polyclinic.schema import Modality, Record, Target
 from polyclinic.tasks import Classes, ClassesTask, Predictions
 from polyclinic.tasks.classes import among
+from polyclinic.trust.discrimination import figures
 
 KINDS = Classes(column="section", classes=(("A",), ("B", "b2"), ("C",)))
 
@@ -123,6 +124,17 @@ def test_metrics_are_scikit_learns() -> None:
     assert found["macro_f1"] == pytest.approx(f1_score(truth, told.argmax(1), average="macro"))
     assert found["top_2_accuracy"] == pytest.approx(top_k_accuracy_score(truth, told, k=2))
     assert found["macro_auroc"] == pytest.approx(roc_auc_score(truth, told, multi_class="ovr"))
+
+
+def test_means_over_classes_have_an_interval_though_one_is_rare() -> None:
+    """Of 200 patients one has the third class: a third of the resamples that kept no shares would be without it."""
+    random = np.random.default_rng(0)
+    truth = np.array([0] * 150 + [1] * 49 + [2])
+    told = random.dirichlet(np.ones(3), 200) + 0.4 * np.eye(3)[truth]
+    found = {f.name: f for f in figures("classes", made(told, truth), "s", ("A", "B", "C"), draws=200)}
+    for name in ("macro_f1", "macro_auroc"):
+        assert found[name].low < found[name].value < found[name].high
+        assert "resamples without a value" not in found[name].note
 
 
 def test_of_ties_the_first_are_among_the_likeliest() -> None:

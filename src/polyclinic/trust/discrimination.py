@@ -483,6 +483,12 @@ def _called(predictions: Predictions, split: str, thresholds: Sequence[float], d
     return found
 
 
+def _each_kept(metric: str, predictions: Predictions, classes: np.ndarray, split: str, draws: int, seed: int) -> Figure:
+    """A mean over classes (n,), of which every resample has each that these patients have: a rare one would be lost in most."""
+    statistic = lambda w: METRICS[metric](predictions.outputs, predictions.targets, w)
+    return bootstrap(statistic, classes.astype(int), name=metric, split=split, draws=draws, seed=seed)
+
+
 def _classed(
     predictions: Predictions, split: str, names: Sequence[str], draws: int, seed: int, top: int
 ) -> tuple[Figure, ...]:
@@ -496,9 +502,9 @@ def _classed(
     called = replace(against, outputs=one(known.outputs.argmax(1)))
     right = replace(known, outputs=among(known.outputs, known.targets, top).astype(float))
     found = [figure("accuracy", known, split, draws=draws, seed=seed)]
-    found.append(figure("macro_f1", called, split, draws=draws, seed=seed))
+    found.append(_each_kept("macro_f1", called, known.targets, split, draws, seed))
     found.append(replace(figure("dice", right, split, draws=draws, seed=seed), name=f"top_{top}_accuracy"))
-    found.append(figure("macro_auroc", against, split, draws=draws, seed=seed))
+    found.append(_each_kept("macro_auroc", against, known.targets, split, draws, seed))
     for number, name in enumerate(names):
         own = replace(against, outputs=known.outputs[:, number], targets=against.targets[:, number])
         found.append(replace(figure("auroc", own, split, draws=draws, seed=seed), name=f"auroc_{name}"))
