@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 import polyclinic
 from polyclinic.records.deidentify import burned_in
-from polyclinic.trust.calibration import wilson
+from polyclinic.trust.measures.calibration import wilson
 
 HEIGHTS = (7, 9, 12, 16, 24, 36, 60)
 CONTRASTS = (0.1, 0.2, 0.4, 1.0)

@@ -31,8 +31,8 @@ from polyclinic.inference import predict
 from polyclinic.schema import Figure, Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run, pretrain
-from polyclinic.trust.baselines import atlas
-from polyclinic.trust.discrimination import difference, figures
+from polyclinic.trust.comparisons.baselines import atlas
+from polyclinic.trust.measures.figures import difference, figures
 
 TASK, CLASSES, FOLDS = "hippocampus", ("anterior", "posterior"), 5
 SCRATCH, PRETRAINED, ATLAS = "scratch", "pretrained", "mean atlas"

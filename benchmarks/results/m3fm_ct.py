@@ -28,7 +28,7 @@ from polyclinic.phantom import simulate
 from polyclinic.schema import Figure, Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run
-from polyclinic.trust.discrimination import figure
+from polyclinic.trust.measures.figures import figure
 
 SMALL = (
     "encoders.volume={kind: vit3d, size: [32, 32, 32], spacing_mm: null, intensity: fingerprint, patch: [8, 8, 8], scales: [1, 2],"

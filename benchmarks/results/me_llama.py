@@ -26,7 +26,7 @@ import torch
 import polyclinic as pc
 from polyclinic.cohort import Cohort
 from polyclinic.training import Recipe
-from polyclinic.trust.forgetting import perplexities, table
+from polyclinic.trust.measures.forgetting import perplexities, table
 
 RECIPE = Path(__file__).parents[2] / "recipes/me_llama.yaml"
 CHARACTERS = 500

@@ -29,8 +29,9 @@ from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run
-from polyclinic.trust.baselines import Study, classify
-from polyclinic.trust.discrimination import bootstrap, difference, figure
+from polyclinic.trust.comparisons.baselines import Study, classify
+from polyclinic.trust.measures.figures import difference, figure
+from polyclinic.trust.measures.intervals import bootstrap
 
 from .texts import kept, told
 

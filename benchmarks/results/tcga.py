@@ -34,8 +34,9 @@ from polyclinic.inference import predict
 from polyclinic.schema import Figure, Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run
-from polyclinic.trust.baselines import Study, cells, cox
-from polyclinic.trust.discrimination import bootstrap, concordance
+from polyclinic.trust.comparisons.baselines import Study, cells, cox
+from polyclinic.trust.measures.intervals import bootstrap
+from polyclinic.trust.measures.metrics import concordance
 
 CANCERS = {"bladder": "blca", "lung": "luad"}
 FLOORS = {

@@ -12,7 +12,8 @@ import numpy as np
 from polyclinic.cohort import Cohort
 from polyclinic.schema import Figure
 from polyclinic.tasks import Predictions
-from polyclinic.trust.discrimination import bootstrap, difference, figures
+from polyclinic.trust.measures.figures import difference, figures
+from polyclinic.trust.measures.intervals import bootstrap
 
 PENALTIES, WEIGHTS = (1.0, 10.0, 100.0), (None, "balanced")
 """Of the logistic regression on words: scikit-learn's C, and whether the rare classes are made to count."""

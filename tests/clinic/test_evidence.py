@@ -10,8 +10,8 @@ from polyclinic.clinic.evidence import about, headline
 from polyclinic.schema import Figure, Modality
 from polyclinic.tasks import Answer
 from polyclinic.trust import Evidence
-from polyclinic.trust.calibration import Bin, Calibration, wilson
-from polyclinic.trust.subsets import Subset
+from polyclinic.trust.measures.calibration import Bin, Calibration, wilson
+from polyclinic.trust.modalities.subsets import Subset
 
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
 

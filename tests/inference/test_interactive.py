@@ -19,7 +19,7 @@ from polyclinic.objectives import Prompt
 from polyclinic.records import RecordError
 from polyclinic.schema import Modality
 from polyclinic.training import Run
-from polyclinic.trust.prompted import next_click, overlap, prompted, shown
+from polyclinic.trust.measures.prompted import next_click, overlap, prompted, shown
 
 TALL, WIDE, RADIUS = 48, 80, 9
 RECIPE = """

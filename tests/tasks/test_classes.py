@@ -12,7 +12,7 @@ from polyclinic.cohort import Label, labels_of
 from polyclinic.schema import Modality, Record, Target
 from polyclinic.tasks import Classes, ClassesTask, Predictions
 from polyclinic.tasks.classes import among
-from polyclinic.trust.discrimination import figures
+from polyclinic.trust.measures.figures import figures
 
 KINDS = Classes(column="section", classes=(("A",), ("B", "b2"), ("C",)))
 

@@ -16,7 +16,7 @@ from polyclinic.cohort.labels import implied
 from polyclinic.schema import Target
 from polyclinic.tasks import Findings, Predictions
 from polyclinic.tasks.tree import TreeTask, called, lines
-from polyclinic.trust.discrimination import figures
+from polyclinic.trust.measures.figures import figures
 
 NAN = math.nan
 NAMES = ("pneumonia", "opacity", "nodule", "consolidation", "effusion")

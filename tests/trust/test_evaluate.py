@@ -16,8 +16,8 @@ from polyclinic.tasks import ClassificationTask, Predictions
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
-from polyclinic.trust.comparison import plain
-from polyclinic.trust.surfaces import WHAT
+from polyclinic.trust.comparisons.comparison import plain
+from polyclinic.trust.measures.surfaces import WHAT
 
 
 @pytest.fixture(scope="module")

@@ -107,7 +107,7 @@ def describe(
     cohort = Cohort.open(path)
     found = cohort.describe()
     if html is not None:
-        from ..trust.population_page import write_population_page
+        from ..trust.pages.population_page import write_population_page
 
         write_population_page(html, cohort, fewest)
     age = found["age"]

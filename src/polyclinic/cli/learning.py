@@ -81,8 +81,8 @@ def continual(
     """Teach one task after another and ask all after each: accuracy, transfer, forgetting. Ctrl-C stops; the same command goes on."""
     from ..training import Run
     from ..trust import continual as teach
-    from ..trust.continual_page import CALLED, verdict
-    from ..trust.line_plot import averaged
+    from ..trust.comparisons.continual_page import CALLED, verdict
+    from ..trust.comparisons.line_plot import averaged
 
     ways, names, numbers = listed(protect, "--protect"), listed(tasks, "--tasks"), whole(seeds, "--seeds")
     opened = Run.open(run).backbone
@@ -131,9 +131,9 @@ def curve(
     """The answer of `adapt` with several numbers of labels; `seeds` from `seed` on, by default from the recipe's."""
     from ..training import Run
     from ..trust import label_curve
-    from ..trust.label_curve import BASELINES
-    from ..trust.label_page import verdict
-    from ..trust.line_plot import averaged
+    from ..trust.comparisons.label_curve import BASELINES
+    from ..trust.comparisons.label_page import verdict
+    from ..trust.comparisons.line_plot import averaged
 
     opened = Run.open(run).backbone
     first = opened.recipe.seed if seed is None else seed

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..schema import Figure
 from ..tasks import Answer
 from ..trust import Evidence as Measured
-from ..trust.discrimination import CHANCE
+from ..trust.measures.metrics import CHANCE
 from .reply import Alike, Evidence, Metric, ModelCard
 
 NAMES = {

@@ -3,26 +3,27 @@
 Imports `inference` and above. Every figure carries n, a 95% interval by bootstrap over patients and the split's hash.
 """
 
-from .acquisition import Acquired, Gain, Suggestion, acquisition, next_modality
-from .calibration import Calibration, calibration
 from .card import card
-from .comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
-from .continual import continual
-from .continual_figures import Continual
-from .contributions import Contribution, Contributions, Together
-from .discrimination import EvidenceError, bootstrap, difference, figure, figures
-from .embeddings import EmbeddingMap, embedding_map
+from .comparisons.comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
+from .comparisons.continual import continual
+from .comparisons.continual_figures import Continual
+from .comparisons.factorial import Factorial, factorial, judged
+from .comparisons.label_curve import LabelCurve, label_curve
 from .evaluate import evaluate
 from .evidence import Evidence
-from .factorial import Factorial, factorial, judged
-from .inputs import Curve, ReportInputs, curves_of
-from .label_curve import LabelCurve, label_curve
-from .overlays import Overlay, overlays
-from .prognosis import Reliability, prognosis
-from .report import gather, write_report
-from .retrieval import RetrievalExample, retrieval_examples, retrieval_figures
-from .subsets import Subset, Subsets, subsets
-from .synthesis import Pair, pairs, synthesised
+from .measures.calibration import Calibration, calibration
+from .measures.figures import difference, figure, figures
+from .measures.intervals import EvidenceError, bootstrap
+from .measures.prognosis import Reliability, prognosis
+from .measures.retrieval import RetrievalExample, retrieval_examples, retrieval_figures
+from .measures.synthesis import Pair, pairs, synthesised
+from .modalities.acquisition import Acquired, Gain, Suggestion, acquisition, next_modality
+from .modalities.contributions import Contribution, Contributions, Together
+from .modalities.subsets import Subset, Subsets, subsets
+from .pages.embeddings import EmbeddingMap, embedding_map
+from .pages.inputs import Curve, ReportInputs, curves_of
+from .pages.overlays import Overlay, overlays
+from .pages.report import gather, write_report
 
 __all__ = [
     "Acquired", "Calibration", "Cell", "Comparison", "Continual", "Contribution", "Contributions", "Curve", "EmbeddingMap",

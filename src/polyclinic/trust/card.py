@@ -12,10 +12,10 @@ from ..inference.synthesis import makes
 from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
-from .comparison import interval
-from .contributions import Contributions
+from .comparisons.comparison import interval
 from .evidence import Evidence
-from .prognosis import Reliability
+from .measures.prognosis import Reliability
+from .modalities.contributions import Contributions
 
 NOT_FOR = (
     "Not a medical device, and validated for no clinical use: no answer of it may decide about a person's care.",

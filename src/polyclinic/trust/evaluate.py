@@ -31,18 +31,19 @@ from ..tasks import (
 )
 from ..training import Run
 from ..training.run import file_hash
-from .calibration import calibration, calibrations
 from .card import card
-from .detection import placed_figures
-from .discrimination import DRAWS, EvidenceError, figures
 from .evidence import Evidence
-from .prognosis import prognosis
-from .prompted import prompted
-from .retrieval import query_subsets, retrieval_figures
-from .subsets import NONE, each_subset, known_of
-from .surfaces import surface_figures
-from .synthesis import synthesised
-from .wording import report_figures, with_earlier
+from .measures.calibration import calibration, calibrations
+from .measures.detection import placed_figures
+from .measures.figures import figures
+from .measures.intervals import DRAWS, EvidenceError
+from .measures.prognosis import prognosis
+from .measures.prompted import prompted
+from .measures.retrieval import query_subsets, retrieval_figures
+from .measures.surfaces import surface_figures
+from .measures.synthesis import synthesised
+from .measures.wording import report_figures, with_earlier
+from .modalities.subsets import NONE, each_subset, known_of
 
 
 def evaluate(

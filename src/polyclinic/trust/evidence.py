@@ -10,12 +10,12 @@ from typing import Any
 
 from ..schema import Figure
 from ..training.run import write_json
-from .calibration import Bin, Calibration
-from .comparison import figure_of, interval, plain
-from .contributions import Contributions
-from .discrimination import EvidenceError
-from .prognosis import Reliability
-from .subsets import Subset
+from .comparisons.comparison import figure_of, interval, plain
+from .measures.calibration import Bin, Calibration
+from .measures.intervals import EvidenceError
+from .measures.prognosis import Reliability
+from .modalities.contributions import Contributions
+from .modalities.subsets import Subset
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from polyclinic.objectives import ObjectiveError
 from polyclinic.phantom import simulate
 from polyclinic.schema import Batch, Modality
 from polyclinic.training import Recipe, Run
-from polyclinic.trust.discrimination import figures
+from polyclinic.trust.measures.figures import figures
 
 pytestmark = pytest.mark.slow
 SMALL = (

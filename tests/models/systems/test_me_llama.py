@@ -22,7 +22,7 @@ from polyclinic.schema import Modality
 from polyclinic.training import InterruptedRunError, Recipe, Run, RunError, pretrain
 from polyclinic.training.checkpoint import read
 from polyclinic.training.recipe import RecipeError
-from polyclinic.trust.forgetting import perplexities, table
+from polyclinic.trust.measures.forgetting import perplexities, table
 
 PARTS = {"biomedical": "kind = 'abstract'", "clinical": "kind = 'section text'", "general": "kind = 'passage'"}
 OVER = ["encoders.text.words=64", "encoders.text.vocabulary=256", "encoders.text.width=16", "encoders.text.depth=1",

@@ -1,0 +1,1 @@
+"""Figures with their intervals: of answers, of risks, of masks, of words, of what is made."""

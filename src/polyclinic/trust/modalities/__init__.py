@@ -1,0 +1,1 @@
+"""What each modality adds, what is lost without it, and which one to ask for."""

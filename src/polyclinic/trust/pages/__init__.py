@@ -1,0 +1,1 @@
+"""Evidence for a person: the report, its parts and its pictures."""
