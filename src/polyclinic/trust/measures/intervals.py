@@ -167,6 +167,7 @@ def without(name: str, n: int, split: str, note: str, value: float = float("nan"
 
 
 def reason_of(strata: np.ndarray) -> str:
+    """Why a statistic is not defined."""
     if len(np.unique(strata)) < 2:
         return f"not defined: all {len(strata)} patients are of one class"
     return "not defined: no pair of patients can be compared"
