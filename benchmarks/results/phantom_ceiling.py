@@ -75,7 +75,7 @@ def recipe(tasks: Sequence[str], small: bool) -> Recipe:
             "tasks": {t: {"kind": "classification", "column": t, "positive": ["Y"]} for t in tasks},
             "stages": [{
                 "name": "masked", "steps": 5 if small else 200, "batch": 16, "lr": 1e-3, "warmup": 20,
-                "objective": {"kind": "masked", "ratio": 0.5},
+                "objective": {"kind": "masked", "ratio": 0.5, "modalities": ["table", "signal"] if heart else ["table"]},
             }],
             "precision": "fp32",
         }
