@@ -9,13 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort, Label, ingest
 from polyclinic.harmonise import Fingerprint, VolumeStandard
 from polyclinic.harmonise.loader import Loader
+from polyclinic.inference import predict_files
 from polyclinic.inference.places import _thing, outlines
 from polyclinic.schema import Modality
 from polyclinic.tasks import Detection
 from polyclinic.training import Run, pretrain
+from polyclinic.trust import evaluate
 
 SHAPE, STEP, ORIGIN, BOX = (28, 26, 16), (1.0, 1.0, 2.0), (-11.0, -12.0, 5.0), (8, 16, 16)
 RECIPE = """
@@ -30,6 +33,7 @@ tasks:
 stages: [{name: first, steps: 2, batch: 4, lr: 1.0e-3, warmup: 1, objective: {kind: masked, modalities: [volume], ratio: 0.5}}]
 precision: fp32
 """
+STEPS = 800
 Where = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -114,6 +118,21 @@ def test_a_box_goes_back_to_voxels_and_mm(folder: Path, cohort: Cohort, run: Run
             assert overlay[low[2], low[1] + 1, low[0] + 1] == 0, "the plane's inside stays to be seen"
             told += 1
     assert told == len(run.split.test)
+
+
+def test_it_learns_to_find_boxes_of_whole_volumes(
+    run: Run, cohort: Cohort, folder: Path, where: Where, tmp_path: Path
+) -> None:
+    found = adapt(run, "cubes", "full", steps=STEPS, into=tmp_path / "found")
+    evidence = evaluate(found, cohort, draws=100)
+    assert evidence.figure("froc").value > 0.6
+    close = 0
+    for patient in found.split.test:
+        (record,) = [r for r in cohort.records() if r.patient == patient and "mask_of" not in r.attributes]
+        low, high = where[Path(record.uri).name.split(".")[0]]
+        for thing in predict_files(found, [folder / record.uri]).extra["things"][:1]:
+            close += bool(np.abs(np.array(thing.low) - low).max() < 3 and np.abs(np.array(thing.high) - high).max() < 3)
+    assert close >= len(found.split.test) / 2
 
 
 def test_boxes_of_real_masks_enclose_them(tiny_cohort: Cohort) -> None:

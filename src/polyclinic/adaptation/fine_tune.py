@@ -55,14 +55,14 @@ class Group:
 def groups_of(methods: Sequence[Any], model: Model, head: Task) -> list[Group]:
     """What learns, and how fast: each adapter at its own rate, the layers of a whole model at theirs.
 
-    The head learns at the slowest adapter's.
+    The head learns at the slowest adapter's, or where it starts from nothing and says so at no less than its own.
     """
     mine = [p for p in head.parameters() if p.requires_grad]
     if isinstance(methods[0], Full):
         lr, decay, far = methods[0].lr, methods[0].decay, distances(model)
         free = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         layers = {d: [p for name, p in free if far[name] == d] for d in sorted({far[name] for name, _ in free})}
-        return [Group(mine, lr), *(Group(own, lr * decay**d, d) for d, own in layers.items())]
+        return [Group(mine, max(lr, head.least_lr)), *(Group(own, lr * decay**d, d) for d, own in layers.items())]
     if not isinstance(methods[0], AdapterFields):
         return [Group([*mine, *(p for p in model.parameters() if p.requires_grad)], methods[0].lr)]
     kinds: dict[str, list[nn.Parameter]] = {}
@@ -70,7 +70,7 @@ def groups_of(methods: Sequence[Any], model: Model, head: Task) -> list[Group]:
         kinds.setdefault(one.kind, []).extend(one.parameters())
     added = {id(p) for own in kinds.values() for p in own}
     kinds["bitfit"] = [p for p in model.parameters() if p.requires_grad and id(p) not in added]
-    return [Group(mine, min(m.lr for m in methods)), *(Group(kinds[m.kind], m.lr) for m in methods)]
+    return [Group(mine, max(min(m.lr for m in methods), head.least_lr)), *(Group(kinds[m.kind], m.lr) for m in methods)]
 
 
 def adam_of(groups: Sequence[Group], share: float) -> torch.optim.AdamW:

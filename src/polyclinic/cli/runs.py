@@ -247,7 +247,8 @@ def _adds(evidence: Any) -> list[Any]:
     """What each modality adds, and what is lost without it."""
     if (found := evidence.contributions) is None:
         return []
-    words = lambda f: f"{f.value:+.3f} ({f.low:+.3f} – {f.high:+.3f})"
+    known = lambda f: f"({f.low:+.3f} – {f.high:+.3f})" if f.low == f.low else "(no interval)"
+    words = lambda f: f"{f.value:+.3f} {known(f)}" if f.value == f.value else "not defined"
     rows = [(c.modality, words(c.shapley), c.patients, words(c.lost), c.lost.n) for c in found.each]
     reach = f"{found.metric.replace('_', ' ')} {found.nothing:.3f} to {found.whole:.3f}, n = {found.n}"
     head = f"what each modality adds to {evidence.task} ({reach})"

@@ -18,7 +18,7 @@ from ..cohort import Label
 from ..harmonise.shapes import overlaps
 from ..models import Model
 from ..schema import Batch, Modality, Ragged, Target
-from .heat import LEAST_SPREAD, NEAR, SPREAD, DenseHead, alone, bells, focal, peaks
+from .heat import LEAST_LR, LEAST_SPREAD, NEAR, SPREAD, DenseHead, alone, bells, focal, peaks
 from .matching import HIT, MOST, by_place, measures
 from .sliding import tiles
 from .task import Answer, PlacedFields, Predictions, Task, Thing, told
@@ -114,6 +114,7 @@ class DetectionTask(Task):
     """
 
     cuts: Tensor
+    least_lr = LEAST_LR
 
     def __init__(self, name: str, spec: Detection, model: Model) -> None:
         super().__init__(name, spec)

@@ -27,6 +27,8 @@ from .task import TaskError
 
 STRIDE = 4
 """Samples a cell, as CenterNet's; no more than the encoder's patch has."""
+LEAST_LR = 0.002
+"""A head that starts from nothing learns no slower beside a whole backbone, which learns at a quarter of it."""
 RARE = 0.01
 """The heat that an untrained head gives everywhere: most cells are empty (Lin et al. 2017, 4.1)."""
 SPREAD = 0.54 / 6

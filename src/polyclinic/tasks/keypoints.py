@@ -18,7 +18,7 @@ from ..cohort import Label
 from ..models import Model
 from ..schema import Batch, Modality, Ragged, Target
 from .detection import check_drawn, numbered
-from .heat import DenseHead, alone, bells, focal
+from .heat import LEAST_LR, DenseHead, alone, bells, focal
 from .sliding import tiles
 from .task import Answer, PlacedFields, Predictions, Task, Thing, told
 
@@ -81,6 +81,8 @@ class KeypointsTask(Task):
     where it was not drawn; `targets` (i 2), the longest side in mm of the box about the drawn points, NaN of fewer than two, and
     1 where the file has a scale, else NaN: then mm are nominal, and only shares are told.
     """
+
+    least_lr = LEAST_LR
 
     def __init__(self, name: str, spec: Keypoints, model: Model) -> None:
         super().__init__(name, spec)

@@ -172,6 +172,9 @@ class Task(nn.Module, ABC):
         spec: its specification.
     """
 
+    least_lr: float = 0.0
+    """The rate at which it learns at least beside a backbone that learns slowly."""
+
     def __init__(self, name: str, spec: Any) -> None:
         super().__init__()
         self.name, self.spec = name, spec

@@ -154,3 +154,17 @@ def test_nothing_is_said_where_the_metric_is_not_defined() -> None:
     chosen = MODALITIES[:2]
     outputs = {s: np.zeros(0) for s in [(), *every(chosen)]}
     assert contributions(_game(outputs, [], chosen), "s") is None
+
+
+def test_few_of_one_answer_are_told() -> None:
+    chosen = MODALITIES[:2]
+    outputs = {s: np.linspace(0, 1, 12) * len(s) for s in [(), *every(chosen)]}
+    game = _game(outputs, [chosen] * 12, chosen)
+    strata = np.array([0] * 9 + [1] * 3)
+    few = contributions(Game("auroc", chosen, game.values, game.has, strata), "s", draws=50)
+    assert few is not None
+    assert "too narrow at 3 patients of the rarest answer" in few.each[0].shapley.note
+    assert "too narrow at 3 patients of the rarest answer" in few.each[0].lost.note
+    many = contributions(game, "s", draws=50)
+    assert many is not None
+    assert "too narrow" not in many.each[0].shapley.note

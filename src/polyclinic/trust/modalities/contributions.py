@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ...schema import Figure, Modality
-from ..measures.intervals import DRAWS, bootstrap, percentile, resamples
+from ..measures.intervals import DRAWS, FEW, bootstrap, percentile, resamples
 from .design import Chosen, columns, pairs, presence
 
 Value = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -133,6 +133,8 @@ def contributions(game: Game, split: str, *, draws: int = DRAWS, seed: int = 0) 
     found, spread = weights @ at[0], drawn @ weights.T + noise
     note = "95% interval, percentile bootstrap over patients"
     note += "" if exact else f" and over the subsets that were not asked ({len(subsets) - 1} of {2**k - 1} were)"
+    few, what = rarest(game.strata)
+    note += f"; too narrow at {few} {what}" if few < FEW else ""
     figure = lambda name, place: _figure(name, float(found[place]), spread[:, place], n, split, note)
     have = [{m for m in game.modalities if m in has} for has in game.has]
     each = tuple(
@@ -169,10 +171,24 @@ def _lost(game: Game, one: Modality, have: Sequence[set[Modality]], split: str, 
     others = tuple(m for m in game.modalities if m is not one)
     rows = np.flatnonzero([one in mine and len(mine) > 1 for mine in have])
     of = lambda w: game.values[game.modalities](rows, w) - game.values[others](rows, w)
-    name = f"{game.metric}_lost"
+    strata, name = game.strata[rows], f"{game.metric}_lost"
     return bootstrap(
-        of, game.strata[rows], name=name, split=split, draws=draws, seed=seed, method="percentile", bounded=False
+        of,
+        strata,
+        name=name,
+        split=split,
+        draws=draws,
+        seed=seed,
+        method="percentile",
+        bounded=False,
+        rarer=rarest(strata),
     )
+
+
+def rarest(strata: np.ndarray) -> tuple[int, str]:
+    """How many patients an interval rests on, and what they are: those of the rarest class, grade or outcome, if any."""
+    counts = np.unique(strata, return_counts=True)[1]
+    return (int(counts.min()), "patients of the rarest answer") if len(counts) > 1 else (len(strata), "patients")
 
 
 def functionals(subsets: Sequence[Chosen], modalities: Chosen) -> tuple[np.ndarray, bool]:
