@@ -222,8 +222,8 @@ def kept(place: Path, make: Callable[[], Predictions | None]) -> Predictions | N
         place.with_suffix(".part").write_text(json.dumps(rows))
         place.with_suffix(".part").rename(place)
     rows = json.loads(place.read_text())
-    arrays = [np.array(rows[name]) for name in ("outputs", "targets", "mask")]
-    return Predictions("survival", tuple(rows["patients"]), *arrays)
+    outputs, targets, mask = (np.array(rows[name]) for name in ("outputs", "targets", "mask"))
+    return Predictions("survival", tuple(rows["patients"]), outputs, targets, mask)
 
 
 def answers(

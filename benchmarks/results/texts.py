@@ -69,9 +69,8 @@ def kept(place: Path, make: Callable[[], Predictions]) -> Predictions:
         place.with_suffix(".part").write_text(json.dumps({"patients": made.patients, **rows}))
         place.with_suffix(".part").rename(place)
     rows = json.loads(place.read_text())
-    return Predictions(
-        "asked", tuple(rows["patients"]), *(np.array(rows[name]) for name in ("outputs", "targets", "mask"))
-    )
+    outputs, targets, mask = (np.array(rows[name]) for name in ("outputs", "targets", "mask"))
+    return Predictions("asked", tuple(rows["patients"]), outputs, targets, mask)
 
 
 def told(value: Figure, sign: bool = False) -> str:

@@ -134,7 +134,7 @@ def test_two_patients_together_are_each_alone(adapted: Run, cohort: Cohort) -> N
 
 def test_a_bundle_blends_boxes_as_we_do(adapted: Run, cohort: Cohort, tmp_path: Path) -> None:
     """By `monai.bundle` itself: the mask of a volume larger than a box; and the logits beside those of MONAI's own inferer."""
-    from monai.inferers import SlidingWindowInferer
+    from monai.inferers.inferer import SlidingWindowInferer
 
     from polyclinic.inference.bundle import Reading, blending
     from polyclinic.inference.export import export
@@ -165,8 +165,7 @@ def test_a_bundle_blends_boxes_as_we_do(adapted: Run, cohort: Cohort, tmp_path: 
     assert theirs.shape == (1, 2, *SHAPE)
     assert float((theirs[0] - ours).abs().max()) < 1e-3
     assert float((monais[0] - ours).abs().max()) > 1e-3  # why the configuration does not name it
-    classes = [x.argmax(0).numpy() for x in (monais[0], ours)]
-    assert dice(*classes, 2)[0] > 0.9  # it is no other answer either
+    assert dice(monais[0].argmax(0).numpy(), ours.argmax(0).numpy(), 2)[0] > 0.9  # it is no other answer either
 
 
 def test_a_bundle_of_a_classification_reads_the_box_in_the_middle(tmp_path: Path) -> None:

@@ -296,25 +296,6 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
     return chosen
 
 
-def _known(plan: Plan) -> list[Any]:
-    """What may be known of the training patients, at each landmark where there are some.
-
-    Raises:
-        AdaptError: at a landmark nobody is still at risk.
-    """
-    there, marks = plan.loader.landmarks(plan.task), plan.loader.labels[0].landmarks
-    known = [list(then.labelled(plan.task).values()) for then in there]
-    for number, answers in enumerate(known):
-        if marks is not None and not answers:
-            at = f"{marks.times[number]:g} {marks.unit}"
-            raise AdaptError(
-                f"no training patient of {plan.task!r} who is still at risk at the landmark of {at}",
-                "some",
-                "name earlier landmarks",
-            )
-    return [value for answers in known for value in answers]
-
-
 def _operating_point(plan: Plan, model: Model, head: DetectionTask) -> None:
     """Choose by the annotated training images from which score on a thing is told."""
     found, truth = list[np.ndarray](), list[np.ndarray]()

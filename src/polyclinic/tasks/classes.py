@@ -130,7 +130,7 @@ class ClassesTask(LinearTask):
         each = [roc_auc_score(truth == k, known.outputs[:, k]) for k in there] if len(there) > 1 else [float("nan")]
         return {
             "accuracy": float(accuracy_score(truth, said)),
-            "macro_f1": float(f1_score(truth, said, labels=there, average="macro", zero_division=0))
+            "macro_f1": float(f1_score(truth, said, labels=there, average="macro", zero_division=0))  # pyright: ignore[reportArgumentType]
             if len(there) > 1
             else float("nan"),
             top: float(np.mean(among(known.outputs, truth, self.spec.top))),

@@ -225,7 +225,7 @@ def test_risks_that_are_right_are_found_so() -> None:
 
 def test_risks_that_are_too_high_are_found_so() -> None:
     true = predictions(400)
-    assert true.baseline is not None
+    assert isinstance(true.baseline, Baseline)
     doubled = replace(true, baseline=replace(true.baseline, hazard=2 * true.baseline.hazard))
     one, other = ({f.name: f for f in prognosis(p, "s", draws=100)[0]} for p in (true, doubled))
     assert other["auroc_at_6_months"] == one["auroc_at_6_months"]

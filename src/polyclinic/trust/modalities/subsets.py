@@ -13,7 +13,7 @@ from ...adaptation import Adapted, open_adapted
 from ...cohort import Cohort
 from ...inference import predict
 from ...schema import Figure, Modality
-from ...tasks import Detection, Keypoints, Predictions, Report
+from ...tasks import Baseline, Detection, Keypoints, Predictions, Report
 from ...tasks import keypoints as points
 from ...tasks.correctness import correctness, f1, stacked
 from ...tasks.matching import measures
@@ -167,7 +167,7 @@ def nothing_known(kind: str, whole: Predictions, known: Sequence[Any]) -> Any:
     if kind == "hazards":
         return whole.outputs.mean(0) if len(whole.outputs) else np.zeros(whole.outputs.shape[1:])
     if kind == "survival" or not len(known):
-        if whole.baseline is not None and len(whole.baseline.times):
+        if isinstance(whole.baseline, Baseline) and len(whole.baseline.times):
             return whole.baseline.centre
         return np.median(whole.outputs, axis=0) if len(whole.outputs) else np.zeros(whole.outputs.shape[1:])
     if kind in ("grade", "classes"):
