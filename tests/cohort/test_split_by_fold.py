@@ -15,7 +15,7 @@ from polyclinic.training.recipe import CohortSpec
 PARTS = {"a": "train", "b": "Train ", "c": "test", "d": "validation", "e": None, "f": "TEST"}
 
 
-def notes(parts: Mapping[str, str | None], column: str = "fold") -> list[Record]:
+def notes(parts: Mapping[str, str | float | None], column: str = "fold") -> list[Record]:
     return [Record(f"n{p}", p, None, Modality.TEXT, "note", p, attributes={column: part}) for p, part in parts.items()]
 
 
