@@ -42,7 +42,7 @@ def test_seeds_are_whole_numbers() -> None:
 @pytest.mark.parametrize(("words", "found"), [
     (("adapt", "r", "--task", "t", "--labels", "10", "--seeds", "3"), "go with several numbers of labels"),
     (("adapt", "r", "--task", "t", "--baselines", "scratch"), "go with several numbers of labels"),
-    (("adapt", "r", "--task", "t", "--labels", "10,20", "--after", "x"), "--after goes with one number"),
+    (("adapt", "r", "--task", "t", "--labels", "10,20", "--after", "x"), "--after and --leave-out go with one number"),
     (("adapt", "r", "--task", "t", "--labels", "some"), "is no number of patients"),
     (("continual", "r", "--tasks", "a,,b"), "--tasks"),
     (("continual", "r"), "--tasks"),
