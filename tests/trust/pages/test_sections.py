@@ -80,7 +80,7 @@ def evidence() -> tuple[Evidence, ...]:
         Subset(("text",), nothing, 1),
         Subset(EVERY, figure("auroc", 0.83, 0.61, 0.95, 17), 1),
     )
-    note = "95% interval, percentile bootstrap over patients"
+    note = "95% interval, percentile bootstrap over patients; too narrow at 3 patients of the rarest answer"
     added = (
         Contribution(
             "image",
@@ -372,6 +372,11 @@ def test_each_number_of_the_verdict_is_the_count_it_names(
     order = ["better", "worse", "total", "unknown"]
     places = [order.index(k.rsplit(".", 1)[1]) for k in keys]
     assert places == sorted(places)
+
+
+def test_that_few_patients_bear_what_a_modality_adds_is_said() -> None:
+    root, _ = opened(complete())
+    assert "The intervals are too narrow at 3 patients of the rarest answer." in section(root, "adds").text()
 
 
 def test_the_x_ray_alone_stands_beside_everything() -> None:

@@ -8,10 +8,10 @@ from html import escape
 from ...evidence import Evidence
 from ...modalities.contributions import Contributions
 from ..inputs import ReportInputs
-from ..page import Column, Section, lead, small, strips, table
+from ..page import Column, Section, lead, small, strips, table, verbatim
 from ..plots import reach_of, strip, strip_axis
 from ..summary import Summary
-from .words import capital, evidence_key, headed, read_as, short_metric
+from .words import capital, caution, evidence_key, headed, read_as, short_metric
 
 ADDS = lead(
     "What the model gains over guessing, shared out among the kinds of records (Shapley values), over the labelled test patients as they "
@@ -84,6 +84,7 @@ def _how(evidence: Evidence, found: Contributions, summary: Summary) -> str:
         if found.exact
         else ", chosen so that each kind and each two of them can be told; the intervals hold what the others leave open"
     )
-    return small(
-        f"Of {n} patients; from {nothing} where nothing is known to {whole} with everything. {asked} of {of} subsets were asked{part}."
-    )
+    told = next((part for part in caution(found.each[0].shapley).split("; ") if part.startswith("too narrow")), "")
+    warned = f" The intervals are {verbatim(told)}." if told else ""
+    reach = f"from {nothing} where nothing is known to {whole} with everything"
+    return small(f"Of {n} patients; {reach}. {asked} of {of} subsets were asked{part}.{warned}")
