@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 
 from polyclinic.adaptation import AdaptError
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.harmonise.loader import Loader
 from polyclinic.inference import answer_cohort, predict, predict_masks
 from polyclinic.schema import Modality
 from polyclinic.training import Run
@@ -116,3 +118,16 @@ def test_what_cannot_be_asked_is_refused(tiny_run: Run, tiny_finding_run: Run, t
         answer_cohort(tiny_run, into=tmp_path / "a")
     with pytest.raises(AdaptError, match="which this run does not read"):
         answer_cohort(tiny_finding_run, modalities=["slide"], into=tmp_path / "a")
+
+
+def test_a_volume_without_a_scale_is_told_in_voxels(
+    tiny_segmentation_run: Run, tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `predict_files` tells it: the scale that the harmoniser took is none of the file's."""
+    own = Loader.payload
+    monkeypatch.setattr(Loader, "payload", lambda self, record: replace(own(self, record), nominal=True))
+    rows = [
+        r for r in rows_of(answer_cohort(tiny_segmentation_run, tiny_cohort, into=tmp_path / "a")) if not r["why_not"]
+    ]
+    assert rows
+    assert all("pixels" in row["headline"] and "mL" not in row["headline"] for row in rows)

@@ -167,7 +167,11 @@ def _placed(
         output: list[float] = []
         if isinstance(task, SegmentationTask):
             source = payload.history[-1].to_world
-            voxel = None if source is None else abs(float(np.linalg.det(np.array(source)[:3, :3]))) / 1000
+            voxel = (
+                None
+                if payload.nominal or source is None
+                else abs(float(np.linalg.det(np.array(source)[:3, :3]))) / 1000
+            )
             size = voxel if modality is Modality.VOLUME else None
             answer = task.present(way_back(one.numpy(), payload.history), size, used[owner])
         else:
