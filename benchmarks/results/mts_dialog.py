@@ -119,7 +119,7 @@ def classified(cohort: Cohort, out: Path, seeds: int, small: bool) -> tuple[dict
                 print(name, flush=True)
     assert first is not None
     mean = lambda group: Predictions(
-        "section", group[0].patients, sum(p.outputs for p in group) / len(group), group[0].targets, group[0].mask
+        "section", group[0].patients, np.mean([p.outputs for p in group], axis=0), group[0].targets, group[0].mask
     )
     return {arm: mean(group) for arm, group in found.items()}, first
 
@@ -128,7 +128,7 @@ def notes(run: Run, cohort: Cohort, patients: Sequence[str], place: Path) -> lis
     """What the decoder writes of each conversation, the likeliest word first; kept in a file."""
     if not place.exists():
         model = run.model().eval()
-        objective, loader = run.objective(model), run.loader(cohort, patients)
+        objective, loader = run.objective(model), run.loader(cohort, tuple(patients))
         assert isinstance(objective, InstructObjective)
         made = dict[str, str]()
         for batch in loader.each(32, patients):
@@ -162,7 +162,7 @@ def nearest(train: Sequence[str], answers: Sequence[str], test: Sequence[str]) -
 
     vectors = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True).fit(train)
     alike = vectors.transform(test) @ vectors.transform(train).T
-    return [answers[n] for n in np.asarray(alike.argmax(axis=1)).ravel()]
+    return [answers[int(n)] for n in np.asarray(alike.argmax(axis=1)).ravel()]
 
 
 def summarised(cohort: Cohort, out: Path, draws: int, small: bool) -> tuple[list[str], list[str]]:

@@ -15,6 +15,7 @@ import platform
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import polyclinic as pc
@@ -68,7 +69,7 @@ def ours(cohort: Cohort, out: Path, seeds: int, small: bool) -> tuple[dict[str, 
             print(f"seed {seed}: {arm}", flush=True)
     assert first is not None
     mean = lambda group: Predictions(
-        "answer", group[0].patients, sum(p.outputs for p in group) / len(group), group[0].targets, group[0].mask
+        "answer", group[0].patients, np.mean([p.outputs for p in group], axis=0), group[0].targets, group[0].mask
     )
     return {f"ours, {arm}": mean(group) for arm, group in found.items()}, first
 

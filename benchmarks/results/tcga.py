@@ -24,6 +24,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -182,10 +183,9 @@ def residuals(fold: Fold, reads: Sequence[str]) -> Predictions:
     seen, (known, asked) = study(fold, reads), features(fold, reads)
     time_, event = np.array([seen.answers[p] for p in seen.train], dtype=float).T
     expected = NelsonAalenFitter().fit(time_, event).cumulative_hazard_at_times(time_).to_numpy()
-    trees = RandomForestRegressor(300, min_samples_leaf=15, max_features="sqrt", random_state=fold.seed).fit(
-        known, event - expected
-    )
-    return told(seen, trees.predict(asked))
+    some: Any = "sqrt"
+    trees = RandomForestRegressor(300, min_samples_leaf=15, max_features=some, random_state=fold.seed)
+    return told(seen, trees.fit(known, event - expected).predict(asked))
 
 
 def told(seen: Study, risk: np.ndarray) -> Predictions:
