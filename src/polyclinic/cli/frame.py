@@ -68,6 +68,11 @@ def command(function: Callable[..., Reply]) -> Callable[..., None]:
     return wrapped
 
 
+def files_in(given: Sequence[Path]) -> list[Path]:
+    """The files that were given, and of a folder those that lie in it, by name."""
+    return [p for g in given for p in (sorted(q for q in g.iterdir() if q.is_file()) if g.is_dir() else [g])]
+
+
 def print_reply(reply: Reply, as_json: bool) -> None:
     """The reply on stdout, as one JSON object or for a person."""
     if as_json:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .frame import Reply, command, progress, table
+from .frame import Reply, command, files_in, progress, table
 from .learning import curve, label_counts
 from .recipe import Overrides, RecipePath
 
@@ -293,7 +293,7 @@ def predict(
     assert files is not None
     from ..clinic import Desk
 
-    every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
+    every = files_in(files)
     answer = Desk(run, landmark=landmark).answer(every)
     if overlay is not None and answer.overlay:
         overlay.write_bytes(base64.b64decode(answer.overlay))

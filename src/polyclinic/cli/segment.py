@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .frame import Reply, command
+from .frame import Reply, command, files_in
 from .runs import RunPath
 
 
@@ -53,14 +53,13 @@ def segment(
     from ..clinic.views import overlay_of, stack_of
     from ..inference.interactive import Segmenter, write_mask
 
-    every = [p for f in files for p in (sorted(q for q in f.iterdir() if q.is_file()) if f.is_dir() else [f])]
     corners = None
     if box is not None:
         given = numbers(box)
         if len(given) not in (4, 6):
             raise typer.BadParameter(f"a box of {len(given)} numbers; 4 of an image, 6 of a volume")
         corners = given[: len(given) // 2], given[len(given) // 2 :]
-    session = Segmenter(run).begin(every)
+    session = Segmenter(run).begin(files_in(files))
     answer = session.segment([numbers(p) for p in point or ()], [numbers(p) for p in off or ()], corners, name)
     if into is not None:
         write_mask(answer, into)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..adaptation.plan import AdaptError
 from ..harmonise import points_forth, way_back
+from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import Prompt, Promptable, PromptableObjective
 from ..objectives.hybrid import places
@@ -96,7 +98,7 @@ class Segmenter:
                 "give one patient's files, one to draw on",
             )
         batch = next(iter(loader.each(1, modalities=self.reads, whole=True)))
-        return Session(self, batch, mine[0], loader.load(mine[0]), loader.payload(mine[0]))
+        return Session(self, batch, mine[0], loader)
 
 
 def learned(run: Run) -> str | None:
@@ -112,15 +114,24 @@ class Session:
         segmenter: that draws.
         batch: the one patient's.
         record: that is drawn on.
-        source: it, as it came.
-        payload: it, on the standard grid.
+        loader: of its patient.
     """
 
-    def __init__(self, segmenter: Segmenter, batch: Batch, record: Record, source: Payload, payload: Payload) -> None:
-        self.segmenter, self.record, self.source, self.payload, self._batch = segmenter, record, source, payload, batch
+    def __init__(self, segmenter: Segmenter, batch: Batch, record: Record, loader: Loader) -> None:
+        self.segmenter, self.record, self._batch, self._loader = segmenter, record, batch, loader
         self._seen: dict[tuple[int, ...], Tokens] = {}
         values = batch.payloads[segmenter.modality].values
         self._values = values if isinstance(values, Tensor) else values[0][None]
+
+    @cached_property
+    def source(self) -> Payload:
+        """The record as it came."""
+        return self._loader.load(self.record)
+
+    @cached_property
+    def payload(self) -> Payload:
+        """The record on the standard grid."""
+        return self._loader.payload(self.record)
 
     @property
     def axes(self) -> int:

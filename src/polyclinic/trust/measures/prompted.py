@@ -72,7 +72,7 @@ def drawn(segmenter: Segmenter, cohort: Cohort, task: str, structure: Structure)
         for row in torch.nonzero(target.mask).flatten().tolist():
             record = by_id[ragged.ids[row]]
             one = type(batch)({**batch.payloads, modality: ragged.only([row])}, {}, batch.patients)
-            session = Session(segmenter, one, record, loader.load(record), loader.payload(record))
+            session = Session(segmenter, one, record, loader)
             truth = target.values[row]
             for label, name in enumerate(structure.names, start=1):
                 meant = truth == label

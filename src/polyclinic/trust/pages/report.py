@@ -122,8 +122,6 @@ def asked(spec: Any, words: Mapping[str, str]) -> str:
         return f"Which grade of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
     if spec.kind == "segmentation":
         return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
-    if spec.kind == "hazards":
-        return f"Which comes first, {' or '.join(n.replace('_', ' ') for n in spec.names())}, and when?"
     if spec.kind == "detection":
         return f"Which {' or '.join(spec.classes)} are there, and where?"
     if spec.kind == "keypoints":
