@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+import shown
 from polyclinic.cohort import Cohort
 from polyclinic.training import Run
 
@@ -204,3 +205,18 @@ def tiny_asked_run(tiny_cohort: Cohort, tiny_recipe: Path, tmp_path_factory: pyt
     return pretrain(
         Recipe.model_validate(recipe | {"name": "asked"}), tiny_cohort, into=tmp_path_factory.mktemp("asked")
     )
+
+
+@pytest.fixture(scope="session")
+def discs_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Pretrained to draw the one of two discs that it is shown."""
+    place = tmp_path_factory.mktemp("discs")
+    return shown.pretrained(shown.discs(place / "data"), shown.DISCS, place)
+
+
+@pytest.fixture(scope="session")
+def balls_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Pretrained to draw the one of two balls that it is shown, in a turned volume with oblong voxels."""
+    pytest.importorskip("nibabel")
+    place = tmp_path_factory.mktemp("balls")
+    return shown.pretrained(shown.balls(place / "data"), shown.BALLS, place)

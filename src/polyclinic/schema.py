@@ -174,6 +174,8 @@ class Ragged:
         places: of each record (n 4) float32, x, y, z in mm and s, where no even grid says it: the centres of a slide's n tiles, the
             times of a video's n frames; None for modalities that lie on a grid.
         kinds: the m records' kinds; None where nobody knows them.
+        dated_h: (m,) float64, `time_h` as exactly as it is known, and NaN where the record has no date; None where nobody knows.
+        studies: the uid of the study that each is of; None where it is of none, or nobody knows.
     """
 
     values: Tensor | list[Tensor]
@@ -184,6 +186,8 @@ class Ragged:
     ids: list[str]
     places: list[Tensor] | None = None
     kinds: list[str] | None = None
+    dated_h: Tensor | None = None
+    studies: list[str | None] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -200,6 +204,8 @@ class Ragged:
             ids=[self.ids[i] for i in picked],
             places=None if self.places is None else [self.places[i] for i in picked],
             kinds=None if self.kinds is None else [self.kinds[i] for i in picked],
+            dated_h=None if self.dated_h is None else self.dated_h[picked],
+            studies=None if self.studies is None else [self.studies[i] for i in picked],
         )
 
 

@@ -15,11 +15,11 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from polyclinic.adaptation import AdaptError, adapt, open_adapted
-from polyclinic.adaptation.shots import NEIGHBOURS, Neighbours, fit_prototypes, sentences
+from polyclinic.adaptation.shots import NEIGHBOURS, Neighbours, fit_class_prototypes, fit_prototypes, sentences
 from polyclinic.cohort import Cohort
 from polyclinic.inference import answer_cohort, embed, predict
 from polyclinic.schema import Modality, Ragged, Target
-from polyclinic.tasks import Classification, ClassificationTask
+from polyclinic.tasks import Classes, ClassesTask, Classification, ClassificationTask
 from polyclinic.tokens.text import as_note
 from polyclinic.training import Run
 from polyclinic.training.methods import Knn, ZeroShot
@@ -51,6 +51,45 @@ def test_a_prototype_is_the_nearest_centroid() -> None:
     fit_prototypes(head, views(x, y))
     peer = NearestCentroid().fit(normed(x), y.numpy()).predict(normed(new))
     np.testing.assert_array_equal((head.read(new).detach() > 0).numpy(), peer > 0)
+
+
+def four(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Patients of three of four classes, normally about means that are two apart, and of the third fewer."""
+    draws = torch.Generator().manual_seed(seed)
+    y = torch.tensor([0, 0, 1, 1, 2])[torch.randint(5, (n,), generator=draws)]
+    x = torch.randn(n, 64, generator=draws)
+    x[torch.arange(n), y] += 2.0
+    return x, y.float()
+
+
+def among() -> ClassesTask:
+    return ClassesTask("site", Classes(column="site", classes=(("a",), ("b",), ("c",), ("nowhere",)), prior="even"), 64)
+
+
+def test_of_several_classes_the_nearest_centroid_is_said() -> None:
+    (x, y), (new, _), head = four(90), four(200, 1), among()
+    fit_class_prototypes(head, views(x, y))
+    head.to_prevalence(y.long().tolist())
+    told = head.answer(head.read(new)).detach()
+    peer = NearestCentroid().fit(normed(x), y.numpy()).predict(normed(new))
+    np.testing.assert_array_equal(told.argmax(1).numpy(), peer)
+    assert told[:, 3].max() < 1e-4, "nobody was of that class"
+
+
+def test_of_several_classes_a_prototype_is_as_sure_as_it_may_be() -> None:
+    """No steeper or flatter one explains new patients better by more than a hair, whether a class has many or two patients."""
+    for many, hair in ((2000, 0.002), (40, 0.05)):
+        (x, y), (new, truth), head = four(many), four(2000, 1), among()
+        fit_class_prototypes(head, views(x, y))
+        with torch.no_grad():
+            said = head.read(new)[:, :3]
+        weight = 1 / torch.bincount(truth.long()).float()
+        lost = [float(F.cross_entropy(s * said, truth.long(), weight)) for s in (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0)]
+        assert lost[3] < min(lost) + hair
+        assert lost[3] < np.log(3)
+    one_each = among()
+    fit_class_prototypes(one_each, views(x[:3], torch.tensor([0.0, 1.0, 2.0])))
+    assert one_each.read(x[:3]).argmax(1).tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("apart", [0.5, 2.0])

@@ -137,3 +137,14 @@ def test_progress_away_from_a_terminal_is_a_line_now_and_at_the_end(capsys: pyte
     assert captured.out == ""
     assert captured.err.splitlines()[-1] == "work: 1000/1000 file 1000"
     assert len(captured.err.splitlines()) < 20
+
+
+def test_the_launcher_does_not_talk_between_lines_of_progress(caplog: pytest.LogCaptureFixture) -> None:
+    from polyclinic.training.ranks import fabric_for
+
+    def work() -> Reply:
+        fabric_for("bf16")
+        return Reply({}, ["done"])
+
+    assert CliRunner().invoke(app_of(work), []).output == "done\n"
+    assert not [told for told in caplog.messages if "Precision" in told]

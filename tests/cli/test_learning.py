@@ -79,7 +79,7 @@ def test_a_curve_on_the_screen_and_as_json(tiny_run: Run, tmp_path: Path) -> Non
     assert done.exit_code == 0, done.stderr
     assert "pretrained" in done.stdout
     assert "The pretrained against plain" in done.stdout
-    assert {p.name for p in tmp_path.iterdir()} == {"answers", "labels.json", "labels.md", "labels.svg"}
+    assert {p.name for p in tmp_path.iterdir()} == {"answers", "labels.json", "labels.html"}
     told = json.loads(run(*words, "--baselines", "plain", "--json").stdout)
     first = told["curve"]["points"][0]
     assert (first["arm"], first["labels"]) == ("pretrained", 4)

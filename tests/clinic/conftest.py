@@ -11,8 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+import shown
 from polyclinic.clinic import Desk, create_app
 from polyclinic.clinic.service import SERVER
 from polyclinic.cohort import Cohort
@@ -114,3 +117,71 @@ def finding_url(finding_desk: Desk) -> Iterator[str]:
 def segmentation_url(segmentation_desk: Desk) -> Iterator[str]:
     with serving(segmentation_desk) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser of this file's own: while one is open no other file can start Playwright in the same process."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("there is no Chromium on this machine (apt install chromium)")
+    with sync_api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
+    """Opens an address; afterwards nothing was said on the console, and no other host was asked."""
+    contexts: list[Any] = []
+    said: list[str] = []
+    asked: list[str] = []
+
+    def opened(url: str, **options: Any) -> Any:
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(url)
+        page.get_by_text("This model reads").wait_for(state="attached")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    # Chromium itself notes that a refusal was one.
+    assert [s for s in said if "status of 4" not in s] == []
+    assert {u.split("/")[2].split(":")[0] for u in asked if not u.startswith(("data:", "blob:"))} <= {"127.0.0.1"}
+
+
+@pytest.fixture(scope="session")
+def drawing_run(discs_run: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Of the two discs, a copy that nobody has examined."""
+    place = tmp_path_factory.mktemp("drawing") / discs_run.path.name
+    shutil.copytree(discs_run.path, place, ignore=shutil.ignore_patterns("cache", "evidence", "card.md"))
+    return Run.open(place)
+
+
+@pytest.fixture(scope="session")
+def discs_url(drawing_run: Run) -> Iterator[str]:
+    with serving(drawing_run) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def balls_url(balls_run: Run) -> Iterator[str]:
+    with serving(balls_run) as url:
+        yield url
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> tuple[Path, np.ndarray]:
+    """A picture of discs that nobody was trained on, and its mask."""
+    image, mask = shown.picture(1000)
+    Image.fromarray(image).save(tmp_path / "new.png")
+    return tmp_path / "new.png", mask

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import base64
-import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -43,44 +42,6 @@ COLOURED = """() => {
   for (let i = 0; i < data.length; i += 4) if (data[i] !== data[i + 1] || data[i] !== data[i + 2]) count += 1;
   return count;
 }"""
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        pytest.skip("there is no Chromium on this machine (apt install chromium)")
-    with sync_api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(chromium: Any) -> Iterator[Callable[..., Any]]:
-    """Opens an address; afterwards nothing was said on the console, and no other host was asked."""
-    contexts: list[Any] = []
-    said: list[str] = []
-    asked: list[str] = []
-
-    def opened(url: str, **options: Any) -> Any:
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(30_000)
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url))
-        page.goto(url)
-        expect(page.locator("#reads")).to_contain_text("This model reads")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    # Chromium itself notes that a refusal was one.
-    assert [s for s in said if "status of 4" not in s] == []
-    assert {u.split("/")[2].split(":")[0] for u in asked if not u.startswith(("data:", "blob:"))} <= {"127.0.0.1"}
 
 
 def drop(page: Any, *files: Path, at: str = "#drop") -> None:

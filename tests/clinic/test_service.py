@@ -32,8 +32,8 @@ from fastapi.openapi.models import OpenAPI
 from PIL import Image
 
 from polyclinic.clinic import Desk, serve
+from polyclinic.clinic.refusals import MOST_FILES
 from polyclinic.clinic.reply import NOTICE, Reply
-from polyclinic.clinic.service import MOST_FILES
 from polyclinic.training import Run
 
 Serve = Callable[..., Any]
@@ -99,7 +99,8 @@ def test_the_card_is_that_of_the_run(examined_run: Path, finding_url: str, serve
 def test_the_description_is_openapi_and_every_reference_leads_somewhere(finding_url: str) -> None:
     described = httpx.get(f"{finding_url}/openapi.json").json()
     assert OpenAPI.model_validate(described).openapi.startswith("3.1")
-    assert set(described["paths"]) == {"/predict", "/health", "/card"}
+    drawn = {"/segment", "/segment/begin", "/segment/file", "/segment/end"}
+    assert set(described["paths"]) == {"/predict", "/health", "/card"} | drawn
     for reference in re.findall(r'"\$ref": "([^"]+)"', json.dumps(described)):
         at: Any = described
         for step in reference.removeprefix("#/").split("/"):
@@ -519,7 +520,7 @@ def test_a_request_that_names_no_run_of_several_is_refused(two_url: str, two_run
     names = ", ".join(run.path.name for run in two_runs)
     told = refused(post(two_url, note), 422)
     assert (told["found"], told["expected"]) == ("no name of a run", f"one of {names}")
-    assert refused(post(two_url, note, data={"run": "mine"}), 422)["found"] == "no run 'mine'"
+    assert refused(post(two_url, note, data={"run": "mine"}), 422)["found"] == "no run 'mine' that answers"
     assert refused(httpx.get(f"{two_url}/card"), 422)["expected"] == f"one of {names}"
     card = httpx.get(f"{two_url}/card", params={"run": two_runs[1].path.name}).json()
     assert card["model"]["task"] == "survival"

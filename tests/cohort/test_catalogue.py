@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from polyclinic.cohort import Cohort, CohortError, EmptyCohortError, ingest
 from polyclinic.cohort.catalogue import describe, inputs, signatures
-from polyclinic.schema import Modality, Record, Rejected
+from polyclinic.schema import Modality, PolyclinicError, Record, Rejected
 
 
 def record(name: str, **more: object) -> Record:
@@ -202,3 +202,23 @@ def test_ingest_leaves_alone_what_was_added_by_hand(tmp_path: Path) -> None:
     assert [r.uri for r in again.rejected()] == ["z"]
     cohort.add(tmp_path / "in", [record("b", uri="a.csv#row=1", attributes={"x": 3.0})])
     assert {r.id: r.attributes["x"] for r in cohort.records()}["b"] == 3.0
+
+
+def test_a_note_is_read_once_and_the_first_of_many_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, names = tmp_path / "notes", [f"P{n}" for n in range(3)]
+    source.mkdir()
+    (source / "stays.csv").write_text("patient_id,age\n" + "".join(f"{p},60\n" for p in names))
+    for name in names:
+        (source / f"{name}_1.txt").write_text(f"A cough of {name} for three days.")
+    cohort = ingest(source, tmp_path / "cohort")
+    notes = sorted((r for r in cohort.records() if r.modality is Modality.TEXT), key=lambda r: r.uri)
+    assert len(notes) == 3
+    monkeypatch.setattr("polyclinic.cohort.catalogue.NOTES", 2)
+    told = [cohort.note(r).text for r in notes]
+    for name in names:
+        (source / f"{name}_1.txt").unlink()
+    assert [cohort.note(r).text for r in notes[1:]] == told[1:]
+    with pytest.raises(PolyclinicError):
+        cohort.note(notes[0])

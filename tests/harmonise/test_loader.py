@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from polyclinic.harmonise import (
     points_back,
 )
 from polyclinic.harmonise.loader import Loader
-from polyclinic.schema import Batch, Modality, Payload, Ragged, Record
+from polyclinic.harmonise.unread import UnreadError
+from polyclinic.records import RecordError
+from polyclinic.schema import Batch, MissingExtraError, Modality, Payload, Ragged, Record
 
 STANDARDS = {
     Modality.IMAGE: ImageStandard(size=32),
@@ -368,3 +370,77 @@ def test_one_cache_serves_two_fingerprints(tiny_cohort: Cohort, fingerprint: Fin
         alone = loader(tiny_cohort, made).of(bladder)
         assert same(mine, alone)
     assert not same(loader(tiny_cohort, fingerprint).of(bladder), loader(tiny_cohort, other).of(bladder))
+
+
+def broken(cohort: Cohort, names: Iterable[str]) -> tuple[Callable[[Record], Payload], set[str]]:
+    """A catalogue's `load`, for which the images of some patients are gone."""
+    gone = set(names)
+
+    def load(record: Record) -> Payload:
+        if record.patient in gone and record.modality is Modality.IMAGE:
+            raise RecordError("no file", "the source where it was ingested", "put it back")
+        return cohort.load(record)
+
+    return load, gone
+
+
+def test_who_cannot_be_read_is_left_out_and_noted(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    whole = loader(tiny_cohort, fingerprint)
+    seen = [p for p in whole.patients if Modality.IMAGE in whole.by_patient[p]]
+    some = loader(tiny_cohort, fingerprint)
+    some.load, gone = broken(tiny_cohort, seen[1:3])
+    one = list(whole.each(4, [p for p in whole.patients if p not in gone]))
+    told = [p for b in some.each(4) for p in b.patients]
+    assert told == [p for b in one for p in b.patients]
+    assert {u.patient for u in some.unread.values()} == gone
+    assert all(u.why == "no file; expected the source where it was ingested" for u in some.unread.values())
+    # What is not asked for need not be readable.
+    assert [p for b in some.each(4, modalities=[Modality.TABLE]) for p in b.patients] == whole.patients
+    batch, aside = some.parted(seen[:4])
+    assert batch is not None
+    assert same(batch, whole.of([seen[0], seen[3]]))
+    assert {u.patient for u in aside} == gone
+    with pytest.raises(RecordError, match="no file"):
+        some.of(seen[:2])
+
+
+def test_a_training_batch_takes_another_in_their_place(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    whole, some = loader(tiny_cohort, fingerprint, most=None), loader(tiny_cohort, fingerprint, most=None)
+    first = whole.batch(0)
+    some.load, gone = broken(tiny_cohort, [p for p in first.patients if Modality.IMAGE in whole.by_patient[p]][:2])
+    assert gone
+    batch = some.batch(0)
+    assert len(batch.patients) == len(set(batch.patients)) == len(first.patients)
+    assert set(first.patients) - gone <= set(batch.patients)
+    assert batch.patients == sorted(batch.patients)
+    for step in range(3):  # a function of the seed, the step and the files, whatever was asked before
+        fresh = loader(tiny_cohort, fingerprint, most=None)
+        fresh.load = some.load
+        assert same(fresh.batch(step), some.batch(step))
+        parts = fresh.batches(step, 2)
+        assert [p for part in parts for p in part.patients] == some.batch(step).patients
+
+
+def test_a_damaged_disk_is_not_taken_for_patients(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    images = loader(tiny_cohort, fingerprint)
+    who = [p for p in images.patients if Modality.IMAGE in images.by_patient[p]]
+    images.load, _ = broken(tiny_cohort, who[1:])
+    with pytest.raises(UnreadError, match=f"{len(who) - 1} of {len(who)} patients who cannot be read"):
+        images.readable(who)
+    images.load, _ = broken(tiny_cohort, who[2:])
+    assert images.readable(who) == who[:2]
+    everybody = loader(tiny_cohort, fingerprint, patients=who, most=None)
+    everybody.load, _ = broken(tiny_cohort, who)
+    with pytest.raises(UnreadError):
+        everybody.batch(0)
+
+
+def test_what_an_extra_would_read_is_not_the_patient_s_fault(tiny_cohort: Cohort, fingerprint: Fingerprint) -> None:
+    images = loader(tiny_cohort, fingerprint)
+
+    def load(record: Record) -> Payload:
+        raise MissingExtraError("pylibjpeg", "dicom")
+
+    images.load = load
+    with pytest.raises(MissingExtraError):
+        next(images.each(4))

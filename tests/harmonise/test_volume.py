@@ -211,3 +211,13 @@ def test_hu_come_back_within_the_window(standard: VolumeStandard, low: float, hi
     back = in_hu(windowed(hu.copy(), standard, known), standard, known)
     assert np.allclose(back, np.clip(hu, low, high), atol=1e-2)
     assert hu_span(standard, known) == high - low
+
+
+def test_a_volume_that_would_not_fit_is_refused_before_it_is_made() -> None:
+    """A header in micrometres says metres: each of a hundred slices would be a thousand of the standard's."""
+    far = Payload(np.zeros((1, 100, 64, 64), np.float32), np.diag([1.0, 1.0, 1000.0, 1.0]))
+    with pytest.raises(GridError, match="1 × 1 × 1000 mm") as told:
+        harmonise(far, MR, VolumeStandard(size=None, spacing_mm=(0.1, 0.5, 0.5)), NOTHING)
+    assert "59.5 GiB on the standard grid" in told.value.found
+    assert "spacing" in told.value.remedy
+    assert harmonise(far, MR, VolumeStandard(size=(8, 8, 8)), NOTHING).array.shape == (1, 8, 8, 8)

@@ -19,8 +19,11 @@ from safetensors.torch import load_file
 from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.cohort import Cohort
 from polyclinic.inference import export, predict, predict_masks
-from polyclinic.inference.export import TOLERANCE
-from polyclinic.schema import Modality
+from polyclinic.inference.export import TOLERANCE, OnePatient, _Graph, reading_of
+from polyclinic.models import TwoTower, build_model
+from polyclinic.schema import Modality, Target
+from polyclinic.tasks import Hazards, Survival
+from polyclinic.tokens import phantom
 from polyclinic.training import Run
 
 
@@ -139,3 +142,43 @@ def test_what_cannot_be_exported_is_refused(
     with pytest.raises(AdaptError, match="from ours"):
         export(radiographs, "pt2", into=tmp_path / "b.pt2")
     assert not (tmp_path / "b.pt2").exists()
+
+
+def test_incidences_leave_with_what_makes_risks_of_them(tmp_path: Path) -> None:
+    """The graph's incidences are polyclinic's, and on the line between its ends lie polyclinic's risks."""
+    model = build_model(TwoTower(width=16, embedding=16), phantom.encoders(), phantom.fingerprint(), 0).eval()
+    spec = Hazards(
+        time="t", event="e", events={"death": ("1",), "transplant": ("2",)}, horizons=(3.0, 7.5), intervals=4
+    )
+    task, random = spec.build("course", model), np.random.default_rng(0)
+    task.begin(
+        [(float(t), float(e), 0.0) for t, e in zip(random.uniform(1, 12, 60), random.integers(0, 3, 60), strict=True)]
+    )
+    torch.nn.init.normal_(task.head.weight, generator=torch.Generator().manual_seed(0))
+    records = [phantom.ragged(phantom.encoders()[Modality.IMAGE].standard(), {"patient": 1}, seed) for seed in range(2)]
+    trials = [tuple(t for t in (r.values, r.spacing) if isinstance(t, torch.Tensor)) for r in records]
+    graph = _Graph(OnePatient(model, task, records[0], Modality.IMAGE).eval(), trials, {}, tmp_path)
+    say = import_module("polyclinic.inference.export")._pt2(graph, tmp_path / "net.pt2")
+    assert graph.difference(say) < TOLERANCE
+    told, rule = say(trials[0])[0].detach().numpy(), reading_of(task)
+    assert told.shape == (2, 4)
+    by_hand = [np.interp(rule["horizons"], [0.0, *rule["ends"]], [0.0, *each]) for each in told]
+    np.testing.assert_allclose(by_hand, task.incidence().risk(told[None], np.array([3.0, 7.5]))[0], atol=1e-6)
+    assert rule["events"] == ["death", "transplant"]
+
+
+def test_log_hazards_leave_with_the_hazard_that_makes_risks_of_them() -> None:
+    task, random = Survival(time="t", event="e", unit="months").build("death", _Wide()), np.random.default_rng(0)  # type: ignore[arg-type]
+    assert reading_of(task) == {}, "nobody was seen to have the event"
+    output = torch.from_numpy(random.normal(size=50)).float()
+    known = np.stack([random.exponential(10, 50), random.integers(0, 2, 50)], axis=1)
+    task.refer_to(output, Target(torch.from_numpy(known).float(), torch.ones(50, dtype=torch.bool)))
+    rule, base = reading_of(task), task.baseline()
+    hazard = np.array(rule["hazard"])
+    for eta in (-1.0, 0.4):
+        by_hand = 1 - np.exp(-hazard * np.exp(eta - rule["centre"]))
+        np.testing.assert_allclose(by_hand, base.risk(np.array([eta]), np.array(rule["times"]))[0], atol=1e-9)
+
+
+class _Wide:
+    width = 8

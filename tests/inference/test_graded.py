@@ -23,6 +23,7 @@ encoders: {table: {kind: events, width: 16, depth: 1, heads: 2, fewest: 2}}
 model: {kind: two_tower, width: 16, embedding: 16, fusion: {kind: early, depth: 1, heads: 2}}
 tasks:
   stage: {kind: grade, column: stage, grades: [[I], [II], [IIIA, IIIB], [IV]]}
+  among: {kind: classes, column: stage, classes: [[I], [II], [IIIA, IIIB], [IV]]}
   signs: {kind: findings, findings: {large: {column: large, positive: [Y], negative: [N]}, grown: {column: grown, positive: ["1"]}}}
 stages: [{name: first, steps: 4, batch: 8, lr: 1.0e-3, warmup: 1, objective: {kind: masked, modalities: [table], ratio: 0.5}}]
 precision: fp32
@@ -167,6 +168,24 @@ def test_they_are_compared_with_simple_baselines(run: Run, cohort: Cohort) -> No
         assert rows[task, "probe"].figure.n == rows[task, "baseline"].figure.n
     assert rows["stage", "baseline"].figure.low > 0.3  # two columns tell the stage
     assert rows["signs", "baseline"].figure.value > 0.8
+
+
+def test_of_classes_the_nearest_mean_is_told(run: Run, cohort: Cohort, tmp_path: Path) -> None:
+    answers = predict(adapt(run, "among", "prototype", into=tmp_path / "means"), cohort).labelled()
+    assert answers.outputs.sum(1) == pytest.approx(np.ones(len(answers.patients)), abs=1e-5)
+    right = (answers.outputs.argmax(1) == answers.targets).mean()
+    assert right > 0.4, "two columns tell the stage; the commonest alone is right in a third"
+
+
+def test_classes_are_compared_with_a_regression_and_with_the_commonest(run: Run, cohort: Cohort) -> None:
+    found = compare(
+        run, cohort, tasks=["among"], counts={"among": [None]}, arms=("probe", "baseline", "null"), draws=100
+    )
+    assert not found.skipped
+    rows = {r.arm: r.figure for r in found.rows}
+    assert {f.name for f in rows.values()} == {"accuracy"}
+    assert len({f.n for f in rows.values()}) == 1
+    assert rows["baseline"].value > rows["null"].value + 0.1, "two columns tell the stage"
 
 
 def test_each_threshold_is_calibrated(measured: Evidence, probed: Run) -> None:

@@ -20,31 +20,7 @@ from polyclinic.records import RecordError
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 from polyclinic.trust.measures.prompted import next_click, overlap, prompted, shown
-
-TALL, WIDE, RADIUS = 48, 80, 9
-RECIPE = """
-name: discs
-cohort: {where: "modality = 'image'", split: {by: patient, test: 0.25, seed: 0}}
-encoders:
-  image: {kind: vit, size: 32, patch: 4, width: 32, depth: 2, heads: 2}
-model: {kind: unified, width: 32, embedding: 32, fusion: {kind: intermediate, style: self_attention, depth: 1, heads: 2}}
-tasks:
-  disc: {kind: segmentation, structure: image, modality: image, classes: [left_disc, right_disc], inputs: [image]}
-stages:
-  - {name: show, steps: 220, batch: 16, lr: 3.0e-3, warmup: 20, objective: {kind: promptable, tasks: [disc], channels: 8}}
-precision: fp32
-"""
-
-
-def picture(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with two discs of one brightness; label 1 is the left one, 2 the right one."""
-    draws = np.random.default_rng(number)
-    y, x = np.mgrid[:TALL, :WIDE]
-    mask = np.zeros((TALL, WIDE), np.uint8)
-    for label, middle in ((1, 20), (2, 60)):
-        at = draws.integers(12, TALL - 12), middle + draws.integers(-6, 7)
-        mask[(y - at[0]) ** 2 + (x - at[1]) ** 2 < RADIUS**2] = label
-    return (40 + 150 * (mask > 0) + draws.normal(0, 8, mask.shape)).clip(0, 255).astype(np.uint8), mask
+from shown import TALL, WIDE, picture
 
 
 def middle(mask: np.ndarray) -> tuple[float, float]:
@@ -57,27 +33,13 @@ def dice(one: np.ndarray, other: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("discs")
-    for folder in ("images", "masks"):
-        (place / folder).mkdir()
-    for number in range(48):
-        image, mask = picture(number)
-        Image.fromarray(image).save(place / f"images/D{number:02}.png")
-        Image.fromarray(mask).save(place / f"masks/D{number:02}.png")
-    return place
+def run(discs_run: Run) -> Run:
+    return discs_run
 
 
 @pytest.fixture(scope="module")
-def cohort(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> Cohort:
-    return pc.ingest(discs, tmp_path_factory.mktemp("discs-cohort"))
-
-
-@pytest.fixture(scope="module")
-def run(cohort: Cohort, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    place = tmp_path_factory.mktemp("discs-run")
-    (place / "recipe.yaml").write_text(RECIPE)
-    return pc.pretrain(place / "recipe.yaml", cohort, into=place / "runs")
+def cohort(run: Run) -> Cohort:
+    return run.cohort()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from polyclinic.inference import answer_cohort, predict, predict_files
 from polyclinic.records import RecordError
 from polyclinic.tasks import Hazards, HazardsTask, Incidence, TaskError
 from polyclinic.training import Run, pretrain
-from polyclinic.trust import Evidence, evaluate
+from polyclinic.trust import Evidence, compare, evaluate
 
 RECIPE = """
 name: outcomes
@@ -190,3 +190,16 @@ def test_a_backbone_learns_at_every_landmark(run: Run, cohort: Cohort, tmp_path:
     probed = predict(adapt(run, "outcome", "probe", cohort=cohort, into=tmp_path / "c"), cohort, landmark=6)
     assert not np.allclose(first.outputs, probed.outputs, atol=1e-6)
     assert np.isfinite(first.outputs).all()
+
+
+def test_it_is_compared_with_cox_and_with_nobody_s_risk_from_what_was_known_then(run: Run, cohort: Cohort) -> None:
+    found = compare(
+        run, cohort, tasks=["outcome"], counts={"outcome": [None]}, arms=("probe", "baseline", "null"), draws=100
+    )
+    assert not found.skipped
+    rows = {r.arm: r for r in found.rows}
+    assert len({(r.figure.name, r.figure.n) for r in found.rows}) == 1
+    # The marker tells something of one of two events; what later visits name would tell all.
+    assert 0.52 < rows["baseline"].figure.value < 0.8
+    assert rows["null"].figure.value == pytest.approx(0.5)
+    assert rows["probe"].over_baseline is not None

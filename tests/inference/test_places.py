@@ -15,11 +15,14 @@ from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.clinic import Desk
 from polyclinic.cohort import Cohort, LabelError, ingest, labels_of
 from polyclinic.harmonise.shapes import overlaps
-from polyclinic.inference import answer_cohort, predict, predict_files
+from polyclinic.inference import answer_cohort, export, predict, predict_files
 from polyclinic.records import RecordError
+from polyclinic.schema import Modality
 from polyclinic.tasks import DetectionTask, KeypointsTask
 from polyclinic.training import Recipe, Run, pretrain
-from polyclinic.trust import Evidence, evaluate
+from polyclinic.trust import Cell, Evidence, compare, continual, evaluate, gather, label_curve, write_report
+from polyclinic.trust.comparisons.comparison import baseline
+from polyclinic.trust.pages.placed import placed_pictures
 
 SIDE, PATIENTS, UNSEEN = 96, 64, 4
 RECIPE = """
@@ -189,6 +192,32 @@ def test_points_are_placed(pointer: Run, cohort: Cohort, folder: Path) -> None:
         assert np.hypot(thing.low[0] - x, thing.low[1] - y) < 4
 
 
+def test_the_report_shows_what_was_drawn_beside_what_was_told(
+    detector: Run, pointer: Run, measured: Evidence, cohort: Cohort, folder: Path, tmp_path: Path
+) -> None:
+    shown = placed_pictures(detector, cohort)
+    assert [p.rank for p in shown] == ["best", "middle", "worst"]
+    for one in shown:
+        with Image.open(folder / f"{one.patient}.png") as picture:
+            grey = np.asarray(picture, float)
+        low, high = np.percentile(grey, [1, 99])
+        np.testing.assert_allclose(one.picture, np.clip((grey - low) / (high - low), 0, 1), atol=1e-6)
+        drawn = [(("square", "disc").index(name) + 1, *corners) for name, corners in drawn_on(folder, one.patient)]
+        np.testing.assert_allclose(sorted((m.label, *m.low, *m.high) for m in one.drawn), sorted(drawn), atol=1e-3)
+        assert one.found + one.missed == len(drawn)
+        told = predict_files(detector, [folder / f"{one.patient}.png"]).extra["things"]
+        np.testing.assert_allclose([(m.low, m.high) for m in one.told], [(t.low, t.high) for t in told], atol=1e-3)
+    assert shown[0].missed <= shown[-1].missed or shown[-1].alarms
+    points = placed_pictures(pointer, cohort)
+    assert points[0].apart < points[-1].apart
+    assert {p.unit for p in points} == {"px"}
+    inputs = gather(detector, cohort, evidence=[measured], placed=[detector, pointer])
+    page = write_report(tmp_path / "report.html", inputs).read_text()
+    assert page.count("<figcaption><strong>The worst:") == 2
+    assert "Free-response curve" in page
+    assert Evidence.open(detector.path).curves == measured.curves
+
+
 @pytest.mark.parametrize("method", ["full", "scratch", "prefix"])
 def test_every_way_to_learn_learns(run: Run, cohort: Cohort, method: str, tmp_path: Path) -> None:
     adapted = adapt(run, "lesions", method, labels=4, steps=2, into=tmp_path / method)
@@ -205,3 +234,100 @@ def test_what_nobody_drew_is_refused_with_what_there_is(run: Run, cohort: Cohort
         assert message in str(caught.value)
     with pytest.raises(AdaptError, match="the method knn for 'lesions', a detection"):
         adapt(run, "lesions", "knn")
+
+
+IMAGE = (Modality.IMAGE,)
+
+
+def test_they_are_compared_with_where_things_usually_are(run: Run, cohort: Cohort, tmp_path: Path) -> None:
+    cells = [Cell("lesions", IMAGE, None), Cell("tips", IMAGE, 8)]
+    found = compare(run, cohort, cells=cells, arms=("probe", "baseline", "null"), steps=2, draws=100)
+    assert not found.skipped
+    rows = {(r.task, r.arm): r for r in found.rows}
+    assert set(rows) == {(t, a) for t in ("lesions", "tips") for a in ("probe", "baseline")}
+    assert {r.figure.name for r in found.rows} == {"froc", "pck_10"}
+    for task in ("lesions", "tips"):
+        assert rows[task, "probe"].figure.n == rows[task, "baseline"].figure.n > 20
+        over = rows[task, "probe"].over_baseline
+        assert over is not None
+        assert over.value == pytest.approx(rows[task, "probe"].figure.value - rows[task, "baseline"].figure.value)
+    assert rows["tips", "baseline"].figure.value > rows["lesions", "baseline"].figure.value + 0.2, (
+        "bars stand in one place"
+    )
+
+
+def test_a_prior_says_the_training_pictures_places_of_every_one(run: Run, cohort: Cohort, folder: Path) -> None:
+    """Each picture is 96 by 48 pixels on a grid of 64, of which it fills a half: in mm of a nominal pixel all are alike."""
+    train = tuple(p for p in run.split.train if int(p[1:]) >= UNSEEN)
+    test = tuple(p for p in run.split.test if int(p[1:]) >= UNSEEN)
+    told = baseline(run, cohort, Cell("lesions", IMAGE, None), train, test)
+    first = told.outputs[0]
+    assert all(np.allclose(rows, first) for rows in told.outputs)
+    assert (np.diff(first[:, 2]) <= 0).all()
+    share = np.mean([any(k == "square" for k, _ in drawn_on(folder, p)) for p in train])
+    assert 0 < first[first[:, 1] == 0][:, 2].max() <= share, "no box is more frequent than its class"
+    points = baseline(run, cohort, Cell("tips", IMAGE, None), train, test)
+    assert points.outputs[0].shape == (1, 2)
+    assert np.concatenate(list(points.outputs)).mean() > 0
+
+
+def test_the_curve_of_labels_and_sequences_of_tasks_take_them(run: Run, cohort: Cohort, tmp_path: Path) -> None:
+    told = {"cohort": cohort, "steps": 2, "draws": 50}
+    found = label_curve(
+        run, "lesions", [8, 16], "probe", baselines=("scratch", "plain"), seeds=(0, 1), into=tmp_path / "curve", **told
+    )
+    assert not found.skipped
+    assert {(p.arm, p.labels) for p in found.points} == {
+        (a, n) for a in ("pretrained", "scratch", "plain") for n in (8, 16)
+    }
+    again = label_curve(
+        run, "lesions", [8, 16], "probe", baselines=("scratch", "plain"), seeds=(0, 1), into=tmp_path / "curve", **told
+    )
+    assert again == found, "from the answers that were kept"
+    taught = continual(run, ["lesions", "tips"], "full", seeds=(0,), protect=("none",), into=tmp_path / "both", **told)
+    assert taught.tasks == ("lesions", "tips")
+
+
+def _asked(run: Run, cohort: Cohort, patient: str) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    """A picture as the network reads it, its spacing, and what we find in it."""
+    adapted = open_adapted(run)
+    batch = next(iter(adapted.run.loader(cohort, (patient,)).each(1)))
+    ragged = batch.payloads[Modality.IMAGE]
+    spacing = np.full((1, 2), np.nan, np.float32) if ragged.spacing is None else ragged.spacing.numpy()
+    assert not isinstance(ragged.values, list)
+    return ragged.values.numpy(), spacing, adapted.task.found(adapted.model, batch)  # type: ignore[operator]
+
+
+def test_an_export_s_cells_are_read_by_the_rule_beside_it(
+    detector: Run, pointer: Run, cohort: Cohort, tmp_path: Path
+) -> None:
+    """By numpy alone, from what the JSON beside it says."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    patient = next(p for p in detector.split.test if int(p[1:]) >= UNSEEN)
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))
+    for run in (detector, pointer):
+        made = export(run, "onnx", into=tmp_path / f"{run.adapter['task']}.onnx")
+        assert made.difference < 1e-3
+        rule = json.loads(made.path.with_suffix(".json").read_text())["reading"]
+        values, spacing, (ours,) = _asked(run, cohort, patient)
+        (told,) = onnxruntime.InferenceSession(made.path).run(None, {"image": values, "spacing": spacing})
+        cells, at, stride = told[0], np.array(rule["first_cell_at"]), np.array(rule["stride"])
+        if run is pointer:
+            for n in range(2):
+                y, x = np.unravel_index(cells[n].argmax(), cells[n].shape)
+                place = (np.array([y, x]) + cells[2 + 2 * n : 4 + 2 * n, y, x]) * stride + at
+                np.testing.assert_allclose(ours[n], [sigmoid(cells[n, y, x]), *place], atol=1e-3)
+            continue
+        kind, y, x = np.unravel_index(cells[:2].argmax(), cells[:2].shape)
+        middle = np.array([y, x]) + cells[2:4, y, x]
+        half = np.exp(cells[4:6, y, x]) / 2
+        corners = [*((middle - half) * stride + at), *((middle + half) * stride + at)]
+        np.testing.assert_allclose(ours[0], [kind, sigmoid(cells[kind, y, x]), *corners], atol=1e-3)
+        assert rule["told_from"] == open_adapted(run).task.cuts.tolist()  # type: ignore[union-attr]
+
+
+def test_boxes_leave_as_a_program_and_as_weights_and_not_as_a_bundle(detector: Run, tmp_path: Path) -> None:
+    assert export(detector, "pt2", into=tmp_path / "net.pt2").difference < 1e-3
+    assert export(detector, "safetensors", into=tmp_path / "net.safetensors").difference == 0
+    with pytest.raises(AdaptError, match="a MONAI bundle of a detection"):
+        export(detector, "monai", into=tmp_path / "bundle")

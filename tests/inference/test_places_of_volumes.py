@@ -14,7 +14,7 @@ from polyclinic.cohort import Cohort, Label, ingest
 from polyclinic.harmonise import Fingerprint, VolumeStandard
 from polyclinic.harmonise.loader import Loader
 from polyclinic.inference import predict_files
-from polyclinic.inference.places import _thing, outlines
+from polyclinic.inference.places import outlines, thing_of
 from polyclinic.schema import Modality
 from polyclinic.tasks import Detection
 from polyclinic.training import Run, pretrain
@@ -102,7 +102,7 @@ def test_a_box_goes_back_to_voxels_and_mm(folder: Path, cohort: Cohort, run: Run
         drawn = batch.targets["cubes"].values
         for name, boxes in zip(batch.payloads[Modality.VOLUME].ids, drawn, strict=True):
             (box,) = boxes.double().numpy()
-            thing = _thing("cube", 0.9, box[1:4], box[4:], loader.payload(names[name]))
+            thing = thing_of("cube", 0.9, box[1:4], box[4:], loader.payload(names[name]))
             assert thing is not None
             low, high = where[Path(names[name].uri).name.split(".")[0]]
             np.testing.assert_allclose(thing.low, low, atol=1e-3)  # 0 is the first voxel's first corner

@@ -18,9 +18,11 @@ import torch
 from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.inference import answer_cohort, predict, predict_files, predict_masks
-from polyclinic.schema import Modality
+from polyclinic.models import Model
+from polyclinic.schema import Batch, Modality
 from polyclinic.tasks import SegmentationTask
 from polyclinic.tasks.segmentation import dice
+from polyclinic.tasks.sliding import sliding
 from polyclinic.training import Run, pretrain
 
 SHAPE, BOX, PATIENTS = (26, 44, 38), (16, 16, 16), 14
@@ -101,6 +103,24 @@ def test_else_the_box_in_the_middle_or_the_whole(run: Run, cohort: Cohort) -> No
     assert int(whole.targets["ball"].values[0].sum()) > 400
 
 
+def test_one_patient_s_masks_are_held_at_a_time(
+    adapted: Run, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole volume may be as large as memory allows: several at once may not."""
+    together, masks = list[int](), SegmentationTask.masks
+
+    def watched(task: SegmentationTask, model: Model, batch: Batch) -> list[torch.Tensor]:
+        together.append(len(batch.patients))
+        return masks(task, model, batch)
+
+    monkeypatch.setattr(SegmentationTask, "masks", watched)
+    seen = list[tuple[str, tuple[int, ...]]]()
+    found = predict(adapted, cohort, look=lambda who, mask, truth, _: seen.append((who, mask.shape)))
+    assert seen == [(p, SHAPE) for p in found.patients]
+    answer_cohort(adapted, cohort, patients=found.patients, into=tmp_path)
+    assert together == [1] * (2 * len(found.patients))
+
+
 def test_the_ball_is_found_wherever_it_is(adapted: Run, cohort: Cohort) -> None:
     found = predict(adapted, cohort)
     assert len(found.patients) >= 4
@@ -159,11 +179,13 @@ def test_a_bundle_blends_boxes_as_we_do(adapted: Run, cohort: Cohort, tmp_path: 
     ragged = batch.payloads[Modality.VOLUME]
     assert torch.equal(values[0], ragged.values[0])
     with torch.no_grad():
-        ours = opened.task._whole(opened.model, batch, ragged, BOX)
+        ours = sliding(opened.task._of_boxes(opened.model, batch, ragged), ragged.values[0], BOX)
+        mask = opened.task._whole(opened.model, batch, ragged, BOX)
         theirs = blending(BOX)(values, network, spacing)
         monais = SlidingWindowInferer(BOX, 1, 0.25, "gaussian", 0.125)(values, network, spacing)
     assert theirs.shape == (1, 2, *SHAPE)
     assert float((theirs[0] - ours).abs().max()) < 1e-3
+    assert torch.equal(mask, ours.argmax(0))
     assert float((monais[0] - ours).abs().max()) > 1e-3  # why the configuration does not name it
     assert dice(monais[0].argmax(0).numpy(), ours.argmax(0).numpy(), 2)[0] > 0.9  # it is no other answer either
 

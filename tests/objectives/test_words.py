@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from polyclinic.objectives import Sampling, Seen, WordDecoder, numbers
@@ -85,6 +88,29 @@ def test_draws_follow_the_logits() -> None:
     )
     assert share(Sampling(1, top_p=1e-9)).tolist() == [1, 0, 0, 0]
     assert share(Sampling()).tolist() == [1, 0, 0, 0]
+
+
+@given(st.integers(1, 4), st.integers(0, 2**31 - 1))
+def test_no_run_of_words_is_said_twice(run: int, seed: int) -> None:
+    """The word taken is the likeliest of those that say no run again."""
+    draws = torch.Generator().manual_seed(seed)
+    said = torch.zeros(3, 0, dtype=torch.int64)
+    for _ in range(5 if run == 1 else 10):
+        logits = torch.randn(3, 6, generator=draws) + torch.tensor([4.0, 2, 0, 0, 0, 0])
+        word = Sampling(once=run).draw(logits, None, said)
+        for row, mine in enumerate(said.tolist()):
+            grams = {tuple(mine[n : n + run]) for n in range(len(mine) - run + 1)}
+            new = [w for w in range(6) if len(mine) < run - 1 or tuple([*mine, w][-run:]) not in grams]
+            assert int(word[row]) == max(new, key=lambda w: float(logits[row, w]))
+        said = torch.cat([said, word[:, None]], 1)
+
+
+def test_a_decoder_says_no_run_twice_where_it_is_told() -> None:
+    model, begin = decoder(), [torch.tensor([1]), torch.tensor([2, 3])]
+    free, bound = (model.generate(begin, None, 12, sampling=Sampling(once=once)) for once in (None, 2))
+    pairs = lambda text: list(pairwise(text.tolist()))
+    assert any(len(set(pairs(text))) < len(pairs(text)) for text in free)
+    assert all(len(set(pairs(text))) == len(pairs(text)) for text in bound)
 
 
 def test_the_same_draws_give_the_same_words() -> None:

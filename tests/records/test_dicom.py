@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Callable
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +14,12 @@ import pydicom
 import pytest
 import SimpleITK
 from PIL import Image
+from pydicom import FileDataset
 from pydicom.data import get_testdata_file
 from pydicom.uid import OphthalmicPhotography8BitImageStorage
 
 from polyclinic import records
+from polyclinic.records import RecordError, dicom, source
 from polyclinic.schema import MissingExtraError, Modality, Payload, Record, Rejected
 from reading import load, only, refused
 
@@ -242,3 +245,22 @@ def test_a_photograph_of_an_eye_says_which_and_at_what_scale(tmp_path: Path, key
     assert np.array_equal(payload.array, np.moveaxis(dataset.pixel_array, 2, 0))
     assert payload.to_world is not None
     assert np.allclose(np.diag(payload.to_world)[:2], [0.007, 0.006])
+
+
+def test_a_series_larger_than_any_volume_may_be(
+    tmp_path: Path, write_series: Callable[..., list[FileDataset]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of its files is small, so that no header says it: their number does, before they are decoded together."""
+    (tmp_path / "s").mkdir()
+    write_series(tmp_path / "s", (6, 5))
+    found = list(dicom.read_series(sorted((tmp_path / "s").iterdir()), tmp_path))
+    (record,) = [one for one in found if isinstance(one, Record)]
+    loaded = records.load(record, tmp_path).array
+    monkeypatch.setattr(source, "LARGEST_BYTES", loaded.nbytes - 1)
+    with pytest.raises(RecordError, match="GiB of samples"):
+        records.load(record, tmp_path)
+    (refused,) = dicom.read_series(sorted((tmp_path / "s").iterdir()), tmp_path)
+    assert isinstance(refused, Rejected)
+    assert refused.uri == record.uri
+    monkeypatch.setattr(source, "LARGEST_BYTES", loaded.nbytes)
+    assert np.array_equal(records.load(record, tmp_path).array, loaded)

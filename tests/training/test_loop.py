@@ -358,6 +358,19 @@ class Disturbed(Cohort):
         return replace(payload, array=payload.array * 3 + 1, text=words, names=tuple(f"{n}x" for n in payload.names))
 
 
+def test_training_patients_of_whom_no_encoder_reads_anything_are_an_error_before_anything_is_trained(
+    light: Recipe, tiny_cohort: Cohort, tmp_path: Path
+) -> None:
+    other = light.model_dump(mode="json") | {"tasks": {}}
+    other["cohort"] |= {"where": "modality = 'volume'", "split": {"stratify": None}}
+    assert "volume" not in other["encoders"]
+    with pytest.raises(
+        RunError, match=r"(?s)training patients without any .*, which is what the encoders read.*\(volume\)"
+    ):
+        pretrain(Recipe.model_validate(other), tiny_cohort, into=tmp_path)
+    assert not (tmp_path / light.name / "recipe.yaml").exists()
+
+
 def test_nothing_of_the_test_side_reaches_the_weights(
     whole: Run, light: Recipe, tiny_cohort: Cohort, tmp_path: Path
 ) -> None:

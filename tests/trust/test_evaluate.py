@@ -4,20 +4,26 @@ import json
 import math
 import shutil
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+from torch import Tensor
 
-from polyclinic.adaptation import adapt, open_adapted
+from polyclinic.adaptation import Adapted, adapt, open_adapted
 from polyclinic.cohort import Cohort
 from polyclinic.inference import ask, predict
-from polyclinic.tasks import ClassificationTask, Predictions
+from polyclinic.models import Model
+from polyclinic.schema import Batch, Modality
+from polyclinic.tasks import ClassificationTask, Predictions, SegmentationTask
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
 from polyclinic.trust.comparisons.comparison import plain
 from polyclinic.trust.measures.surfaces import WHAT
+
+predicting = import_module("polyclinic.inference.predict")
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +106,36 @@ def test_a_figure_by_its_name(finding: tuple[Run, Evidence]) -> None:
         evidence.figure("dice")
 
 
-def test_a_segmentation(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+def test_a_segmentation(run: Run, tiny_cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     adapted = adapt(run, "hippocampus", "probe", steps=1, cohort=tiny_cohort, into=tmp_path)
+    asked, masks = list[str](), SegmentationTask.masks
+
+    def watched(task: SegmentationTask, model: Model, batch: Batch) -> list[Tensor]:
+        asked.extend(batch.payloads[Modality.VOLUME].ids)
+        return masks(task, model, batch)
+
+    monkeypatch.setattr(SegmentationTask, "masks", watched)
     evidence = evaluate(adapted, tiny_cohort, draws=50)
+    there = {p for p in adapted.split.test if p in {r.patient for r in tiny_cohort.records("modality = 'volume'")}}
+    assert len(asked) == len(set(asked)) == len(there) > 1  # each of them once, for Dice and surfaces alike
     assert [f.name for f in evidence.figures[:3]] == ["dice", "dice_anterior", "dice_posterior"]
     assert {f.name.rsplit("_", 1)[0] for f in evidence.figures[3:]} == set(WHAT)
     assert (evidence.calibration, evidence.subsets, evidence.risks) == (None, (), ())
     assert Evidence.open(tmp_path).figures[0].n == evidence.figures[0].n > 0
+
+
+def test_each_subset_is_asked_once(
+    finding: tuple[Run, Evidence], tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, said = list[tuple[Modality, ...]](), predicting.said
+
+    def watched(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
+        asked.append(tuple(batch.payloads))
+        return said(adapted, batch)
+
+    monkeypatch.setattr(predicting, "said", watched)
+    evaluate(finding[0], tiny_cohort, draws=20)
+    assert len(asked) == len(set(asked)) == 7
 
 
 def test_a_survival_is_measured_by_its_order_and_by_its_risks(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:

@@ -23,15 +23,15 @@ from ..models.adapters import AdapterFields, go_on, put, settle
 from ..objectives.hybrid import places
 from ..schema import Modality
 from ..tasks import (
+    Classes,
+    ClassesTask,
     Classification,
     ClassificationTask,
     DetectionTask,
-    FindingsTask,
     LinearTask,
     Report,
     Retrieval,
     SegmentationTask,
-    SurvivalTask,
     Task,
 )
 from ..training import Run
@@ -46,7 +46,7 @@ from .forgetting import Keeper, Pretraining, interpolated
 from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
 from .probe import features, fit_head, views
 from .report import adapt_report
-from .shots import Neighbours, Sentences, between, fit_prototypes, sentences
+from .shots import Neighbours, Sentences, between, fit_class_prototypes, fit_prototypes, sentences
 
 LOG = logging.getLogger("polyclinic.adaptation")
 Method = Kind
@@ -93,6 +93,8 @@ def _check(run: Run, task: str, labels: int | Sequence[str] | None, steps: int |
 def _fits(run: Run, task: str, method: tuple[Any, ...]) -> None:
     """Refuse what asks of classes alone where there are none."""
     spec = run.recipe.tasks[task]
+    if isinstance(method[0], Prototype) and isinstance(spec, Classes):
+        return
     if isinstance(method[0], Prototype | Knn | ZeroShot) and not isinstance(spec, Classification | Retrieval):
         raise AdaptError(
             f"the method {method[0].kind} for {task!r}, a {spec.kind}", "a classification", "adapt by probe or lora"
@@ -129,6 +131,7 @@ def adapt(
         MethodError: no such method or option, or several that do not go together.
         AdapterError: the model has no place for an adapter.
         TaskError: a task that needs no labels.
+        UnreadError: nearly nobody can be read; else who cannot be is set aside, and stands in `adapter.json` as `unread`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     _check(run, task, labels, steps)
@@ -174,7 +177,7 @@ def _given_away(
     table = run.recipe.standards().get(Modality.TABLE)
     exclude = table.exclude if table is not None else run.recipe.excluded()
     found = giveaways(
-        cohort.records(run.recipe.cohort.where), label, patients, exclude=exclude, reads=reads, load=cohort.load, seed=run.recipe.seed
+        cohort.records(run.recipe.cohort.where), label, patients, exclude=exclude, reads=reads, load=cohort.note, seed=run.recipe.seed
     )  # fmt: skip
     for one in found:
         LOG.warning("%s; %s", one, one.remedy)
@@ -208,9 +211,9 @@ def planned(
     if isinstance(spec := run.recipe.tasks[task], Retrieval):
         spec.build(task, run.model())  # refuses
     loader = run.loader(cohort, run.split.train, (task,))
-    chosen = [] if isinstance(method[0], ZeroShot) else labelled(loader, task, labels, seed, reads)
+    chosen, unread = ([], ()) if isinstance(method[0], ZeroShot) else labelled(loader, task, labels, seed, reads)
     steps = steps or _steps(spec.kind, isinstance(method[0], Scratch), len(chosen))
-    return Plan(run, task, method, reads, loader, chosen, seed, steps, cohort, after)
+    return Plan(run, task, method, reads, loader, chosen, seed, steps, cohort, after, unread)
 
 
 def taught_by(
@@ -285,8 +288,8 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
             fine_tune(plan, model, head, share, progress)
         settle(model)
     if (
-        isinstance(head, ClassificationTask | FindingsTask | SurvivalTask) and not frozen
-    ):  # the probe's vectors are as they were when it was fitted
+        isinstance(head, LinearTask) and head.refers and not frozen
+    ):  # a probe's vectors are as they were when it was fitted
         pooled, target = features(model, head, plan.loader, plan.patients, plan.reads)
         head.refer_to(head.read(pooled).detach(), target)
     if isinstance(head, LinearTask):
@@ -332,7 +335,9 @@ def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progres
     assert plan.cohort is not None
     method, parts = plan.methods[0], (model, head)
     asked = Pretraining(plan.run, plan.cohort, train=False)
-    before = asked.losses(model)
+    # Where it goes on after a run whose weights all moved, that asked it of these very weights.
+    known = plan.after.adapter.get("forgetting", {}) if plan.after else {}
+    before = known["after"] if known.get("patients") == len(asked.loader.patients) else asked.losses(model)
     start = [{n: p.detach().clone() for n, p in part.named_parameters()} for part in parts]
     held = method.rehearsal or method.replay or method.ewc or method.distil
     keeper = Keeper(plan, model) if held else None
@@ -355,10 +360,13 @@ def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:
         yes, no = sentences(method, spec)
         head.across = between(plan.run, model, yes, no)
         return {"yes": yes, "no": no}
-    assert isinstance(head, ClassificationTask)
+    assert isinstance(head, ClassificationTask | ClassesTask)
     seen = views(model, head, plan.loader, plan.patients, plan.reads)
     if isinstance(head, Neighbours):
         return {"k": head.fit(method, seen)}
-    fit_prototypes(head, seen)
+    if isinstance(head, ClassesTask):
+        fit_class_prototypes(head, seen)
+    else:
+        fit_prototypes(head, seen)
     head.to_prevalence([known[p] for p in plan.patients])
     return {}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..models import Model, save_weights, under
 from ..models.adapters import AdapterError, AdapterFields, additions, fold, learned, replace, restore, sharing
 from ..schema import Modality
-from ..tasks import HazardsTask, Report, Task
+from ..tasks import HazardsTask, PlacedFields, Report, Task
 from ..training import Run
 from ..training.methods import Knn, ZeroShot, methods
 from ..training.run import file_hash, write_json
@@ -52,6 +52,12 @@ class Adapted:
                 "leave it out",
             )
         return self
+
+    def together(self, most: int) -> int:
+        """How many patients are asked at once: one where volumes of any size are read a box at a time, or a report is written."""
+        spec = self.task.spec
+        whole = isinstance(spec, PlacedFields) and self.model.encoder(Modality(spec.modality)).at_once is not None
+        return 1 if whole or isinstance(spec, Report) else most
 
 
 class Shelf:
@@ -220,6 +226,7 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
             **told, "run": os.path.relpath(run.path.resolve(), place.resolve()), "method": plan.method,
             "inputs": list(plan.reads), "labels": len(plan.patients), "labelled": plan.patients, "seed": plan.seed,
             **({"after": os.path.relpath(plan.after.path.resolve(), place.resolve())} if plan.after else {}), **chosen,
+            **({"unread": [dataclasses.asdict(one) for one in plan.unread]} if plan.unread else {}),
         },
     )  # fmt: skip
     return Run.open(place)

@@ -99,8 +99,9 @@ class Earlier:
         loader.only(name, about["labelled"])
         known, label = loader.labelled(name), loader.labels[0]
         groups = dict(zip(known, label.groups(list(known.values())), strict=True))
-        who = sorted(subset(groups, memory, about["seed"]))
-        self.plan = changed(plan, task=name, loader=loader, patients=who, reads=tuple(map(Modality, about["inputs"])))
+        reads = tuple(map(Modality, about["inputs"]))
+        who = loader.readable(sorted(subset(groups, memory, about["seed"])), reads)
+        self.plan = changed(plan, task=name, loader=loader, patients=who, reads=reads)
         self.head: Task = open_adapted(run).task
         if isinstance(self.head, LinearTask):
             _weigh_alike(self.head, [known[p] for p in about["labelled"]])

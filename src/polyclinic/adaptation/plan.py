@@ -8,6 +8,7 @@ from typing import Any
 
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
+from ..harmonise.unread import Unread
 from ..schema import Modality, PolyclinicError
 from ..tasks import PlacedFields
 from ..training import Run
@@ -34,6 +35,7 @@ class Plan:
         steps: of the optimiser.
         cohort: of the run, where pretraining is asked again.
         after: the adapted run that this one goes on from.
+        unread: whose labels might have been used, but who cannot be read.
     """
 
     run: Run
@@ -46,6 +48,7 @@ class Plan:
     steps: int
     cohort: Cohort | None = None
     after: Run | None = None
+    unread: tuple[Unread, ...] = ()
 
     @property
     def method(self) -> str:
@@ -92,13 +95,18 @@ def reads_of(run: Run, name: str, inputs: Sequence[Modality | str] | None) -> tu
 
 def labelled(
     loader: Loader, task: str, labels: int | Sequence[str] | None, seed: int, reads: Sequence[Modality]
-) -> list[str]:
-    """The training patients whose labels may be used: those who have something to read; the loader forgets the others' labels.
+) -> tuple[list[str], tuple[Unread, ...]]:
+    """The training patients whose labels may be used: those who have something to read, and can be read; the loader forgets the others'.
+
+    For one who cannot be read nobody stands in: fewer labels are always among more.
 
     Args:
         labels: how many, None for all; or among whom.
+    Returns:
+        who, sorted, and who could not be read.
     Raises:
         AdaptError: there is none; they are of one class, of any of several findings; nobody has one of the grades; no event was seen.
+        UnreadError: nearly nobody can be read.
     """
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
     label = loader.labels[0]
@@ -113,7 +121,8 @@ def labelled(
             "at least two",
             "label some, or read more modalities",
         )
+    tried, chosen = chosen, loader.readable(chosen, reads)
     if lacking := label.lacking([known[p] for p in chosen]):
         raise AdaptError(f"{len(chosen)} labelled patients {lacking[0]}", lacking[1], "give more labels")
     loader.only(task, chosen)
-    return chosen
+    return chosen, loader.aside(set(tried) - set(chosen))

@@ -18,7 +18,7 @@ from ..harmonise.text import TextStandard
 from ..models import Model
 from ..models.adapters import AdapterFields, put, settle
 from ..objectives import CaptionObjective, RetellObjective
-from ..objectives.hybrid import places
+from ..objectives.reported import Reports
 from ..records.findings import ABSENT, PRESENT, read_findings, summary
 from ..schema import Modality, Record
 from ..tasks import Report, ReportTask
@@ -54,9 +54,9 @@ def writer_of(run: Run, name: str, model: Model) -> ReportTask:
             f"reports in the language {spec.language!r}", "one of " + (", ".join(standard.languages) or "none"),
             "name it in `encoders.text.languages` and pretrain anew, or leave `language` out",
         )  # fmt: skip
-    for part, place in places(run.recipe.stages[-1].objective):
+    for part in run.parts:
         if part.kind in ("caption", "retell"):
-            writer = run.objective(model).get_submodule(place.rstrip("."))
+            writer = run.learned(part, model)
             assert isinstance(writer, CaptionObjective | RetellObjective)
             return ReportTask(name, spec, writer, standard, run.fingerprint)
     raise AdaptError(
@@ -79,15 +79,30 @@ def reference_text(loader: Loader, task: ReportTask, record: Record) -> str:
     return task.standard.of(loader.load(record).text)
 
 
-def shown_of(run: Run, name: str, inputs: Sequence[Modality]) -> tuple[Modality, ...]:
-    """The modalities that a report is written from.
+def reports_of(loader: Loader, patients: Sequence[str], language: str | None) -> tuple[Reports, list[Record | None]]:
+    """When the report of each patient was written, as far as that is known, and the report itself."""
+    own = [reference(loader, p, language) for p in patients]
+    hours = [math.nan if r is None else loader.hours(r) for r in own]
+    studies = [None if r is None or not r.attributes.get("study") else str(r.attributes["study"]) for r in own]
+    return Reports(tuple(range(len(own))), tuple(hours), tuple(studies)), own
+
+
+def shown_of(task: ReportTask, inputs: Sequence[Modality]) -> tuple[Modality, ...]:
+    """The modalities that a report is written from; text among them only where earlier reports are shown.
 
     Raises:
-        AdaptError: there is none but text.
+        AdaptError: there is none, or the task asks for earlier reports of a decoder that was never shown any.
     """
-    shows = tuple(m for m in inputs if m is not Modality.TEXT)
+    if Modality.TEXT in (task.spec.inputs or ()) and not task.reads_reports:
+        raise AdaptError(
+            f"task {task.name!r}, which reads text, of a decoder that was shown no earlier report", "`earlier: [text]` in the last stage's "
+            "`caption`", "pretrain with it, or leave text out of the task's `inputs`: the report itself is never read",
+        )  # fmt: skip
+    shows = tuple(m for m in inputs if m is not Modality.TEXT or task.reads_reports)
     if not shows:
-        raise AdaptError(f"task {name!r}, which may read nothing but text", "another modality", "give it more inputs")
+        raise AdaptError(
+            f"task {task.name!r}, which may read nothing but text", "another modality", "give it more inputs"
+        )
     return shows
 
 
@@ -102,24 +117,25 @@ def adapt_report(
             "probe, full or adapters such as lora",
             "choose one: a decoder is pretrained",
         )
-    reads, model = shown_of(run, name, inputs), run.model()
+    model = run.model()
     task = writer_of(run, name, model)
-    loader = run.loader(cohort, run.split.train)
-    has = [
-        p
-        for p in loader.patients
-        if set(reads) & set(loader.by_patient[p]) and reference(loader, p, task.spec.language)
-    ]
+    reads, loader = shown_of(task, inputs), run.loader(cohort, run.split.train)
+    there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
+    has = [p for p in there if (r := reference(loader, p, task.spec.language)) and (r.time or task.window is None)]
     if labels is None or isinstance(labels, int):
         chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed))
     else:
         chosen = sorted(set(labels) & set(has))
     if not chosen:
         raise AdaptError(
-            f"no training patient with a report and one of {', '.join(reads)}", "at least one", "read more modalities"
+            f"no training patient with a {'' if task.window is None else 'dated '}report and one of {', '.join(reads)}",
+            "at least one",
+            "read more modalities",
         )
+    tried, chosen = chosen, loader.readable(chosen, (*reads, Modality.TEXT))
     steps = min(STEPS, math.ceil(8 * len(chosen) / PATIENTS)) if steps is None else steps
-    plan = Plan(run, name, methods, reads, loader, chosen, seed, steps, cohort)
+    unread = loader.aside(set(tried) - set(chosen))
+    plan = Plan(run, name, methods, reads, loader, chosen, seed, steps, cohort, unread=unread)
     began, learned = time.monotonic(), dict[str, Any](steps=steps)
     with repeatable():
         if steps:
@@ -156,9 +172,9 @@ def _compare(plan: Plan, model: Model, task: ReportTask) -> None:
     """Learn of the training patients' own reports from when on a finding counts as seen."""
     found, said, denied = [], [], []
     for batch in plan.loader.each(32, plan.patients, plan.reads):
-        found.append(task.margins(model, batch).float().cpu())
-        for patient in batch.patients:
-            record = reference(plan.loader, patient, task.spec.language)
+        reports, own = reports_of(plan.loader, batch.patients, task.spec.language)
+        found.append(task.margins(model, task.told(model, batch, reports)).float().cpu())
+        for record in own:
             assert record is not None
             told = summary(read_findings(reference_text(plan.loader, task, record), task.language).mentions)
             said.append([told.get(n) == PRESENT for n in NAMES])

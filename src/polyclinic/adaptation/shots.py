@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..models import Model
 from ..schema import Batch, Modality, Ragged
-from ..tasks import Classification, ClassificationTask
+from ..tasks import ClassesTask, Classification, ClassificationTask
 from ..tokens.text import as_note
 from ..training import Run
 from ..training.methods import Knn, ZeroShot
@@ -54,6 +54,40 @@ def fit_prototypes(head: ClassificationTask, seen: Sequence[View]) -> None:
     with torch.no_grad():
         head.head.weight.copy_(steep * across)
         head.head.bias.fill_(-float(steep * across @ means.mean(0)))
+
+
+def fit_class_prototypes(head: ClassesTask, seen: Sequence[View]) -> None:
+    """Make a head say which of several classes' means is nearest: of vectors x and means m its outputs are steep · (x · m − |m|² / 2).
+
+    How steep is the likeliest for the patients themselves, each judged with the mean of their own class made of the others, all classes
+    counting alike: normal distributions of one spread. Of a class with one patient nothing is asked; a class that none has stays at 0.
+
+    Args:
+        head: fresh.
+        seen: of the same patients, as `probe.views` gives them.
+    """
+    rows, classes = _rows(seen)
+    normed, classes = head.norm(rows), classes.long()
+    head.mean, head.sd = normed.mean(0), torch.ones_like(head.sd)
+    x, count = normed - head.mean, torch.bincount(classes, minlength=head.k)
+    means = torch.zeros(head.k, x.shape[1]).to(x).index_add_(0, classes, x) / count.clamp(min=1)[:, None]
+    there = torch.nonzero(count).flatten()
+    apart = torch.pdist(means[there]).square().mean().clamp(min=1e-12)
+    steep = 4 / apart
+    mine = count[classes] > 1
+    if bool(mine.any()):
+        own, n = means[classes], count[classes][:, None]
+        own = torch.where(mine[:, None], (own * n - x) / (n - 1).clamp(min=1), own)
+        score = x @ means.T - means.square().sum(1) / 2
+        score[torch.arange(len(x)), classes] = (x * own).sum(1) - own.square().sum(1) / 2
+        weight = (mine / count[classes])[:, None]
+        tried = steep * torch.logspace(-3, 2, 201).to(x)
+        place = torch.searchsorted(there, classes)
+        told = torch.stack([torch.log_softmax(s * score[:, there], 1).gather(1, place[:, None]) for s in tried])
+        steep = tried[(weight * told).sum((1, 2)).argmax()]
+    with torch.no_grad():
+        head.head.weight.copy_(steep * means)
+        head.head.bias.copy_(-steep * means.square().sum(1) / 2)
 
 
 def _left_out(x: Tensor, classes: Tensor, means: Tensor, counts: Tensor) -> Tensor:

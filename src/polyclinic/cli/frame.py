@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import json
+import logging
 import math
 import os
 import sys
@@ -30,6 +31,8 @@ EXIT_CODES = "0 done, 1 could not be done, 2 wrong usage, 130 interrupted"
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; messages and progress go to stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", hidden=True)]
 Report = Callable[[int, int, str], None]
+LAUNCHER = "lightning_fabric.utilities.rank_zero"
+"""Tells the precision at each training, between two lines of progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,7 @@ def command(function: Callable[..., Reply]) -> Callable[..., None]:
             with nullcontext() if debug else warnings.catch_warnings(), redirect_stdout(sys.stderr):
                 if not debug:
                     warnings.simplefilter("ignore")
+                    logging.getLogger(LAUNCHER).setLevel(logging.WARNING)
                 reply = function(*args, **options)
         except (typer.Exit, typer.BadParameter, typer.Abort, BrokenPipeError):
             raise

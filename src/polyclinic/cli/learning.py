@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from ..schema import Figure
 
 
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0, help="Begin nothing new after so many; what is finished is told, and the same command goes on."
+    ),
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Register the commands."""
     example = "runs/demo --tasks finding,icu,survival --protect none,replay,ewc=10+distil --seeds 0,1,2"
@@ -77,6 +85,7 @@ def continual(
     into: Annotated[
         Path | None, typer.Option(help="The folder of runs, answers and results; below the run by default.")
     ] = None,
+    minutes: Minutes = None,
 ) -> Reply:
     """Teach one task after another and ask all after each: accuracy, transfer, forgetting. Ctrl-C stops; the same command goes on."""
     from ..training import Run
@@ -89,7 +98,7 @@ def continual(
     with progress("continual") as report:
         made = teach(
             opened, names, method, protect=ways, labels=labels, seeds=numbers, steps=steps, cohort=cohort, into=into,
-            progress=report,
+            minutes=minutes, progress=report,
         )  # fmt: skip
     place = into or opened.path / "continual" / f"{'-'.join(made.tasks)}-{made.method}"
     shown: list[Any] = []
@@ -106,7 +115,7 @@ def continual(
     rows = [(w.protect, *(interval(w.measures[name]) for name in CALLED)) for w in made.ways]
     shown += [
         table(f"{averaged(made.seeds)} (95% interval)", ("protect", *(f"#{words}" for words in CALLED.values())), rows),
-        *verdict(made), f"written to {place}/continual.md, .json and .svg",
+        *verdict(made), *left(numbers, made.seeds, minutes), f"written to {place}/continual.html and .json",
     ]  # fmt: skip
     data = {
         "into": str(place),
@@ -119,6 +128,12 @@ def continual(
     return Reply(data, shown)
 
 
+def left(asked: Sequence[int], made: Sequence[int], minutes: float | None) -> list[str]:
+    """The seeds for which there was no time, in a line."""
+    missing = ", ".join(str(seed) for seed in asked if seed not in made)
+    return [f"not finished within {minutes:g} minutes: seed {missing}; the same command goes on"] if missing else []
+
+
 def interval(figure: Figure) -> str:
     """A figure with its interval, for a table on the screen."""
     return f"{figure.value:.3f} ({figure.low:.3f} – {figure.high:.3f})"
@@ -126,9 +141,10 @@ def interval(figure: Figure) -> str:
 
 def curve(
     run: Path, task: str, method: str | None, counts: Sequence[int | None], baselines: str | None, seed: int | None, seeds: int,
-    steps: int | None, cohort: Path | None, into: Path | None,
+    steps: int | None, cohort: Path | None, into: Path | None, minutes: float | None,
 ) -> Reply:  # fmt: skip
     """The answer of `adapt` with several numbers of labels; `seeds` from `seed` on, by default from the recipe's."""
+    from ..harmonise.unread import listed as named
     from ..training import Run
     from ..trust import label_curve
     from ..trust.comparisons.label_curve import BASELINES
@@ -141,7 +157,7 @@ def curve(
     with progress(f"labels of {task}") as report:
         made = label_curve(
             opened, task, counts, method, baselines=against, seeds=range(first, first + seeds), steps=steps, cohort=cohort,
-            into=into, progress=report,
+            into=into, minutes=minutes, progress=report,
         )  # fmt: skip
     place = into or opened.path / "labels" / f"{task}-{made.method}"
     rows = [
@@ -151,6 +167,7 @@ def curve(
     columns = ("arm", "#labels", "#could read", f"#{made.metric} (95% interval)", "#n", "#behind the pretrained")
     shown: list[Any] = [
         table(f"{task} by {made.method}, {averaged(made.seeds)} (split {made.split[:8]})", columns, rows), *verdict(made),
-        *(f"not run: {s.what}: {s.why}" for s in made.skipped), f"written to {place}/labels.md, .json and .svg",
+        *(f"not run: {s.what}: {s.why}" for s in made.skipped), *named(made.unread, f"{place}/labels.json"),
+        f"written to {place}/labels.html and .json",
     ]  # fmt: skip
     return Reply({"into": str(place), "curve": made, "verdict": verdict(made)}, shown)

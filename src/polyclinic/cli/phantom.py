@@ -24,7 +24,9 @@ def phantom(
     seed: Annotated[int, typer.Option(min=0, help="Of everything: patient i of a seed is always the same.")] = 0,
     modalities: Annotated[
         str | None,
-        typer.Option(help="Of xray, ct, mr, ultrasound, ecg, ehr, omics, report, with commas; all of them without it."),
+        typer.Option(
+            help="Of xray, ct, mr, ultrasound, ecg, ehr, omics, report, with commas; all of them without it. Also earlier_report."
+        ),
     ] = None,
     size: Annotated[int, typer.Option(help="Voxels a side of the CT; the radiograph has twice as many pixels.")] = 64,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,

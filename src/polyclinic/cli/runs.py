@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from .frame import Reply, command, files_in, progress, table
-from .learning import curve, label_counts
+from .learning import Minutes, curve, label_counts
 from .recipe import Overrides, RecipePath
 
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
@@ -65,6 +65,7 @@ def pretrain(
 
     On several processes: torchrun --nproc-per-node 2 -m polyclinic pretrain …
     """
+    from ..harmonise.unread import listed
     from ..training import Recipe
     from ..training import pretrain as train
     from ..training.curves import is_loss
@@ -79,11 +80,12 @@ def pretrain(
     data = {
         "run": str(run.path), "recipe": checked.name, "split": run.split.hash, "train": len(run.split.train), "test": len(run.split.test),
         "steps": 1 + max((row["step"] for row in curves), default=-1), "losses": last,
-        "session": session,
+        "session": session, "unread": run.set_aside,
     }  # fmt: skip
     shown = [
         f"{run.path}: {data['steps']} steps on {data['train']} patients ({data['test']} kept for testing; split {run.split.hash[:8]})",
         table("last step", ("loss", "#value"), [(k, f"{v:.4f}") for k, v in last.items()]),
+        *listed(run.set_aside, f"{run.path}/lock.json and training.json"),
         *([] if session is None else [_cost(session)]),
         f"next: polyclinic adapt {run.path} --task {next(iter(checked.tasks), 'TASK')}",
     ]
@@ -138,16 +140,20 @@ def adapt(
     ] = None,
     cohort: CohortOption = None,
     into: Annotated[Path | None, typer.Option(help="The new run's folder; below the run by default.")] = None,
+    minutes: Minutes = None,
 ) -> Reply:
     """Adapt a pretrained run to a task; what alone tells the answer is named. With several --labels: a curve, against baselines."""
     counts = label_counts(labels)
     if isinstance(counts, list):
         if after is not None or leave_out:
             raise typer.BadParameter("--after and --leave-out go with one number of labels")
-        return curve(run, task, method, counts, baselines, seed, seeds or 3, steps, cohort, into)
-    if seeds is not None or baselines is not None:
-        raise typer.BadParameter("--seeds and --baselines go with several numbers of labels, as --labels 10,50,all")
+        return curve(run, task, method, counts, baselines, seed, seeds or 3, steps, cohort, into, minutes)
+    if seeds is not None or baselines is not None or minutes is not None:
+        raise typer.BadParameter(
+            "--seeds, --baselines and --minutes go with several numbers of labels, as --labels 10,50,all"
+        )
     from ..adaptation import adapt as fit
+    from ..harmonise.unread import Unread, listed
 
     with progress(f"adapt {task}") as report:
         made = fit(
@@ -163,8 +169,10 @@ def adapt(
         "inputs": about["inputs"],
         "split": made.split.hash,
         "giveaways": about.get("giveaways", []),
+        "unread": about.get("unread", []),
     }
     shown = [
+        *listed([Unread(**one) for one in data["unread"]], f"{made.path}/adapter.json"),
         f"{made.path}: {task} by {about['method']} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
         f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
     ]
@@ -186,6 +194,7 @@ def compare(
     into: Annotated[Path, typer.Option(help="The folder of runs, answers and the comparison.")] = Path("compared"),
 ) -> Reply:
     """Compare recipes × seeds at an equal budget: a table with intervals, a plot, the winner's margin. Finished cells are kept."""
+    from ..harmonise.unread import listed
     from ..training import Recipe
     from ..training.budget import Budget
     from ..trust import factorial
@@ -211,6 +220,7 @@ def compare(
     shown = [
         table(f"{task} by {method}, n = {made.arms[0].figure.n}", columns, rows),
         made.verdict(),
+        *listed(made.unread, f"{into}/comparison.json"),
         f"written to {into}/comparison.md, .json and .svg",
     ]
     return Reply({"comparison": made, "margin": made.margin, "verdict": made.verdict(), "into": str(into)}, shown)
@@ -220,6 +230,7 @@ def compare(
 def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
     """Examine a run on the patients it never saw: every figure with n, a 95% interval and the split's hash."""
     from ..cohort import Cohort
+    from ..harmonise.unread import listed
     from ..training import Run
     from ..trust import evaluate as examine
 
@@ -240,6 +251,8 @@ def evaluate(run: RunPath, cohort: CohortOption = None) -> Reply:
         shown += _adds(e) + [f"beware: {told}" for told in e.giveaways]
     data["contributions"] = {e.task: e.contributions for e in evidence.every if e.contributions}
     data["giveaways"] = {e.task: list(e.giveaways) for e in evidence.every if e.giveaways}
+    data["unread"] = list(evidence.unread)
+    shown += listed(evidence.unread, f"{run}/evidence/evidence.json")
     return Reply(data, shown)
 
 
@@ -300,6 +313,7 @@ def predict(
     shown: list[Any] = [
         answer.headline,
         table("", ("value", "#"), list(answer.values.items())),
+        *map(_rests, answer.sentences),
         f"read: {', '.join(answer.used)}" + "".join(f"; not read: {n.file} ({n.why})" for n in answer.not_used),
         answer.uncertainty,
         f"model {answer.model.adapter[:8]} on backbone {answer.model.backbone[:8]}, split {answer.model.split[:8]}",
@@ -313,6 +327,14 @@ def predict(
         | ({"suggestion": asked} if suggest else {})
     )
     return Reply(data, shown)
+
+
+def _rests(sentence: Any) -> str:
+    """A sentence of a report, and what it rests on."""
+    slices = "" if sentence.slices is None else f", slices {sentence.slices[0]} to {sentence.slices[1]}"
+    rests = "rests on no one part" if sentence.part is None else f"rests on the {sentence.part}{slices}"
+    against = f"; the picture says otherwise: {', '.join(sentence.against)}" if sentence.against else ""
+    return f"{sentence.text} ({rests}{against})"
 
 
 def _suggestion(run: Path, files: list[Path]) -> Any:
@@ -370,7 +392,10 @@ def _answers(
 @command
 def serve(
     runs: Annotated[
-        list[Path], typer.Argument(help="The adapted run's folder; or several on one backbone.", show_default=False)
+        list[Path],
+        typer.Argument(
+            help="The folder of an adapted run, or of one that draws what it is shown; or several.", show_default=False
+        ),
     ],
     port: Annotated[int, typer.Option(min=0, max=65535, help="On the loopback address; 0 takes a free one.")] = 8000,
     host: Annotated[
@@ -378,7 +403,7 @@ def serve(
     ] = "127.0.0.1",
     limit_mb: Annotated[int, typer.Option(min=1, help="The largest upload, all files together.")] = 256,
 ) -> Reply:
-    """Serve adapted runs: a page where one drops a file, `/predict`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""
+    """Serve runs: a page where one drops a file, `/predict`, `/segment`, `/health`, `/card`, `/docs`. Ctrl-C ends it."""
     from ..clinic import serve as run_service
 
     run_service(runs, port=port, host=host, limit_mb=limit_mb)

@@ -59,10 +59,11 @@ def segment(
         if len(given) not in (4, 6):
             raise typer.BadParameter(f"a box of {len(given)} numbers; 4 of an image, 6 of a volume")
         corners = given[: len(given) // 2], given[len(given) // 2 :]
-    session = Segmenter(run).begin(files_in(files))
+    segmenter = Segmenter(run)
+    session = segmenter.begin(files_in(files))
     answer = session.segment([numbers(p) for p in point or ()], [numbers(p) for p in off or ()], corners, name)
     if into is not None:
-        write_mask(answer, into)
+        write_mask(answer, into, segmenter.told(answer))
     if overlay is not None:
         overlay.parent.mkdir(parents=True, exist_ok=True)
         overlay.write_bytes(base64.b64decode(overlay_of(stack_of(session.record, session.source, answer.overlay))))

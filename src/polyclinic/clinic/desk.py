@@ -3,49 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TypeVar
-
-import numpy as np
+from typing import Protocol, TypeVar
 
 from .. import records
 from ..adaptation import Adapted, AdaptError, Shelf, open_adapted
-from ..harmonise import VolumeStandard, harmonise, points_back
+from ..harmonise import VolumeStandard, harmonise
 from ..inference import predict_files
 from ..records import RecordError
-from ..schema import Modality, Payload, Record, Rejected
-from ..tasks import Answer, HazardsTask, PlacedFields
-from ..tasks.report import PARTS, part_of
+from ..schema import Modality, Payload, Record
+from ..tasks import Answer, Claim, HazardsTask, PlacedFields
 from ..training import Run
 from ..training.run import file_hash
+from .drawing import Drawings, draws_on
 from .evidence import about, headline, measured
+from .given import Given, check_numbers, once, understood, whose
 from .reply import NOTICE, ModelCard, NotUsed, Region, Reply, Sentence, Structure, Used, View
 from .views import colour, overlay_of, stack_of, unread, view_of
 
-Row = TypeVar("Row", Used, NotUsed)
+
+class Carded(Protocol):
+    """What says which run it is."""
+
+    card: ModelCard
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A record of what was given.
-
-    Args:
-        path: of its file; of a series, of its first slice.
-        name: what the person calls it.
-        record: what it is.
-    """
-
-    path: Path
-    name: str
-    record: Record
-
-    @property
-    def names(self) -> str | None:
-        """Whose the file itself says it is; None where only its name could tell, which anybody can change."""
-        return None if self.record.attributes.get("anonymous") else self.record.patient
+One = TypeVar("One", bound=Carded)
 
 
 class Desk:
@@ -53,7 +38,6 @@ class Desk:
 
     Args:
         run: adapted, or its folder.
-        landmark: of a task with landmarks, at which one it answers; by default the first.
         lock: held while it answers; desks that share one answer one after the other.
         landmark: of a task with landmarks, at which one it answers; by default the first.
     Raises:
@@ -74,10 +58,12 @@ class Desk:
             method=here.adapter["method"],
             labels=here.adapter["labels"],
             inputs=[m.value for m in self.adapted.inputs],
+            draws=draws_on(here),
             backbone=file_hash(here.weights),
             adapter=file_hash(here.path / "adapter.safetensors"),
             split=here.split.hash,
         )
+        self.drawings = Drawings(here, self._lock) if self.card.draws else None
         self.measured, self.why_none = measured(here.path, self.card)
         task = self.adapted.task
         if self.measured is not None and isinstance(task, HazardsTask) and task.landmark > 0:
@@ -123,10 +109,10 @@ class Desk:
             headline=headline(found, evidence),
             values=dict(found.values),
             used=[m.value for m in found.used],
-            read=_once(Used(file=g.name, modality=g.record.modality.value, kind=g.record.kind) for g in read),
-            not_used=_once(NotUsed(file=g.name, why=self._why_not(g.record)) for g in left)
+            read=once(Used(file=g.name, modality=g.record.modality.value, kind=g.record.kind) for g in read),
+            not_used=once(NotUsed(file=g.name, why=self._why_not(g.record)) for g in left)
             + [NotUsed(file=called[p], why=f"the same as {other}") for p, other in again.items()],
-            whose=_whose(given),
+            whose=whose(given),
             structures=self._structures(found),
             sentences=self._sentences(found, shown),
             notes=list(found.extra.get("notes", ())),
@@ -148,12 +134,7 @@ class Desk:
             if item.record.modality not in (Modality.IMAGE, Modality.VOLUME) or not self._reads(item.record):
                 continue
             payload = records.load(item.record, item.path.parent)
-            if not np.isfinite(payload.array).all():
-                raise RecordError(
-                    f"{item.name}: samples that are not numbers (NaN or infinite)",
-                    "numbers",
-                    "replace them in the export",
-                )
+            check_numbers(item.name, payload.array)
             shown.append((item, payload))
         if isinstance(self.adapted.task.spec, PlacedFields):
             drawn_on = Modality(self.adapted.task.spec.modality)
@@ -203,18 +184,13 @@ class Desk:
         return made
 
     def _sentences(self, found: Answer, shown: Sequence[tuple[Given, Payload]]) -> list[Sentence]:
-        """Of a report: each with the part of the one picture that it rests on."""
-        pictures = [one for one in shown if one[0].record.modality is Modality.IMAGE]
-        region = dict[str, Region]()
-        if len(pictures) == 1:
-            (item, payload), run = pictures[0], self.adapted.run
-            standard = run.recipe.standards()[Modality.IMAGE]
-            made = harmonise(payload, item.record, standard, run.fingerprint)
-            region = {part: _on_source(part, made) for part in PARTS}
+        """Of a report: each with the part of the one picture, or of the volume, that it rests on."""
+        pictures = [payload for item, payload in shown if item.record.modality is Modality.IMAGE]
+        shape = pictures[0].array.shape[-2:] if len(pictures) == 1 else None
         return [
             Sentence(
-                text=claim.text, findings=dict(claim.findings), part=claim.part,
-                region=region.get(claim.part or ""), against=list(claim.against),
+                text=claim.text, findings=dict(claim.findings), part=claim.part, region=_region(claim, shape),
+                slices=claim.slices, against=list(claim.against),
             )
             for claim in found.extra.get("claims", ())
         ]  # fmt: skip
@@ -240,15 +216,12 @@ class Desk:
         return unread(payload, standard.spacing_mm or run.fingerprint.spacing_mm, standard.size)
 
 
-def _on_source(part: str, made: Payload) -> Region:
-    """Where a part of the standard grid lies on the picture as it came."""
-    rows, columns = part_of(PARTS.index(part), made.array.shape[-2:])
-    height, width = made.history[-1].shape[-2:]
-    corners = points_back(
-        np.array([[columns.start, rows.start, 0.5], [columns.stop, rows.stop, 0.5]]) - 0.5, made.history
-    )
-    (x0, y0), (x1, y1) = ((corners[:, :2] + 0.5) / [width, height]).clip(0, 1).tolist()
-    return Region(left=x0, top=y0, right=x1, bottom=y1)
+def _region(claim: Claim, shape: Sequence[int] | None) -> Region | None:
+    """Where a part of a picture (y x) lies on it; None where that is not known, or it is of a volume."""
+    if claim.place is None or shape is None or len(claim.place.low) != 2:
+        return None
+    (x0, y0), (x1, y1) = claim.place.low, claim.place.high
+    return Region(left=x0 / shape[1], top=y0 / shape[0], right=x1 / shape[1], bottom=y1 / shape[0])
 
 
 def desks(runs: Sequence[Run | Adapted | str | Path]) -> dict[str, Desk]:
@@ -265,62 +238,20 @@ def desks(runs: Sequence[Run | Adapted | str | Path]) -> dict[str, Desk]:
         opened = [run if isinstance(run, Run | Adapted) else Run.open(run) for run in runs]
         shelf, lock = Shelf(first.run if isinstance(first := opened[0], Adapted) else first), Lock()
         made = [Desk(run if isinstance(run, Adapted) else shelf.open(run), lock) for run in opened]
-    found = {desk.card.run: desk for desk in made}
+    return by_name(made)
+
+
+def by_name(made: Sequence[One]) -> dict[str, One]:
+    """What is served, by the name of its run.
+
+    Raises:
+        AdaptError: two are called alike.
+    """
+    found = {one.card.run: one for one in made}
     if len(found) < len(made):
-        names = [desk.card.run for desk in made]
+        names = [one.card.run for one in made]
         twice = next(name for name in names if names.count(name) > 1)
         raise AdaptError(
             f"two runs called {twice!r}", "a name each, by which they are asked", "rename one of the folders"
         )
     return found
-
-
-def understood(called: Mapping[Path, str]) -> tuple[list[Given], dict[Path, str]]:
-    """What each file is.
-
-    Args:
-        called: the files, and what to call them.
-    Returns:
-        the records, and the files that only repeat another, with that one's name.
-    Raises:
-        RecordError: one cannot be read (with its reason), or they name more than one patient.
-    """
-    if not called:
-        raise RecordError("no file", "at least one", "give one")
-    for path, name in called.items():
-        if not path.is_file():
-            raise RecordError(f"no file {name}", "a file", "check the path")
-    given: list[Given] = []
-    again: dict[Path, str] = {}
-    seen: dict[str, Given] = {}
-    for path, item in records.read_patient(list(called)):
-        if isinstance(item, Rejected):
-            raise RecordError(f"{called[path]}: {item.found}", item.expected, item.remedy)
-        slices = item.attributes.get("parts", item.attributes.get("slices")) if "#series=" in item.uri else None
-        one = Given(path, f"{called[path]} (a series of {slices} files)" if slices else called[path], item)
-        first = seen.setdefault(item.id, one)
-        if first.path == path:
-            given.append(one)
-        else:
-            again[path] = first.name
-    if not given:
-        raise RecordError(f"nothing in {', '.join(called.values())}", "a record of a patient", "give another file")
-    if len({one.names for one in given} - {None}) > 1:
-        raise RecordError("files (or rows) of several patients", "one patient", "give one patient's files at a time")
-    return given, again
-
-
-def _once(items: Iterable[Row]) -> list[Row]:
-    """Without repetitions: the rows of one table are one file."""
-    return list({item.model_dump_json(): item for item in items}.values())
-
-
-def _whose(given: Sequence[Given]) -> str:
-    """Whether the files say themselves that they belong together."""
-    silent = list(dict.fromkeys(item.name for item in given if item.names is None))
-    if len({item.path for item in given}) < 2:
-        return ""
-    if not silent:
-        return "Every file names the same patient."
-    told = "does not say whose it is" if len(silent) == 1 else "do not say whose they are"
-    return f"That all files are of one patient is the sender's word: {', '.join(silent)} {told}."

@@ -23,6 +23,11 @@ NAMES = {
     "quadratic_kappa": "quadratic-weighted kappa",
 }
 
+SHOWN = {
+    "1_click": "by one click", "3_clicks": "by three clicks", "5_clicks": "by five", "box": "by a box", "name": "by name",
+}  # fmt: skip
+"""How a structure was shown, by the figure's name."""
+
 
 def measured(run: Path, card: ModelCard) -> tuple[Measured | None, str]:
     """The evidence beside a run, if it is of these weights; else why there is none.
@@ -45,6 +50,42 @@ def measured(run: Path, card: ModelCard) -> tuple[Measured | None, str]:
     if not same or card.adapter not in written or not found.figures:
         return None, f"The evidence beside this run was measured on other weights: {remedy}"
     return found, ""
+
+
+def of_drawing(run: Path, card: ModelCard) -> tuple[str, Evidence | None]:
+    """What is known of how well a run draws what it is shown, in words and, of one click, as numbers.
+
+    Args:
+        run: the folder of the run that learned it.
+        card: what is served.
+    """
+    remedy = f"run `polyclinic evaluate {run}`."
+    try:
+        every = Measured.open(run).every
+    except FileNotFoundError:
+        return f"Nothing is known of how well it draws: {remedy}", None
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"The evidence beside this run cannot be read: {remedy}", None
+    mine = [e for e in every if (e.method, e.weights, e.split) == ("promptable", card.backbone, card.split)]
+    told, first = list[str](), None
+    for one in mine:
+        ways = [(w, f) for w in SHOWN for f in one.figures if f.name == f"dice_by_{w}" and math.isfinite(f.value)]
+        if ways:
+            each = (f"{f.value:.2f} {SHOWN[w]} ({f.low:.2f} to {f.high:.2f})" for w, f in ways)
+            told.append(f"{one.task.replace('_', ' ')}: {', '.join(each)}")
+            first = first or (one, ways[0])
+    if first is None:
+        return f"Nothing is known of how well these weights draw: {remedy}", None
+    (one, (way, figure)) = first
+    metric = Metric(
+        name=f"Dice {SHOWN[way]}", value=_number(figure.value), low=_number(figure.low), high=_number(figure.high), n=figure.n,
+        note=figure.note, modalities=list(one.inputs), chance=None,
+    )  # fmt: skip
+    words = (
+        f"On {figure.n} patients the model never saw, Dice of {'; '.join(told)}; {figure.note}. The clicks and boxes there were the "
+        "truth’s own, and of the structures that it learned: with a person’s clicks, and on other structures, it draws less well."
+    )
+    return words, Evidence(metric=metric, alike=None)
 
 
 def about(answer: Answer, known: Measured | None, why_none: str) -> tuple[str, Evidence | None]:

@@ -24,7 +24,9 @@ HEADERS = {
     "Cache-Control": "no-store",  # an answer about a patient stays in no cache
 }
 NOTHING_ELSE = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PATHS = frozenset({"/", "/predict", "/health", "/card", "/docs", "/openapi.json"})
+PATHS = frozenset(
+    {"/", "/predict", "/segment", "/segment/begin", "/segment/file", "/segment/end", "/health", "/card", "/docs", "/openapi.json"}
+)  # fmt: skip
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 

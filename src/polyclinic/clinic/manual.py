@@ -54,9 +54,13 @@ def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
     ]
     body = about.get("requestBody", {}).get("content", {})
     if body:
-        parts.append(
-            f"<p>Body: {', '.join(f'<code>{escape(kind)}</code>' for kind in body)}; field <code>files</code>, once for each file.</p>"
+        kind, told = next(iter(body.items()))
+        how = (
+            _kind(told.get("schema", {}))
+            if kind == "application/json"
+            else "field <code>files</code>, once for each file"
         )
+        parts.append(f"<p>Body: <code>{escape(kind)}</code>; {how}.</p>")
     rows = [
         (
             escape(code),
@@ -87,6 +91,8 @@ def _kind(schema: Mapping[str, Any]) -> str:
         return f'<a href="#{escape(name)}">{escape(name)}</a>'
     if "anyOf" in schema:
         return " or ".join(_kind(s) for s in schema["anyOf"])
+    if "prefixItems" in schema:
+        return f"{len(schema['prefixItems'])} times {_kind(schema['prefixItems'][0])}"
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}))}"
     return escape(str(schema.get("type", "object")))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 NOTICE = "Research use only. Not a medical device. A person decides."
+MOST_POINTS = 200
+Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=3)]
 
 
 class Edges(BaseModel):
@@ -38,6 +42,17 @@ class View(BaseModel):
     scale: str = Field(description="the file's own sample spacing in mm, or that it has none")
     note: str = Field("", description="what to know before looking: window, tilt, slices or samples left out")
     caution: str = Field("", description="what the answer does not cover")
+
+
+class Axis(BaseModel):
+    """Of one of a record's own axes, where a picture shows it: a share `s` of the picture's width or height is the sample
+    `s * samples - 0.5`, slice `place` is `place - 1`; reversed, that is taken from `samples - 1`."""
+
+    along: str = Field(
+        description="column: the picture's width; row: its height, from the top; slice: from one to the next"
+    )
+    samples: int
+    reversed: bool
 
 
 class Structure(BaseModel):
@@ -74,8 +89,12 @@ class ModelCard(BaseModel):
     method: str
     labels: int = Field(description="how many labelled patients the head learned from")
     inputs: list[str]
+    answers: bool = Field(default=True, description="whether `/predict` can be asked")
+    draws: str | None = Field(
+        default=None, description="the modality on which it draws what it is shown; null where it learned none"
+    )
     backbone: str = Field(description="hash of the pretrained weights")
-    adapter: str = Field(description="hash of the head and what was adapted")
+    adapter: str = Field(description="hash of the head and what was adapted, or of what draws")
     split: str = Field(description="hash of the split: who trained, who tested")
 
 
@@ -93,8 +112,13 @@ class Sentence(BaseModel):
 
     text: str
     findings: dict[str, str] = Field(description="what it says: finding → present, absent or uncertain")
-    part: str | None = Field(description="of the picture, as it is looked at, on which it rests; null where on none")
+    part: str | None = Field(
+        description="of the picture, as it is looked at, or of the volume on which it rests; null where on none"
+    )
     region: Region | None = Field(description="the same on the picture, where there is just one")
+    slices: tuple[int, int] | None = Field(
+        None, description="of a volume, the first and last of the file's slices that the part takes, from 1"
+    )
     against: list[str] = Field(
         description="findings on which the model's own comparison with the picture says otherwise"
     )
@@ -179,3 +203,62 @@ class Card(BaseModel):
     model: ModelCard
     markdown: str
     notice: str = NOTICE
+
+
+class Begun(BaseModel):
+    """A record that is ready to be drawn on, and stays in the service's memory for a while."""
+
+    drawing: str = Field(description="its name in `/segment`; nobody can guess it")
+    view: View = Field(description="what it looks like")
+    axes: list[Axis] = Field(
+        description="x and y of an image, x, y and z of a volume: from a place in a picture to a place in it"
+    )
+    ways: list[str] = Field(description="the prompts that the run learned from: point, box, text")
+    names: list[str] = Field(description="what can be asked for by name")
+    read: list[Used]
+    not_used: list[NotUsed]
+    whose: str
+    kept_s: int = Field(description="so long after the last request it is forgotten")
+    uncertainty: str = Field(description="what is known of how well it draws, in words")
+    evidence: Evidence | None
+    model: ModelCard
+    notice: str = NOTICE
+
+
+class Drawing(BaseModel):
+    """Which record."""
+
+    drawing: str = Field(max_length=64, description="as `/segment/begin` called it")
+
+
+class Shown(Drawing):
+    """What shows the structure: all of it each time, for the service keeps no prompt. Places are counted in the record's own samples,
+    from 0: (x, y) of an image, x to the right and y down; (x, y, z) of a volume along its stored axes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    points: list[Point] = Field(default=[], max_length=MOST_POINTS, description="on the structure")
+    off: list[Point] = Field(default=[], max_length=MOST_POINTS, description="beside it")
+    box: tuple[Point, Point] | None = Field(default=None, description="two opposite corners that hold it")
+    name: str | None = Field(default=None, max_length=200, description="one of `names`")
+
+
+class Drawn(BaseModel):
+    """What was drawn of what was shown."""
+
+    headline: str
+    structure: Structure = Field(description="size 0 where nothing was drawn")
+    area_cm2: float | None = Field(description="of an image whose file has a scale, at that scale")
+    masks: list[str | None] = Field(
+        description="of each of the view's slices a PNG, base64, of 0 and 1; null where nothing lies on it"
+    )
+    fullest: int = Field(description="the slice with most of it, from 0")
+    seconds: float = Field(description="how long it took")
+    model: ModelCard
+    notice: str = NOTICE
+
+
+class Ended(BaseModel):
+    """That a drawing was forgotten."""
+
+    ended: bool = Field(description="false where it had been before")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from ..harmonise.geometry import nearest_axes, spacing_of
 from ..records.raster import luminance
 from ..schema import Modality, Payload, Record
-from .reply import Edges, Slice, View
+from .reply import Axis, Edges, Slice, View
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 """Told apart by people who see colours differently (Okabe and Ito 2008)."""
@@ -45,6 +45,7 @@ class Stack:
         edges: the letters; None where the file does not say.
         notes: what to know before looking.
         colours: (y x 3) of a single image that is in colours.
+        turned: which axis of the source each of x, y, z is, and whether it runs on; None where the source is shown as it lies.
     """
 
     values: np.ndarray
@@ -55,6 +56,19 @@ class Stack:
     edges: Edges | None = None
     notes: tuple[str, ...] = ()
     colours: np.ndarray | None = None
+    turned: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
+
+    def with_mask(self, mask: np.ndarray) -> Stack:
+        """The same slices with labels, given on the source's grid."""
+        lain = mask.reshape(self.values.shape) if self.turned is None else _turn(mask, *self.turned)
+        return replace(self, mask=lain)
+
+    @property
+    def axes(self) -> list[Axis]:
+        """Of each of the source's own axes, x, y and z, along which of the pictures' it lies; an image has no use for the third."""
+        sizes, names = self.values.shape[::-1], ("column", "row", "slice")
+        order, sign = self.turned or ((0, 1, 2), (1, 1, 1))
+        return [Axis(along=names[w], samples=sizes[w], reversed=sign[w] < 0) for w in map(order.index, range(3))]
 
     @cached_property
     def fullest(self) -> int:
@@ -178,6 +192,7 @@ def _volume(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
         float(own[order[2]]),
         Edges(left="R", right="L", top="A", bottom="P") if record.attributes.get("oriented", True) else None,
         notes,
+        turned=(order, sign),
     )
 
 
@@ -260,6 +275,12 @@ def _scale(stack: Stack) -> str:
     height, width = stack.pixel_mm
     apart = "" if stack.step_mm is None else f", slices {stack.step_mm:.2f} mm apart"
     return f"{width:.2f} × {height:.2f} mm a sample{apart}"
+
+
+def labels_of(stack: Stack) -> list[str | None]:
+    """PNG, base64: of each slice that is shown its labels, None where there are none."""
+    drawn = (stack.labels(int(n)) for n in stack.chosen)
+    return [None if labels is None else _png(labels) for labels in drawn]
 
 
 def _slice(stack: Stack, at: int) -> Slice:

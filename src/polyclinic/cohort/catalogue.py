@@ -24,6 +24,8 @@ from .snapshot import IS_MASK, Snapshot
 
 FORMAT = 3
 ADDED = "added"
+NOTES = 2000
+"""Texts that are remembered: what is looked through for each adaptation is read once."""
 _VIEWS = {"records": RECORDS, "rejected": REJECTED, "events": events.SCHEMA.names}
 FROZEN = re.compile(r'id in \(select id from "([^"/]+)/(\d+)"\)')
 """The condition that admits the records of a version of a named cohort, as `definitions.chosen` writes it."""
@@ -55,6 +57,7 @@ class Cohort:
         self._records: list[Record] | None = None
         self._snapshot = Snapshot(self.path)
         self._roots: dict[str, Path] = {}
+        self._notes: dict[str, Payload] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> Cohort:
@@ -270,6 +273,15 @@ class Cohort:
         if record.kind == events.KIND:
             return events.payload(self.events(record.patient))
         return records.load(record, self._roots[record.id])
+
+    def note(self, record: Record) -> Payload:
+        """As `load`, of a text that is asked for again and again: the last `NOTES` are remembered."""
+        if record.id in self._notes:
+            return self._notes[record.id]
+        payload = self._notes[record.id] = self.load(record)
+        if len(self._notes) > NOTES:
+            del self._notes[next(iter(self._notes))]  # the first to come
+        return payload
 
     def _several(self, ids: Sequence[str]) -> list[Payload]:
         """The payloads of records by their ids, in that order."""

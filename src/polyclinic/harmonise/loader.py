@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -16,13 +17,13 @@ from ..cohort.labels import Label, check_column, labels_of
 from ..cohort.mixture import Mixture, Part
 from ..cohort.sampling import Harder, Sampler
 from ..cohort.sampling import rarity as rarities
-from ..schema import Batch, Modality, Payload, Ragged, Record, Target
+from ..schema import Batch, Modality, Payload, Record, Target
 from . import GridError, harmonise, image, shapes, table, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
+from .ragged import Box, ragged_of
+from .unread import Unread, UnreadRecordError, check, noted, reading
 
-Box = tuple[slice, ...]
-"""(z y x) of a whole volume."""
 ABOUT = 1 / 3
 """How often a box of training is drawn about a structure: most of a large volume has none (Isensee et al. 2021, nnU-Net)."""
 
@@ -47,6 +48,7 @@ class Loader:
         rarity: 0 draws all cells' patients alike, 1 draws cells evenly.
         harder, rank, world: of the sampler.
         mixture: parts that training batches are drawn from in their shares, instead of all patients alike; without `harder`.
+        unread: where it is noted who was set aside, by the record that could not be read.
     """
 
     def __init__(
@@ -69,9 +71,11 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         mixture: Sequence[Part] = (),
+        unread: dict[str, Unread] | None = None,
     ) -> None:
         self.standards, self.fingerprint, self.load = dict(standards), fingerprint, load
         self.cache, self.seed, self.most = cache or Cache(), seed, most
+        self.unread: dict[str, Unread] = {} if unread is None else unread
         chosen = set(patients)
         mine = [r for r in inputs(records) if r.modality in self.standards and r.patient in chosen]
         self.by_patient: dict[str, dict[Modality, list[Record]]] = {}
@@ -101,33 +105,96 @@ class Loader:
         return self.batches(step, 1)[0]
 
     def batches(self, step: int, count: int) -> list[Batch]:
-        """The same patients and records in so many batches, as equal as can be."""
-        random = np.random.default_rng([self.seed, step, 1])
-        return [self._assemble(part.tolist(), None, random) for part in np.array_split(self.sampler.batch(step), count)]
+        """The same patients and records in so many batches, as equal as can be.
+
+        For a patient of whom a drawn record cannot be read the next one in order stands in: a function of the files, too.
+
+        Raises:
+            UnreadError: nearly nobody can be read.
+        """
+        who, out = list(self.sampler.batch(step)), set[str]()
+        while True:
+            random = np.random.default_rng([self.seed, step, 1])
+            try:
+                return [self._assemble(part.tolist(), None, random) for part in np.array_split(who, count)]
+            except UnreadRecordError as error:
+                noted(self.unread, error.aside)
+                check(len(self.patients), self.aside(self.by_patient))
+                out.add(error.aside.patient)
+                who = self._stood_in(who, error.aside.patient, out)
+
+    def _stood_in(self, who: list[str], gone: str, out: Collection[str]) -> list[str]:
+        """The patients of a batch with another for one who cannot be read; without, where every other is in it."""
+        start = self.patients.index(gone)
+        others = (p for p in (*self.patients[start + 1 :], *self.patients[:start]) if p not in out and p not in who)
+        other = next(others, None)
+        return sorted(p for p in (*who, other) if p not in (gone, None))
 
     def each(
         self, size: int = 32, patients: Sequence[str] | None = None, modalities: Sequence[Modality] | None = None,
         whole: bool = False,
     ) -> Iterator[Batch]:  # fmt: skip
-        """Every patient once, with all records, in the order given.
+        """Every patient once, with all records, in the order given; who cannot be read is left out and noted in `unread`.
 
         Args:
             size: patients a batch.
             patients: who; by default all of the loader's.
             modalities: what may be seen of them; by default everything. A patient left with nothing still comes.
             whole: give volumes that are read a box at a time whole, with their masks; else the box in the middle.
+        Raises:
+            UnreadError: when all were tried, and nearly nobody could be read.
         """
         who = [p for p in (self.patients if patients is None else patients) if p in self.by_patient]
+        aside = list[Unread]()
         for start in range(0, len(who), size):
-            yield self._assemble(who[start : start + size], modalities, None, whole)
+            batch, unread = self.parted(who[start : start + size], modalities, whole)
+            for one in unread:
+                noted(self.unread, one)
+            aside += unread
+            if batch is not None:
+                yield batch
         self.cache.flush()
+        check(len(who), aside)
+
+    def parted(
+        self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, whole: bool = False, seed: int | None = None
+    ) -> tuple[Batch | None, list[Unread]]:  # fmt: skip
+        """One batch of those patients who can be read, None without any, and the others; arguments as `each`'s and `of`'s."""
+        who, aside = list(patients), list[Unread]()
+        while who:
+            random = None if seed is None else np.random.default_rng([self.seed, seed, 2])
+            try:
+                return self._assemble(who, modalities, random, whole), aside
+            except UnreadRecordError as error:  # the others' records are kept: to begin again is cheap
+                aside.append(error.aside)
+                who.remove(error.aside.patient)
+        return None, aside
+
+    def readable(self, patients: Sequence[str], modalities: Sequence[Modality] | None = None) -> list[str]:
+        """Those who can be read, and what was drawn on their records too; the others are noted in `unread`.
+
+        Raises:
+            UnreadError: nearly nobody can be.
+        """
+        return [p for batch in self.each(8, patients, modalities, whole=True) for p in batch.patients]
+
+    def aside(self, patients: Collection[str]) -> tuple[Unread, ...]:
+        """Whoever of them was set aside, and why."""
+        return tuple(one for one in self.unread.values() if one.patient in patients)
 
     def of(
         self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None, whole: bool = False
     ) -> Batch:  # fmt: skip
-        """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`; `whole` as `each`'s."""
+        """One batch of just these patients: all their records, or at most `most` a modality drawn by `seed`; `whole` as `each`'s.
+
+        Raises:
+            PolyclinicError, OSError: one of them cannot be read.
+        """
         random = None if seed is None else np.random.default_rng([self.seed, seed, 2])
-        return self._assemble(list(patients), modalities, random, whole)
+        try:
+            return self._assemble(list(patients), modalities, random, whole)
+        except UnreadRecordError as error:
+            raise error.__cause__ or error from None
 
     def labelled(self, task: str) -> dict[str, Any]:
         """What is known of the loader's patients: patient → class, grade or (time, event); of a mask or points that there are some, 0;
@@ -186,16 +253,28 @@ class Loader:
         whose = lambda name, answer: _records(answer)[0].patient if placed else name
         self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}
 
+    def source(self, record: Record) -> Payload:
+        """A record as it was; of a history what was known until the patient's landmark."""
+        if record.modality is Modality.TABLE and record.patient in self.until:
+            return table.earlier(self.load(record), self._hours(record))
+        return self.load(record)
+
+    def _hours(self, record: Record) -> float:
+        """From a record's time to its patient's landmark."""
+        return (self.until[record.patient] - record.time).total_seconds() / 3600 if record.time else 0.0
+
     def payload(self, record: Record) -> Payload:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]
         told = record.kind + self._decided(record, standard)
-        make = lambda: harmonise(self.load(record), record, standard, self.fingerprint)
+        make = lambda: harmonise(self.source(record), record, standard, self.fingerprint)
         if record.modality is Modality.TABLE and record.patient in self.until:  # a history, whose events have hours
-            hours = (self.until[record.patient] - record.time).total_seconds() / 3600 if record.time else 0.0
-            make = lambda: harmonise(table.earlier(self.load(record), hours), record, standard, self.fingerprint)
-            told += f" to {hours!r} h"
+            told += f" to {self._hours(record)!r} h"
         return self.cache.get(record.id, standard, told, make)
+
+    def _read(self, record: Record) -> Payload:
+        with reading(record):
+            return self.payload(record)
 
     def _decided(self, record: Record, standard: Any) -> str:
         """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""
@@ -223,11 +302,11 @@ class Loader:
         payloads, kept, boxes = {}, {}, dict[str, Box]()
         for modality in (m for m in Modality if m in chosen):
             # A table whose every code is unknown has no events: it is not a record of this batch.
-            pairs = [(n, r, p) for n, r in chosen[modality] if (p := self.payload(r)).array.size]
+            pairs = [(n, r, p) for n, r in chosen[modality] if (p := self._read(r)).array.size]
             if pairs:
                 if not whole and (size := getattr(self.standards[modality], "box", None)) is not None:
                     boxes |= {r.id: self._box(r, p, size, random) for _, r, p in pairs}
-                payloads[modality] = self._ragged(modality, pairs, len(patients), boxes)
+                payloads[modality] = ragged_of(modality, pairs, len(patients), self.hours, boxes)
                 kept[modality] = pairs
         targets = {label.task: self._target(label, patients, kept, boxes) for label in self.labels}
         return Batch(payloads, targets, list(patients))
@@ -255,24 +334,10 @@ class Loader:
         inside = ((middle >= 0) & (middle < payload.array.shape[1:])).all(1)
         return middle[inside].astype(int)
 
-    def _ragged(
-        self, modality: Modality, pairs: list[tuple[int, Record, Payload]], patients: int, boxes: Mapping[str, Box]
-    ) -> Ragged:
-        seen = [p.array[(slice(None), *boxes[r.id])] if r.id in boxes else p.array for _, r, p in pairs]
-        arrays = [torch.from_numpy(np.ascontiguousarray(array)) for array in seen]
-        same = modality not in (Modality.TEXT, Modality.TABLE) and len({a.shape for a in arrays}) == 1
+    def hours(self, record: Record) -> float:
+        """From the patient's index time; NaN of a record without a date."""
         # By difference, not by the machine's own clock, which knows summers and a zone.
-        hours = [(r.time - self.start[r.patient]).total_seconds() / 3600 if r.time else 0.0 for _, r, _ in pairs]
-        return Ragged(
-            values=torch.stack(arrays) if same else arrays,
-            patient=torch.tensor([n for n, _, _ in pairs]),
-            time_h=torch.tensor(hours, dtype=torch.float32),
-            spacing=spacings([p for _, _, p in pairs], _AXES.get(modality, 0)),
-            patients=patients,
-            ids=[r.id for _, r, _ in pairs],
-            places=_places([p for _, _, p in pairs]),
-            kinds=[r.kind for _, r, _ in pairs],
-        )
+        return (record.time - self.start[record.patient]).total_seconds() / 3600 if record.time else math.nan
 
     def _target(
         self, label: Label, patients: list[str], kept: Mapping[Modality, list[tuple[int, Record, Payload]]], boxes: Mapping[str, Box]
@@ -299,11 +364,12 @@ class Loader:
         """The boxes or points that were drawn on a record, on its whole standard grid; none where nobody drew."""
         key, answers = (label.task, record.id), self.answers[label.task].get(record.id, ())
         if key not in self._drawn:
-            drawn, modality = [(one, self.load(one)) for one in answers], label.modality or Modality.VOLUME
-            if label.kind == "boxes":
-                found = shapes.boxes(drawn, payload, modality, label.classes, label.least_mm)
-            else:
-                found = shapes.points(drawn, payload, modality, label.classes)
+            with reading(answers[0] if answers else record):
+                drawn, modality = [(one, self.load(one)) for one in answers], label.modality or Modality.VOLUME
+                if label.kind == "boxes":
+                    found = shapes.boxes(drawn, payload, modality, label.classes, label.least_mm)
+                else:
+                    found = shapes.points(drawn, payload, modality, label.classes)
             self._drawn[key] = torch.from_numpy(found)
         return self._drawn[key]
 
@@ -320,7 +386,8 @@ class Loader:
             except GridError as error:
                 raise GridError(f"{mask.uri}: {error.found}", error.expected, error.remedy) from error
 
-        kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
+        with reading(mask):
+            kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
         return torch.from_numpy(kept.array.astype(np.int64))
 
 
@@ -345,29 +412,3 @@ def _cells(records: Sequence[Record], column: str, patients: Collection[str]) ->
     ]
     often = Counter(cell for _, cell in found)
     return dict(sorted(found, key=lambda pair: (-often[pair[1]], pair[1], pair[0])))
-
-
-_AXES = {
-    Modality.IMAGE: 2, Modality.VOLUME: 3, Modality.SLIDE: 2, Modality.VIDEO: 2, Modality.SIGNAL: 1, Modality.KINEMATICS: 1,
-}  # fmt: skip
-"""How many of a payload's axes, the last ones, `to_world` scales: which of a slide's tiles or a video's frames is in `places`."""
-
-
-def spacings(payloads: Sequence[Payload], axes: int) -> torch.Tensor | None:
-    """(m k) in axis order; NaN where the scale is nominal; None for what has no grid."""
-    if not axes or any(p.to_world is None for p in payloads):
-        return None
-    rows = []
-    for payload in payloads:
-        assert payload.to_world is not None
-        own = np.linalg.norm(payload.to_world[:3, :3], axis=0)[:axes][::-1]
-        rows.append(np.full(axes, np.nan) if payload.nominal else own)
-    return torch.tensor(np.array(rows), dtype=torch.float32)
-
-
-def _places(payloads: Sequence[Payload]) -> list[torch.Tensor] | None:
-    """(n 4) of each record; None where they lie on grids."""
-    found = [p.places for p in payloads if p.places is not None]
-    if len(found) < len(payloads):
-        return None
-    return [torch.tensor(places, dtype=torch.float32) for places in found]

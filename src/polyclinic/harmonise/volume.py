@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..records.source import LARGEST_BYTES
 from ..schema import Payload, Record
 from .fingerprint import Fingerprint
 from .geometry import GridError, apply, fills, finite, parallel, plan, sheared, spacing_of, straight, whole
@@ -116,6 +119,7 @@ def harmonise(payload: Payload, record: Record, standard: VolumeStandard, finger
         size = whole(shape, straight(to_world) if sheared(to_world) else to_world, spacing)
         if box is not None:
             size = (max(size[0], box[0]), max(size[1], box[1]), max(size[2], box[2]))
+    _fits(size, shape, to_world)
     to_source = plan(shape, to_world, spacing, standard.size if box is None else size)
     array, ct = finite(payload.array[:1]), is_ct(record, fingerprint)
     if not ct:
@@ -126,6 +130,21 @@ def harmonise(payload: Payload, record: Record, standard: VolumeStandard, finger
     if ct:
         windowed(result.array, standard, fingerprint)
     return result
+
+
+def _fits(size: Sequence[int], shape: Sequence[int], to_world: np.ndarray) -> None:
+    """Refuse a volume that would take more on the standard grid than any source may.
+
+    Raises:
+        GridError: its spacing is wrong, or so much coarser than the standard's.
+    """
+    if (wanted := 4 * math.prod(size)) > LARGEST_BYTES:
+        by = lambda values: " × ".join(f"{n:g}" for n in values)
+        raise GridError(
+            f"a volume of {by(shape)} samples (z y x) of {by(spacing_of(to_world))} mm (x y z), which is {wanted / 2**30:.1f} GiB on the "
+            "standard grid",
+            f"at most {LARGEST_BYTES / 2**30:.0f} GiB", "correct the spacing in its header, crop it, or raise the encoder's `spacing_mm`",
+        )  # fmt: skip
 
 
 def is_ct(record: Record, fingerprint: Fingerprint) -> bool:

@@ -111,7 +111,7 @@ def _answers(
     nothing = "nothing that the run reads: " + ", ".join(reads)
     rows = [_none(adapted, p, nothing) for p in who if p not in set(there)]
     with torch.no_grad(), frozen(adapted.model, adapted.task):
-        size = 1 if isinstance(adapted.task, ReportTask) else 32
+        size = adapted.together(32)
         for start in range(0, len(there), size):
             rows += _batch(adapted, loader, there[start : start + size], reads)
     rows.sort(key=lambda row: (row["patient"], row["record"] or ""))
@@ -119,13 +119,17 @@ def _answers(
 
 
 def _batch(adapted: Adapted, loader: Loader, who: list[str], reads: Sequence[Modality]) -> list[dict[str, Any]]:
-    """The rows of some patients together; where one cannot be read, of each alone."""
+    """The rows of some patients together: of those who can be read their answers, of the others why not."""
+    batch, unread = loader.parted(who, reads, whole=isinstance(adapted.task.spec, PlacedFields))
+    rows = [_none(adapted, one.patient, one.why) for one in unread]
+    if batch is None:
+        return rows
     try:
-        return list(_rows(adapted, loader, loader.of(who, reads, whole=isinstance(adapted.task.spec, PlacedFields))))
-    except PolyclinicError as error:
-        if len(who) == 1:
-            return [_none(adapted, who[0], f"{error.found}; expected {error.expected}")]
-        return [row for p in who for row in _batch(adapted, loader, [p], reads)]
+        return rows + list(_rows(adapted, loader, batch))
+    except PolyclinicError as error:  # the task's own, of one of them
+        if len(batch.patients) == 1:
+            return [*rows, _none(adapted, batch.patients[0], f"{error.found}; expected {error.expected}")]
+        return rows + [row for p in batch.patients for row in _batch(adapted, loader, [p], reads)]
 
 
 def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, Any]]:
@@ -136,7 +140,8 @@ def _rows(adapted: Adapted, loader: Loader, batch: Batch) -> Iterator[dict[str, 
         yield from _placed(adapted, loader, batch, used)
         return
     if isinstance(adapted.task, ReportTask):
-        yield _row(adapted, batch.patients[0], present_report(adapted, batch, used[0]), records=read[0])
+        answer = present_report(adapted, batch, used[0], loader)
+        yield _row(adapted, batch.patients[0], answer, records=answer.extra["shown"])
         return
     assert isinstance(adapted.task, LinearTask)
     outputs, there = said(adapted, batch)

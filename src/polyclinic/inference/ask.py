@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +21,6 @@ from ..harmonise.text import UNKNOWN
 from ..models import Model
 from ..models.systems.m3fm_ct import M3fmCt
 from ..objectives import Objective, Question, QuestionObjective, Supervised
-from ..objectives.hybrid import places
 from ..objectives.supervised import SupervisedObjective
 from ..schema import Batch, Modality
 from ..tasks import AskedFields, Predictions, Survival
@@ -84,7 +84,8 @@ def ask(
         output, there = say(batch)
         return output if survival else output.sigmoid(), there
 
-    return answered(loader.labels[0], loader.each(32, who, reads), who, told)
+    found = answered(loader.labels[0], loader.each(32, who, reads), told)
+    return replace(found, unread=loader.aside(set(who) - set(found.patients)))
 
 
 def taught(run: Run) -> dict[str, Taught]:
@@ -93,10 +94,9 @@ def taught(run: Run) -> dict[str, Taught]:
     A run that learned to answer questions is asked all the recipe's tasks whose kind of answer it has, those too that it was never asked.
     """
     tasks = {name: t for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)}
-    parts = [part for part, _ in places(run.recipe.stages[-1].objective)]
-    asked = [part for part in parts if isinstance(part, Question)]
+    asked = [part for part in run.parts if isinstance(part, Question)]
     found: dict[str, Taught] = {name: "question" for part in asked for name in part.tasks}
-    for part in parts:
+    for part in run.parts:
         if isinstance(part, Supervised):
             found |= {name: "supervised" for name in part.tasks if name not in found}
     kinds = {tasks[name].kind for part in asked for name in part.tasks}
@@ -119,14 +119,11 @@ def system_of(run: Run, task: str | None = None) -> M3fmCt:
 
 def _learned(run: Run, kind: type, task: str | None) -> tuple[Model, Objective]:
     """The model, and what a part of its last stage learned."""
-    parts = [(part, place) for part, place in places(run.recipe.stages[-1].objective) if isinstance(part, kind)]
+    parts = [part for part in run.parts if isinstance(part, kind)]
     if not parts:
         raise _taught_nothing(run)
     model = run.model()
-    _, place = max(parts, key=lambda each: task in each[0].tasks)  # the first, where none names it
-    objective = run.objective(model).get_submodule(place.rstrip("."))
-    assert isinstance(objective, Objective)
-    return model, objective
+    return model, run.learned(max(parts, key=lambda part: task in part.tasks), model)  # the first, where none names it
 
 
 def _taught_nothing(run: Run) -> AdaptError:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .. import records
 from ..harmonise import Fingerprint, ImageStandard, VolumeStandard, harmonise, way_back
-from ..harmonise.loader import spacings
+from ..harmonise.ragged import spacings
 from ..records import RecordError
 from ..schema import MissingExtraError, Modality, Payload, Rejected
 from ..tasks import ClassesTask, FindingsTask, GradeTask, SegmentationTask, Task

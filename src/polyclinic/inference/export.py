@@ -24,7 +24,17 @@ from ..adaptation.adapted import Adapted, open_adapted
 from ..adaptation.plan import AdaptError
 from ..models import Model
 from ..schema import Batch, MissingExtraError, Modality, Ragged
-from ..tasks import LinearTask, SegmentationTask, Task
+from ..tasks import (
+    DetectionTask,
+    HazardsTask,
+    KeypointsTask,
+    LinearTask,
+    PlacedFields,
+    SegmentationTask,
+    SurvivalTask,
+    Task,
+)
+from ..tasks.detection import SAME
 from ..tokens import phantom
 from ..training import Run
 from ..training.run import file_hash, versions, write_json
@@ -72,7 +82,7 @@ class OnePatient(nn.Module):
         self.model, self.task, self.like, self.modality = model, task, like, modality
 
     def forward(self, values: Tensor, spacing: Tensor | None = None) -> Tensor:
-        """A probability (1,), a log hazard (1,), the grades' probabilities (1 k), or the classes' logits (1 k …)."""
+        """A probability (1,), a log hazard (1,), grades' probabilities (1 k), events' incidences (1 k j), or cells (1 k …)."""
         ragged = Ragged(
             values, torch.tensor([0]), torch.zeros(1), spacing, 1, self.like.ids, self.like.places, self.like.kinds
         )
@@ -84,6 +94,8 @@ class OnePatient(nn.Module):
         """What comes out, in words."""
         if isinstance(self.task, LinearTask):
             return self.task.says
+        if isinstance(self.task, DetectionTask | KeypointsTask):
+            return f"(1 {self.task.head.leave.out_channels} …cells) {'; '.join(self.task.says)}"
         return "(1 k …) logits of background, " + ", ".join(self.task.spec.classes)
 
 
@@ -124,6 +136,7 @@ def export(
             "export in another format, and report the recipe",
         )  # fmt: skip
     told = {"inputs": {n: list(s) for n, s in graph.inputs.items()}, "output": graph.answer, "difference": difference}
+    told |= {"reading": reading} if (reading := reading_of(adapted.task)) else {}
     beside = place / "export.json" if place.is_dir() else place.with_suffix(".json")
     write_json(beside, told | _origin(adapted) | {"modality": chosen.value, "wants": graph.wants})
     return Exported(place, graph.inputs, graph.answer, difference)
@@ -134,13 +147,13 @@ _NAMES = {"onnx": "model.onnx", "pt2": "model.pt2", "safetensors": "model.safete
 
 def _chosen(adapted: Adapted, modality: Modality | str | None) -> Modality:
     """The modality that is read."""
-    if not isinstance(adapted.task, LinearTask | SegmentationTask):
+    if not isinstance(adapted.task, LinearTask | SegmentationTask | DetectionTask | KeypointsTask):
         raise AdaptError(
-            f"an export of {adapted.name!r}, a {adapted.task.spec.kind}", "a classification, a survival or a segmentation",
+            f"an export of {adapted.name!r}, a {adapted.task.spec.kind}", "a task that is told in numbers or places",
             "use `polyclinic predict`, or export its weights with --format safetensors",
         )  # fmt: skip
     can = [m for m in adapted.inputs if m in READ]
-    if isinstance(adapted.task, SegmentationTask):
+    if isinstance(adapted.task.spec, PlacedFields):
         can = [Modality(adapted.task.spec.modality)]
     if modality is None and len(can) == 1:
         return can[0]
@@ -153,6 +166,33 @@ def _chosen(adapted: Adapted, modality: Modality | str | None) -> Modality:
         expected = "one of " + ", ".join(can) if can else "one whose records have one shape: " + ", ".join(READ)
         raise AdaptError(found, expected, "name it: --modality" if can else "use `polyclinic predict` or `serve`")
     return Modality(modality)
+
+
+def reading_of(task: Task) -> dict[str, Any]:
+    """How another program makes of the graph's numbers what polyclinic tells: of places, and of risks by a time; empty of others."""
+    if isinstance(task, DetectionTask | KeypointsTask):
+        grid = {"stride": list(task.head.stride), "first_cell_at": [(s - 1) / 2 for s in task.head.stride]}
+        if isinstance(task, KeypointsTask):
+            rule = "each point lies in the cell of its highest heat, by its offset from there"
+            return grid | {"points": list(task.spec.points), "rule": rule}
+        rule = (
+            "a cell whose heat no neighbour of its class exceeds is a thing: its middle lies by the offset from the cell, its sides are "
+            "the exponents; of two of a class that overlap by more than `same` the surer stands; told is what reaches `told_from`"
+        )
+        return grid | {"classes": list(task.spec.classes), "told_from": task.cuts.tolist(), "same": SAME, "rule": rule}
+    if isinstance(task, HazardsTask):
+        known = task.incidence()
+        return {
+            "events": list(known.causes), "ends": known.ends.tolist(), "horizons": known.horizons.tolist(), "unit": known.unit,
+            "landmark": known.landmark, "rule": "a risk by a time within an interval lies on the line between those by its ends",
+        }  # fmt: skip
+    base = task.baseline() if isinstance(task, SurvivalTask) else None
+    if base is None or not len(base.times):
+        return {}
+    return {
+        "times": base.times.tolist(), "hazard": base.hazard.tolist(), "centre": base.centre, "horizons": base.horizons.tolist(),
+        "unit": base.unit, "rule": "the risk by times[i] is 1 - exp(-hazard[i] * exp(answer - centre))",
+    }  # fmt: skip
 
 
 class _Graph:
@@ -215,6 +255,11 @@ def _onnx(graph: _Graph, place: Path) -> Callable[[Sequence[Tensor]], Tensor]:
 def _monai(graph: _Graph, place: Path) -> Callable[[Sequence[Tensor]], Tensor]:
     """A bundle: MONAI reads the configuration, our harmoniser the files, and the graph needs neither of us."""
     modality = graph.ours.modality
+    if isinstance(graph.ours.task, DetectionTask | KeypointsTask):
+        raise AdaptError(
+            f"a MONAI bundle of a {graph.ours.task.spec.kind}, for whose cells MONAI has no reader",
+            "a task that is told in numbers or a mask", "export to onnx or pt2: `reading` in export.json says how cells are read",
+        )  # fmt: skip
     if modality not in (Modality.IMAGE, Modality.VOLUME):
         raise AdaptError(f"a MONAI bundle of {modality}", "an image or a volume", "export to onnx or pt2 instead")
     shutil.rmtree(place, ignore_errors=True)

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..cohort import Cohort
+from ..harmonise.unread import noted
 from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Ragged
 from ..tokens import TextEncoder
@@ -229,7 +230,15 @@ def _embed(run: str, weights: str, cohort: Path, who: tuple[str, ...]) -> pa.Tab
     """The vectors of some patients."""
     opened, model = _opened(run, weights)
     loader = opened.loader(Cohort.open(cohort), who, alone=True)
-    rows = [row for batch in loader.each(32) for row in _rows(model, batch)]
+    rows = list[dict[str, Any]]()
+    for start in range(
+        0, len(loader.patients), 32
+    ):  # that nobody of some hundred can be read says nothing of the others
+        batch, aside = loader.parted(loader.patients[start : start + 32])
+        for one in aside:
+            noted(loader.unread, one)
+        rows += _rows(model, batch) if batch is not None else []
+    loader.cache.flush()
     return pa.Table.from_pylist(rows, schema=_SCHEMA)
 
 

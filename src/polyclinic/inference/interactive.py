@@ -9,11 +9,13 @@ as viewers of NIfTI show them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,15 +26,17 @@ from ..harmonise import points_forth, way_back
 from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import Prompt, Promptable, PromptableObjective
-from ..objectives.hybrid import places
 from ..records import RecordError
 from ..records.raster import luminance
 from ..schema import Batch, MissingExtraError, Modality, Payload, PolyclinicError, Record, Tokens
 from ..tasks import Answer
 from ..tokens import select
 from ..training import Run
+from .ask import lineage
 from .predict import one_patient
 
+MOST_BOXES = 4
+"""Of a network that reads a box at a time, how many boxes of a record stay encoded."""
 Place = Sequence[float]
 """(x y) of an image, (x y z) of a volume."""
 
@@ -52,16 +56,16 @@ class Segmenter:
 
     def __init__(self, run: Run | str | Path) -> None:
         self.run = (run if isinstance(run, Run) else Run.open(run)).backbone
-        place = learned(self.run)
-        if place is None:
+        part = learned(self.run)
+        if part is None:
             raise AdaptError(
                 f"the run {self.run.path}, whose last stage did not learn to draw what it is shown",
                 "a last stage with `promptable`", "pretrain one, such as the recipe `sam`, or adapt to a segmentation",
             )  # fmt: skip
         self.model: Model = self.run.model().requires_grad_(False)
-        part = self.run.objective(self.model).get_submodule(place)
-        assert isinstance(part, PromptableObjective)
-        self.objective = part.requires_grad_(False)
+        made = self.run.learned(part, self.model)
+        assert isinstance(made, PromptableObjective)
+        self.objective = made.requires_grad_(False)
 
     @property
     def modality(self) -> Modality:
@@ -83,6 +87,15 @@ class Segmenter:
         named = [m for task in tasks for m in (task.inputs or tuple(Modality(e) for e in self.run.recipe.encoders))]
         return tuple(dict.fromkeys([self.modality, *named]))
 
+    @cached_property
+    def lineage(self) -> dict[str, Any]:
+        """Which run draws, with the hashes of its weights and its split."""
+        return lineage(self.run)
+
+    def told(self, answer: Answer) -> dict[str, Any]:
+        """Where an answer comes from: the run, the record, and what was shown."""
+        return {**self.lineage, "record": answer.extra["record"], "shown": answer.extra["shown"]}
+
     def begin(self, files: Sequence[str | Path]) -> Session:
         """One patient's files, of which one is drawn on.
 
@@ -97,14 +110,13 @@ class Segmenter:
                 f"one {self.modality} to draw on",
                 "give one patient's files, one to draw on",
             )
-        batch = next(iter(loader.each(1, modalities=self.reads, whole=True)))
+        batch = loader.of(["patient"], self.reads, whole=True)
         return Session(self, batch, mine[0], loader)
 
 
-def learned(run: Run) -> str | None:
-    """Where in its last stage's objective a run learned to draw what it is shown; None where it did not."""
-    found = [p for part, p in places(run.backbone.recipe.stages[-1].objective) if isinstance(part, Promptable)]
-    return found[0].rstrip(".") if found else None
+def learned(run: Run) -> Promptable | None:
+    """By what its last stage learned to draw what it is shown; None where it did not."""
+    return next((part for part in run.backbone.parts if isinstance(part, Promptable)), None)
 
 
 class Session:
@@ -160,11 +172,12 @@ class Session:
         if self.source.to_world is not None and self.segmenter.modality is Modality.VOLUME:
             voxel = abs(float(np.linalg.det(self.source.to_world[:3, :3]))) / 1000
         size = round(float(mask.sum()) * voxel, 3) if voxel else int(mask.sum())
-        unit = "mL" if voxel else "pixels"
+        unit = "mL" if voxel else "voxels" if self.axes == 3 else "pixels"
         words = f"{called}: {size} {unit}" if mask.any() else f"{called}: nothing was drawn"
         image = luminance(self.source.array) if self.segmenter.modality is Modality.IMAGE else self.source.array[0]
-        extra = {"image": image, "to_world": self.source.to_world, "record": self.record.id}
-        key = f"{called}_{'ml' if voxel else 'pixels'}"
+        told = {"points": [*points], "off": [*off], "box": box, "name": name}
+        extra = {"image": image, "to_world": self.source.to_world, "record": self.record.id, "shown": told}
+        key = f"{called}_{unit.lower()}"
         return Answer(words, {key: size}, tuple(self._batch.payloads), mask.astype(np.int64), extra=extra)
 
     @torch.no_grad()
@@ -189,8 +202,21 @@ class Session:
         whole[where] = self._drawn(Prompt(points, prompt.on, corners, prompt.words), where).sigmoid()
         return whole
 
+    @torch.no_grad()
+    def ready(self) -> None:
+        """Read the record now, so that the first answer waits for the decoder alone; a network that reads a box at a time cannot yet."""
+        box, shape = self.segmenter.model.encoder(self.segmenter.modality).at_once, self._values.shape[2:]
+        _ = self.source, self.payload
+        if box is None or all(b >= n for b, n in zip(box, shape, strict=True)):
+            self._tokens(tuple(slice(0, n) for n in shape))
+
     def _drawn(self, prompt: Prompt, where: tuple[slice, ...]) -> Tensor:
         """Logits of a part of the grid."""
+        part = self._values[(slice(None), slice(None), *where)]
+        return self.segmenter.objective.segment(self.segmenter.model, self._tokens(where), part, [prompt])[0].float()
+
+    def _tokens(self, where: tuple[slice, ...]) -> Tokens:
+        """The record's fused tokens, from a part of the grid."""
         modality, model = self.segmenter.modality, self.segmenter.model
         part = self._values[(slice(None), slice(None), *where)]
         key = tuple(s.start for s in where)
@@ -198,8 +224,10 @@ class Session:
             ragged = self._batch.payloads[modality]
             shown = replace(ragged, values=part)
             fused = model(Batch({**self._batch.payloads, modality: shown}, {}, self._batch.patients)).tokens
+            while len(self._seen) >= MOST_BOXES:
+                del self._seen[next(iter(self._seen))]
             self._seen[key] = select(fused, fused.modality == modality.number)
-        return self.segmenter.objective.segment(model, self._seen[key], part, [prompt])[0].float()
+        return self._seen[key]
 
     def _prompt(
         self, points: Sequence[Place], off: Sequence[Place], box: tuple[Place, Place] | None, name: str | None
@@ -283,12 +311,14 @@ def segment(
     return segmenter.begin(files).segment(points, off, box, name)
 
 
-def write_mask(answer: Answer, path: Path) -> None:
+def write_mask(answer: Answer, path: Path, told: Mapping[str, Any] | None = None) -> None:
     """What was drawn as a file: of an image a PNG of 0 and 255, of a volume NIfTI of 0 and 1 that lies where the volume lies.
 
     Args:
         answer: of `segment`.
         path: ending with .png, or with .nii or .nii.gz.
+        told: who drew it from what (`Segmenter.told`), kept in the file itself as JSON: as PNG's text `lineage`, or as a comment in
+            NIfTI's header (an extension of code 6).
     Raises:
         PromptError: another ending than the record's kind has.
         MissingExtraError: nibabel is not installed.
@@ -300,9 +330,12 @@ def write_mask(answer: Answer, path: Path) -> None:
         raise PromptError(f"a mask called {path.name}", f"a name with {' or '.join(endings)}", "call it so")
     path.parent.mkdir(parents=True, exist_ok=True)
     if mask.ndim == 2:
-        from PIL import Image
+        from PIL import Image, PngImagePlugin
 
-        Image.fromarray((255 * mask).astype(np.uint8)).save(path)
+        words = PngImagePlugin.PngInfo()
+        if told is not None:
+            words.add_itxt("lineage", json.dumps(told))
+        Image.fromarray((255 * mask).astype(np.uint8)).save(path, pnginfo=words)
         return
     try:
         import nibabel
@@ -312,7 +345,10 @@ def write_mask(answer: Answer, path: Path) -> None:
     affine = (
         np.eye(4) if to_world is None else np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_world
     )  # NIfTI's x and y run the other way
-    nibabel.save(nibabel.Nifti1Image(mask.transpose(2, 1, 0).astype(np.uint8), affine), path)  # pyright: ignore[reportPrivateImportUsage]
+    file: Any = nibabel.Nifti1Image(mask.transpose(2, 1, 0).astype(np.uint8), affine)  # pyright: ignore[reportPrivateImportUsage]
+    if told is not None:
+        file.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", json.dumps(told).encode()))  # type: ignore[attr-defined]
+    nibabel.save(file, path)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def plain(name: str) -> str:

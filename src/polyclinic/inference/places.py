@@ -2,54 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
 from ..adaptation.adapted import Adapted
+from ..cohort import Cohort
 from ..harmonise import points_back
 from ..harmonise.geometry import spacing_of
 from ..harmonise.loader import Loader
-from ..schema import Modality, Payload
-from ..tasks import Answer, DetectionTask, KeypointsTask, Predictions, Thing
+from ..schema import Batch, Modality, Payload, Record
+from ..tasks import Answer, Detection, DetectionTask, Keypoints, KeypointsTask, Predictions, Thing
 
 LINE = 1 / 256
 """How thick an outline is, of the longest side of the file's plane; a pixel at least."""
 
 
+Find = Callable[[Batch], list[np.ndarray]]
+"""A batch → of each of its records what is found in it on the standard grid, as of `DetectionTask.found`."""
+
+
 def placed(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> Predictions:
     """What is found in the annotated images of each patient, beside what people drew there; see the task for the arrays."""
-    task, modality = adapted.task, Modality(adapted.task.spec.modality)
+    task = adapted.task
     assert isinstance(task, DetectionTask | KeypointsTask)
+    return placed_by(
+        lambda batch: task.found(adapted.model, batch),
+        adapted.name,
+        task.spec,
+        loader,
+        patients,
+        reads,
+        adapted.together(8),
+    )
+
+
+def placed_by(
+    find: Find, name: str, spec: Detection | Keypoints, loader: Loader, patients: Sequence[str], reads: Sequence[Modality],
+    together: int = 8,
+) -> Predictions:  # fmt: skip
+    """`placed`, by whatever finds.
+
+    Args:
+        find: what is found in the records of a batch.
+        name, spec: of the task.
+        loader: of the patients, with the task's boxes or points.
+        patients: who.
+        reads: the modalities that may be seen.
+        together: patients a batch.
+    """
+    modality, about = Modality(spec.modality), _boxes if isinstance(spec, Detection) else _errors
     there = [p for p in patients if modality in loader.by_patient[p]] if modality in reads else []
     said, true, ids = ({p: [] for p in there} for _ in range(3))
-    has: dict[str, tuple[Modality, ...]] = {}
-    for batch in loader.each(8, there, reads, whole=True):
-        target, ragged = batch.targets[adapted.name], batch.payloads[modality]
+    has: dict[str, tuple[Modality, ...]] = {}  # who could be read
+    for batch in loader.each(together, there, reads, whole=True):
         owners = {m: set(r.patient.tolist()) for m, r in batch.payloads.items()}
         has |= {p: tuple(m for m in owners if n in owners[m]) for n, p in enumerate(batch.patients)}
-        records = {r.id: r for p in batch.patients for r in loader.by_patient[p][modality]}
-        for number, one in enumerate(task.found(adapted.model, batch)):
-            drawn, name = target.values[number].double().numpy(), ragged.ids[number]
-            if not bool(target.mask[number]) or (isinstance(task, KeypointsTask) and not np.isfinite(drawn).any()):
-                continue
-            patient = batch.patients[int(ragged.patient[number])]
-            about = _boxes if isinstance(task, DetectionTask) else _errors
-            answer, truth = about(one, drawn, loader.payload(records[name]), len(ids[patient]))
+        for record, one, drawn in annotated(find, name, spec, loader, batch):
+            patient = record.patient
+            answer, truth = about(one, drawn, loader.payload(record), len(ids[patient]))
             said[patient].append(answer)
             true[patient].append(truth)
-            ids[patient].append(name)
+            ids[patient].append(record.id)
+    there = list(has)
     d = 2 if modality is Modality.IMAGE else 3
-    widths = (3 + 2 * d, 2 + 2 * d) if isinstance(task, DetectionTask) else (task.k, 2)
+    widths = (3 + 2 * d, 2 + 2 * d) if isinstance(spec, Detection) else (len(spec.points), 2)
     outputs, targets = (
         _rows([np.concatenate([np.zeros((0, width)), *each[p]]) for p in there])
         for width, each in zip(widths, (said, true), strict=True)
     )
     return Predictions(
-        adapted.name, tuple(there), outputs, targets, np.array([bool(ids[p]) for p in there], bool),
+        name, tuple(there), outputs, targets, np.array([bool(ids[p]) for p in there], bool),
         tuple(has[p] for p in there), tuple(tuple(ids[p]) for p in there),
     )  # fmt: skip
+
+
+def annotated(
+    find: Find, name: str, spec: Detection | Keypoints, loader: Loader, batch: Batch
+) -> Iterator[tuple[Record, np.ndarray, np.ndarray]]:
+    """The annotated records of a batch: each with what is found in it and what was drawn, on the standard grid."""
+    modality = Modality(spec.modality)
+    target, ragged = batch.targets[name], batch.payloads[modality]
+    records = {r.id: r for p in batch.patients for r in loader.by_patient[p][modality]}
+    for number, one in enumerate(find(batch)):
+        drawn = target.values[number].double().numpy()
+        if not bool(target.mask[number]) or (isinstance(spec, Keypoints) and not np.isfinite(drawn).any()):
+            continue
+        yield records[ragged.ids[number]], one, drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is told of an annotated record and what people drew there, both on the grid of its file.
+
+    Args:
+        record: which.
+        told: of boxes those above their class's threshold, the surest first; of points each one's place.
+        drawn: whose score says nothing.
+    """
+
+    record: Record
+    told: tuple[Thing, ...]
+    drawn: tuple[Thing, ...]
+
+
+def beside(adapted: Adapted, cohort: Cohort, patients: Sequence[str]) -> Iterator[Beside]:
+    """What is told of each annotated record of some patients, beside what people drew there.
+
+    Args:
+        adapted: to a detection or to keypoints.
+        cohort: where it lies now.
+        patients: who.
+    """
+    task, modality = adapted.task, Modality(adapted.task.spec.modality)
+    assert isinstance(task, DetectionTask | KeypointsTask)
+    loader = adapted.run.loader(cohort, tuple(patients), (adapted.name,))
+    there = [p for p in loader.patients if modality in loader.by_patient[p]]
+    find = lambda batch: task.found(adapted.model, batch)
+    for batch in loader.each(adapted.together(8), there, adapted.inputs, whole=True):
+        for record, one, drawn in annotated(find, adapted.name, task.spec, loader, batch):
+            payload = loader.payload(record)
+            if isinstance(task, KeypointsTask):
+                rows = [(n, row, row) for n, row in enumerate(drawn) if np.isfinite(row).all()]
+            else:
+                rows = [(int(r[0]), r[1 : 1 + task.d], r[1 + task.d :]) for r in drawn]
+            true = [thing_of(names_of(task)[kind], 1.0, low, high, payload) for kind, low, high in rows]
+            yield Beside(record, tuple(things(task, one, payload)), tuple(t for t in true if t is not None))
 
 
 def _rows(arrays: Sequence[np.ndarray]) -> np.ndarray:
@@ -104,11 +184,11 @@ def things(task: DetectionTask | KeypointsTask, found: np.ndarray, payload: Payl
         cuts, d = task.cuts.tolist(), task.d
         rows = [(int(r[0]), r[1], r[2 : 2 + d], r[2 + d :]) for r in found if r[1] >= cuts[int(r[0])]]
     names = names_of(task)
-    each = [_thing(names[kind], score, low, high, payload) for kind, score, low, high in rows]
+    each = [thing_of(names[kind], score, low, high, payload) for kind, score, low, high in rows]
     return [thing for thing in each if thing is not None]
 
 
-def _thing(name: str, score: float, low: np.ndarray, high: np.ndarray, payload: Payload) -> Thing | None:
+def thing_of(name: str, score: float, low: np.ndarray, high: np.ndarray, payload: Payload) -> Thing | None:
     """A box or point (z y x) of the standard grid on its file's; None where it lies beyond that."""
     source, d = payload.history[0], len(low)
     corner = np.array([[(low, high)[side][axis] for axis, side in enumerate(c)] for c in product((0, 1), repeat=d)])

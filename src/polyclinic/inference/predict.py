@@ -38,12 +38,16 @@ from ..training import Run
 from .places import placed, present
 from .report import present_report, written
 
+Look = Callable[[str, np.ndarray, np.ndarray, tuple[float, ...]], None]
+"""Whose a record is, on the standard grid the drawn mask and the true one, and mm a sample along each axis, NaN where nobody knows."""
+
 
 def predict(
     run: Adapted | Run | str | Path, cohort: Cohort | str | Path | None = None, *, patients: Sequence[str] | None = None,
-    modalities: Sequence[Modality | str] | None = None, landmark: float | None = None,
+    modalities: Sequence[Modality | str] | None = None, landmark: float | None = None, look: Look | None = None,
+    earlier: bool = True,
 ) -> Predictions:  # fmt: skip
-    """An adapted run's answers.
+    """An adapted run's answers; the network is asked once about each patient.
 
     Args:
         run: adapted, or its folder.
@@ -51,11 +55,14 @@ def predict(
         patients: who; by default the test side.
         modalities: what may be seen of them, among the run's inputs; by default all of those.
         landmark: of a task with landmarks, at which one; by default the first.
+        look: of a segmentation, is shown each masked record's masks as they are drawn; none is kept.
+        earlier: of reports, whether what was before the study is shown, where the run's decoder sees such.
     Returns:
         one a patient who has something to be read; at a landmark from what was dated until then, beside what is known of those who
-        were still at risk.
+        were still at risk. Who cannot be read is set aside.
     Raises:
         AdaptError: a modality that the run does not read.
+        UnreadError: nearly nobody can be read.
         TaskError: the task has no such landmark.
     """
     adapted = (run if isinstance(run, Adapted) else open_adapted(run)).at(landmark)
@@ -67,12 +74,14 @@ def predict(
         loader = loader.landmarks(adapted.name)[adapted.task.landmark]
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     if isinstance(adapted.task, ReportTask):
-        return written(adapted, loader, there, reads)
-    if isinstance(adapted.task, SegmentationTask):
-        return _dense(adapted, loader, there, reads)
-    if isinstance(adapted.task, DetectionTask | KeypointsTask):
-        return placed(adapted, loader, there, reads)
-    return _linear(adapted, loader, there, reads)
+        found = written(adapted, loader, there, reads, earlier)
+    elif isinstance(adapted.task, SegmentationTask):
+        found = _dense(adapted, loader, there, reads, look)
+    elif isinstance(adapted.task, DetectionTask | KeypointsTask):
+        found = placed(adapted, loader, there, reads)
+    else:
+        found = _linear(adapted, loader, there, reads)
+    return replace(found, unread=loader.aside(set(there) - set(found.patients)))
 
 
 def allowed(adapted: Adapted, modalities: Sequence[Modality | str] | None) -> tuple[Modality, ...]:
@@ -103,7 +112,7 @@ def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Se
         output, there = said(adapted, batch)
         return task.answer(output), there
 
-    found = answered(loader.labels[0], loader.each(64, patients, reads), patients, say)
+    found = answered(loader.labels[0], loader.each(64, patients, reads), say)
     if isinstance(task, SurvivalTask | HazardsTask):
         return replace(found, baseline=task.baseline() if isinstance(task, SurvivalTask) else task.incidence())
     return found
@@ -120,20 +129,20 @@ def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def answered(
-    label: Label, batches: Iterable[Batch], patients: Sequence[str], say: Callable[[Batch], tuple[Tensor, Tensor]]
+    label: Label, batches: Iterable[Batch], say: Callable[[Batch], tuple[Tensor, Tensor]]
 ) -> Predictions:  # fmt: skip
     """What is said of patients, batch by batch, beside what is known of them.
 
     Args:
         label: the task's.
         batches: of the patients, in their order, with the task's targets.
-        patients: who.
         say: of a batch the answers (b …), and (b,) bool of whom anything could be said.
     """
     outputs, known = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
     targets = [torch.zeros((0, label.width) if label.width > 1 else 0)]
-    has, ids = list[tuple[Modality, ...]](), list[tuple[str, ...]]()
+    patients, has, ids = list[str](), list[tuple[Modality, ...]](), list[tuple[str, ...]]()
     for batch in batches:
+        patients += batch.patients
         (output, there), target = say(batch), batch.targets[label.task]
         outputs.append(output)
         assert isinstance(target.values, Tensor)
@@ -166,11 +175,13 @@ def _masks(
     """Of each batch: itself, and the mask of each record on the standard grid."""
     assert isinstance(adapted.task, SegmentationTask)
     with torch.no_grad():
-        for batch in loader.each(8, patients, reads, whole=True):
+        for batch in loader.each(adapted.together(8), patients, reads, whole=True):
             yield batch, adapted.task.masks(adapted.model, batch)
 
 
-def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequence[Modality]) -> Predictions:
+def _dense(
+    adapted: Adapted, loader: Loader, patients: list[str], reads: Sequence[Modality], look: Look | None
+) -> Predictions:
     """Dice of each class, a patient with several records by their mean."""
     task = adapted.task
     assert isinstance(task, SegmentationTask)
@@ -179,16 +190,20 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
         empty = np.zeros((0, k - 1))
         return Predictions(adapted.name, (), empty, empty, np.zeros(0, dtype=bool))
     patients = [p for p in patients if modality in loader.by_patient[p]]
-    rows: dict[str, list[np.ndarray]] = {p: [] for p in patients}
-    sizes: dict[str, np.ndarray] = {}
+    rows, sizes = dict[str, list[np.ndarray]](), dict[str, np.ndarray]()
     for batch, masks in _masks(adapted, loader, patients, reads):
-        target, owner = batch.targets[adapted.name], batch.payloads[modality].patient.tolist()
+        target, ragged = batch.targets[adapted.name], batch.payloads[modality]
+        rows |= {p: [] for p in batch.patients}
         for number, (mask, true) in enumerate(zip(masks, target.values, strict=True)):
-            name = batch.patients[owner[number]]
+            name = batch.patients[int(ragged.patient[number])]
             sizes[name] = volumes_ml([true], k - 1, 1e-3)[0]
-            if bool(target.mask[number]):
-                rows[name].append(dice(mask.numpy(), true.numpy(), k))
-    nobody = np.full(k - 1, np.nan)
+            if not bool(target.mask[number]):
+                continue
+            rows[name].append(dice(mask.numpy(), true.numpy(), k))
+            if look is not None:
+                sides = (math.nan,) if ragged.spacing is None else tuple(ragged.spacing[number].tolist())
+                look(name, mask.numpy(), true.numpy(), sides)
+    nobody, patients = np.full(k - 1, np.nan), list(rows)  # who could be read
     return Predictions(
         adapted.name,
         tuple(patients),
@@ -197,20 +212,6 @@ def _dense(adapted: Adapted, loader: Loader, patients: list[str], reads: Sequenc
         np.array([bool(rows[p]) for p in patients], dtype=bool),
         tuple(tuple(m for m in reads if m in loader.by_patient[p]) for p in patients),
     )
-
-
-def drawn_masks(
-    adapted: Adapted, cohort: Cohort, modality: Modality
-) -> Iterator[tuple[str, np.ndarray, np.ndarray, tuple[float, ...]]]:
-    """Of each test patient's masked record: whose it is, on the standard grid the drawn mask and the true one, and mm a sample."""
-    loader = adapted.run.loader(cohort, adapted.run.split.test, (adapted.name,))
-    there = [p for p in loader.patients if modality in loader.by_patient[p]]
-    for batch, masks in _masks(adapted, loader, there, adapted.inputs):
-        target, ragged = batch.targets[adapted.name], batch.payloads[modality]
-        for number, owner in enumerate(ragged.patient.tolist()):
-            if bool(target.mask[number]):
-                sides = (math.nan,) if ragged.spacing is None else tuple(ragged.spacing[number].tolist())
-                yield batch.patients[owner], masks[number].numpy(), target.values[number].numpy(), sides
 
 
 def predict_masks(
@@ -265,14 +266,14 @@ def predict_files(run: Adapted | Run | str | Path, files: Sequence[str | Path]) 
     adapted = run if isinstance(run, Adapted) else open_adapted(run)
     loader, whole = one_patient(adapted.run, files, adapted.inputs), isinstance(adapted.task.spec, PlacedFields)
     loader = _until_landmark(adapted, loader)
-    batch = next(iter(loader.each(1, modalities=adapted.inputs, whole=whole)))
+    batch = loader.of(["patient"], adapted.inputs, whole=whole)
     used = tuple(batch.payloads)
     if not used:
         raise RecordError(
             "a file of which the model knows nothing", "values that the training patients had too", "give another file"
         )
     if isinstance(adapted.task, ReportTask):
-        return present_report(adapted, batch, used)
+        return present_report(adapted, batch, used, loader)
     with torch.no_grad():
         if whole:
             return _present_placed(adapted, loader, batch, used)

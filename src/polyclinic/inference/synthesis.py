@@ -22,7 +22,6 @@ from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import LatentDiffusion, LatentDiffusionObjective, Translation, TranslationObjective
 from ..objectives.between import of_kind
-from ..objectives.hybrid import places
 from ..schema import Batch, Modality, Payload, Ragged, Record
 from ..training import Run
 from .predict import one_patient
@@ -35,7 +34,7 @@ TEMPLATES, AT_ONCE = 64, 16
 def makes(run: Run) -> dict[By, LatentDiffusion | Translation]:
     """What a run's last stage learned to make, by objective; empty where it learned to make nothing."""
     found: dict[By, LatentDiffusion | Translation] = {}
-    for part, _ in places(run.backbone.recipe.stages[-1].objective):
+    for part in run.backbone.parts:
         if isinstance(part, LatentDiffusion | Translation):
             found.setdefault(part.kind, part)
     return found
@@ -70,10 +69,8 @@ class Maker:
         if by is None and len(there) > 1:
             raise AdaptError(f"a run that learned {' and '.join(there)}", "one of them", "name it: --by, or by=")
         chosen = there[by or next(iter(there))]
-        place = next(p for part, p in places(run.recipe.stages[-1].objective) if part is chosen or part == chosen)
         model = run.model()
-        objective = run.objective(model)
-        made = objective.get_submodule(place.rstrip(".")) if place else objective
+        made = run.learned(chosen, model)
         assert isinstance(made, LatentDiffusionObjective | TranslationObjective)
         return cls(run, model, chosen, made)
 
@@ -117,8 +114,8 @@ def templates(maker: Maker, cohort: Cohort, seed: int, most: int = TEMPLATES) ->
     loader = run.loader(cohort, run.split.train)
     has = [p for p in loader.patients if maker.target in loader.by_patient[p]]
     for number in np.random.default_rng(seed).permutation(len(has)).tolist():
-        batch = loader.of([has[number]], [maker.target])
-        wanted = maker.spec.wanted(batch)
+        batch, _ = loader.parted([has[number]], [maker.target])
+        wanted = maker.spec.wanted(batch) if batch is not None else None
         if wanted is not None:
             mine = {r.id: r for r in loader.by_patient[has[number]][maker.target]}
             row = wanted.only([0])

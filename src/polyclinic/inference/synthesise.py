@@ -110,7 +110,7 @@ def _shown(
             f"{len(missing)} patients of whom nothing is there to be shown ({', '.join(missing[:3])})",
             "patients with a record that this run reads", "check the names, or give files",
         )  # fmt: skip
-    return loader, able
+    return loader, loader.readable(able)
 
 
 def emptied(place: Path) -> Path:

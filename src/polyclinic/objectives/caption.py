@@ -4,13 +4,17 @@ other modalities ── encoders ── [attentional pooling] ──────
 note ── gpt or llama encoder (causal, shared with the contrast) ── Transformer ── next words      CoCa
 note ── a decoder of its own ─────────────────────────────────── Transformer ── next words      where the encoder reads both ways
 
+With `earlier` the decoder is shown what was known when the note was written (`reported`): its study, and of earlier records, reports among
+them, what the recipe asks for. A note of somebody without any is written by the same network from the study alone.
+
 A note is read once for both. The contrast takes a class token at the note's end where the encoder has one (`class_token: true`, the
 paper's; the multimodal half has the words alone, section 3.2), else the mean of the note's words, as of every record.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -22,8 +26,10 @@ from ..fusion import FusionFields
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
 from ..tokens import Context, Encoded, EncoderFields, Layout, Style, TextEncoder, Transformer, frozen, join
 from ..tokens.attention import CrossAttention
+from ..tokens.packing import with_values
 from .language import END, Reading, first_word, next_words, words_of
 from .objective import Backbone, DecoderFields, Objective, Structure
+from .reported import Reports, Window, due, known, written
 from .words import GREEDY, UNTOLD, Sampling, Seen, WordDecoder, Writing
 
 
@@ -32,6 +38,10 @@ class Caption(DecoderFields):
 
     Args:
         modalities: that are shown; None for all of the model's but text.
+        earlier: modalities of whose records from before the study those are shown too, text for earlier reports. Then each note is
+            written from what is dated at its time or before, of `modalities` from its study alone; none: from nothing earlier. None for
+            all records whatever their time.
+        study_h: how many hours before its note a study begins, where `earlier` is told.
         queries: learned queries a patient that look at what is shown in the decoder's stead (CoCa's attentional pooling); 0 for
             none: the decoder sees every token.
         width, depth, heads: of the decoder.
@@ -40,18 +50,30 @@ class Caption(DecoderFields):
 
     kind: Literal["caption"] = "caption"
     modalities: tuple[Modality, ...] | None = None
+    earlier: tuple[Modality, ...] | None = None
+    study_h: float = Field(default=24.0, gt=0)
     queries: int = Field(default=0, ge=0)
     weight: float = Field(default=1.0, ge=0)
 
     @model_validator(mode="after")
     def _other(self) -> Caption:
         if self.modalities is not None and Modality.TEXT in self.modalities:
-            raise ValueError("a note is written from other records than notes: leave text out of `modalities`")
+            raise ValueError(
+                "a note is written from other records than notes of its time: leave text out of `modalities`; earlier notes are shown by "
+                "`earlier: [text]`"
+            )
         return self
 
     def named(self) -> set[Modality]:
         """Text, and those that are shown."""
-        return {Modality.TEXT, *(self.modalities or ())}
+        return {Modality.TEXT, *(self.modalities or ()), *(self.earlier or ())}
+
+    def window(self, modalities: Sequence[Modality]) -> Window | None:
+        """What of a patient's records is shown, of a model's modalities; None where time is not asked for."""
+        if self.earlier is None:
+            return None
+        study = modalities if self.modalities is None else self.modalities
+        return Window(frozenset(study) - {Modality.TEXT}, frozenset(self.earlier), self.study_h)
 
     def fits(self, encoders: Mapping[Modality, EncoderFields], width: int, fusion: FusionFields) -> None:
         """The heads that look divide the fusion's width."""
@@ -135,12 +157,40 @@ class CaptionObjective(Objective):
             self.decoder = WordDecoder(
                 encoder.answer_size, spec.width, spec.depth, spec.heads, places=encoder.longest, context=model.width
             )
+        # The hour alone is a small part of a token: an earlier record is marked, as a modality is.
+        self.before = nn.Parameter(torch.randn(model.width) * 0.1) if spec.earlier else None
 
     def shown(self, tokens: Encoded) -> Tokens | None:
         """Of a batch's tokens those that a note is written from; None where nobody has any."""
-        shows = lambda m: m is not Modality.TEXT and (self.spec.modalities is None or m in self.spec.modalities)
-        wanted = [m for m in Modality if m in tokens and shows(m)]
-        return join([tokens[m] for m in wanted]) if wanted else None
+        wanted = [m for m in Modality if m in tokens and self._shows(m)]
+        if not wanted:
+            return None
+        shown = join([tokens[m] for m in wanted])
+        if self.before is None:
+            return shown
+        earlier = (shown.time_h < -self.spec.study_h)[:, None]
+        return with_values(shown, shown.values + self.before * earlier)
+
+    def _shows(self, modality: Modality) -> bool:
+        if modality in (self.spec.earlier or ()):
+            return True
+        return modality is not Modality.TEXT and (self.spec.modalities is None or modality in self.spec.modalities)
+
+    def told(self, model: Backbone, batch: Batch, reports: Reports | None = None, earlier: bool = True) -> Batch:
+        """What a note is written from: of each patient, or with `earlier` of each report, no other records than these.
+
+        Args:
+            model: that was trained with it.
+            batch: b patients.
+            reports: when they are written; None, or no time, for one of the patient's latest study, at its time.
+            earlier: whether what was before the study is shown, where the specification has it.
+        """
+        window = self.spec.window(model.modalities)
+        if window is None:
+            return Batch({m: r for m, r in batch.payloads.items() if self._shows(m)}, {}, batch.patients)
+        window = window if earlier else replace(window, earlier=frozenset())
+        now = due(batch, window.study)
+        return known(batch, now if reports is None else reports.or_else(now), window)
 
     def seen(self, tokens: Tokens) -> Seen:
         """What of them the decoder sees."""
@@ -151,6 +201,11 @@ class CaptionObjective(Objective):
     ) -> Losses:
         """The term `caption/text`, cross-entropy of the next words in nats: of the notes of patients who are shown anything."""
         ragged = batch.payloads.get(Modality.TEXT)
+        if self.spec.earlier is not None:
+            # What others read of the batch has what came after the note: nothing of that is read here.
+            reports, ragged = written(batch)
+            batch = self.told(model, batch, reports)
+            tokens = None
         if ragged is None:
             return Losses({}, {})
         tokens = model.encode(batch) if tokens is None else tokens
@@ -164,7 +219,12 @@ class CaptionObjective(Objective):
         seen = self.seen(shown)
         if isinstance(self.decoder, OnTop):
             asked = wanted != UNTOLD
-            logits = self.decoder(tokens.own(Modality.TEXT), seen, asked)
+            own = (
+                tokens
+                if self.spec.earlier is None
+                else model.encode(Batch({Modality.TEXT: ragged}, {}, batch.patients))
+            )
+            logits = self.decoder(own.own(Modality.TEXT), seen, asked)
             term = F.cross_entropy(logits.float(), wanted[asked])
         else:
             assert isinstance(self.decoder, WordDecoder)
@@ -175,9 +235,10 @@ class CaptionObjective(Objective):
     @torch.no_grad()
     def write(
         self, model: Backbone, batch: Batch, most: int, language: str | None = None, sampling: Sampling = GREEDY,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | None = None, reports: Reports | None = None,
+        earlier: bool = True,
     ) -> dict[int, Tensor]:  # fmt: skip
-        """A note of each patient who is shown anything; what notes the batch has are not read.
+        """A note of each patient who is shown anything; what notes the batch has are not read, but for earlier ones with `earlier`.
 
         Args:
             model: that was trained with it.
@@ -185,13 +246,17 @@ class CaptionObjective(Objective):
             most: words a note; no more than the text encoder reads.
             language: one that the text encoder has a word for; None begins as a note whose language nobody knows.
             sampling, generator: of the draws.
+            reports, earlier: when they are written, one of each patient, and whether what was before is shown; see `told`.
         Returns:
             of each of the batch's patients, by number, (w,) word numbers without the first and the end.
         Raises:
             ObjectiveError: the encoder has no word for the language.
         """
         encoder = words_of(model, "a caption")
-        first, shown = first_word(encoder, language), self.shown(model.encode(batch))
+        first, shown = (
+            first_word(encoder, language),
+            self.shown(model.encode(self.told(model, batch, reports, earlier))),
+        )
         if shown is None:
             return {}
         seen = self.seen(shown)
@@ -203,6 +268,6 @@ class CaptionObjective(Objective):
         else:
             assert isinstance(self.decoder, OnTop)
             writing = Writing(len(who), most, END, who.device)
-            draw = lambda logits: sampling.draw(logits, generator)
+            draw = lambda logits: sampling.draw(logits, generator, writing.said)
             texts = self.decoder.write(encoder, begin, seen, who, writing, draw)
         return dict(zip(who.tolist(), texts, strict=True))

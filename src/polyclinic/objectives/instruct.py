@@ -172,6 +172,6 @@ class InstructObjective(Objective):
         logits = lambda: F.linear(reading.last, encoder.words.weight)
         with frozen(encoder):
             reading, writing = Reading(encoder, replace(ragged, values=texts)), Writing(len(texts), most, END, at)
-            while (going := writing.add(sampling.draw(logits(), generator))) is not None:
+            while (going := writing.add(sampling.draw(logits(), generator, writing.said))) is not None:
                 reading.on(going, writing.last)
         return writing.texts

@@ -88,6 +88,28 @@ class Backbone(Protocol):
         ...
 
 
+def on_grid(model: Backbone, modality: Modality, what: str, refusal: type[PolyclinicError]) -> Encoder:
+    """The encoder of a modality whose tokens lie on a grid: what is drawn or found on a record stands beside them.
+
+    Args:
+        what: is asked for, in words; refusal: the error that whoever asks raises.
+    Raises:
+        PolyclinicError: the model does not read the modality, or its tokens lie on no grid.
+    """
+    if modality not in model.modalities:
+        raise refusal(
+            f"{what}, which the model does not read",
+            "one of " + ", ".join(model.modalities),
+            f"add an encoder of {modality} to the recipe",
+        )
+    encoder = model.encoder(modality)
+    if not encoder.patch:
+        raise refusal(
+            f"{what}, whose encoder's tokens lie on no grid", "an encoder with a `patch`", "take another encoder"
+        )
+    return encoder
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
     """What the masks of a segmentation task show.

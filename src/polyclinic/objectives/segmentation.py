@@ -13,7 +13,7 @@ from torch import Tensor
 from ..schema import Batch, Losses, Modality, Target, Tokens
 from ..tokens import select
 from .decoders import MaskDecoder
-from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure
+from .objective import Backbone, Objective, ObjectiveError, ObjectiveFields, Structure, on_grid
 
 
 class SegmentationPart(ObjectiveFields):
@@ -66,19 +66,7 @@ def mask_decoder(
     Raises:
         ObjectiveError: the model does not read the modality, or its tokens lie on no grid.
     """
-    if modality not in model.modalities:
-        raise ObjectiveError(
-            f"a segmentation of {modality}, which the model does not read",
-            "one of " + ", ".join(model.modalities),
-            f"add an encoder of {modality} to the recipe",
-        )
-    encoder = model.encoder(modality)
-    if not encoder.patch:
-        raise ObjectiveError(
-            f"a segmentation of {modality}, whose encoder's tokens lie on no grid",
-            "an encoder with a `patch`",
-            "take another encoder",
-        )
+    encoder = on_grid(model, modality, f"a segmentation of {modality}", ObjectiveError)
     return MaskDecoder(model.width, modality, encoder.patch, classes, channels, maps, encoder.channels, full)
 
 

@@ -51,14 +51,24 @@ class Sampling:
         temperature: of the logits; 0 takes the likeliest.
         top_k: only of the k likeliest; None for all.
         top_p: only of the likeliest whose probabilities reach p (Holtzman et al. 2020).
+        once: no run of so many words is said a second time (Paulus et al. 2018); None for any.
     """
 
     temperature: float = 0.0
     top_k: int | None = None
     top_p: float = 1.0
+    once: int | None = None
 
-    def draw(self, logits: Tensor, generator: torch.Generator | None) -> Tensor:
-        """(s v) → (s,) word numbers."""
+    def draw(self, logits: Tensor, generator: torch.Generator | None, said: Tensor | None = None) -> Tensor:
+        """(s v) → (s,) word numbers.
+
+        Args:
+            logits: of the next word.
+            generator: of the draws.
+            said: (s w) what was said before; None for nothing.
+        """
+        if self.once is not None and said is not None and said.shape[1] >= self.once:
+            logits = without_repeats(logits, said, self.once)
         if self.temperature <= 0:
             return logits.argmax(1)
         sorted_, order = (logits.float() / self.temperature).sort(1, descending=True)
@@ -71,6 +81,16 @@ class Sampling:
 
 GREEDY = Sampling()
 """The likeliest word each time."""
+
+
+def without_repeats(logits: Tensor, said: Tensor, run: int) -> Tensor:
+    """(s v) logits after (s w) words, minus infinity where the word would say a run of so many words again."""
+    runs = said.unfold(1, run, 1)  # (s w−run+1 run)
+    again = (runs[:, :, :-1] == said[:, None, said.shape[1] - run + 1 :]).all(2)
+    row, at = torch.nonzero(again, as_tuple=True)
+    logits = logits.clone()
+    logits[row, runs[row, at, -1]] = -torch.inf
+    return logits
 
 
 class WordDecoder(nn.Module):
@@ -185,7 +205,7 @@ class WordDecoder(nn.Module):
         hidden = self.hidden(torch.cat(list(prompts)), Layout.of(text, together=True), of(text), memory)
         assert memory.lengths is not None
         last, layout, context = hidden[memory.lengths.cumsum(0) - 1], Layout.each(len(rows), device), of(rows)
-        while (going := writing.add(sampling.draw(self.leave(last), generator))) is not None:
+        while (going := writing.add(sampling.draw(self.leave(last), generator, writing.said))) is not None:
             if len(going) < len(rows):
                 memory.keep(going)
                 rows = rows[going]
@@ -220,6 +240,11 @@ class Writing:
         self.words[self.rows, self.step] = words[going]
         self.step += 1
         return going if len(going) and self.step < self.most else None
+
+    @property
+    def said(self) -> Tensor:
+        """(k w) the words so far of those that go on."""
+        return self.words[self.rows, : self.step]
 
     @property
     def last(self) -> Tensor:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..schema import PolyclinicError
 from .omics import gene_names
-from .patient import EPOCH, EXPRESSION, FOLDERS, MODALITIES, Written, write
+from .patient import EPOCH, EXPRESSION, FOLDERS, MODALITIES, ON_REQUEST, Written, write
 from .people import name_of
 from .sites import SITES
 from .truth import Truth
@@ -67,7 +67,8 @@ def simulate(
         into: a folder that is not there yet; it appears when all is done.
         patients: how many.
         seed: of everything.
-        modalities: of `MODALITIES`; all if None. The tables of outcomes and diagnoses are always there.
+        modalities: of `MODALITIES`, all if None, and of `ON_REQUEST` ("earlier_report", of the earlier radiograph). The tables of
+            outcomes and diagnoses are always there.
         size: voxels a side of the CT, even; the radiograph has twice as many, the MR half as many slices.
         workers: processes. More than one needs a program whose main module can be imported (multiprocessing's rule).
         progress: called with done, all, patient.
@@ -99,8 +100,10 @@ def simulate(
 def _check(out: Path, patients: int, seed: int, modalities: Sequence[str], size: int) -> None:
     if out.exists():
         raise PhantomError(f"something at {out}", "a folder that is not there yet", "choose another name, or remove it")
-    if unknown := sorted(set(modalities) - set(MODALITIES)):
-        raise PhantomError(f"the modality {unknown[0]!r}", f"one of {', '.join(MODALITIES)}", "correct the name")
+    if unknown := sorted(set(modalities) - {*MODALITIES, *ON_REQUEST}):
+        raise PhantomError(
+            f"the modality {unknown[0]!r}", f"one of {', '.join((*MODALITIES, *ON_REQUEST))}", "correct the name"
+        )
     if size % 2 or not 16 <= size <= 512:
         raise PhantomError(f"a size of {size}", "an even number from 16 to 512", "choose such a size")
     if not 1 <= patients <= 1_000_000:

@@ -19,6 +19,8 @@ from .people import PRIORS, generator, name_of, person
 from .sites import SITES, Site
 
 MODALITIES = ("xray", "ct", "mr", "ultrasound", "ecg", "ehr", "omics", "report")
+ON_REQUEST = ("earlier_report",)
+"""What the hospital has only where it is asked for."""
 EPOCH = datetime(2015, 1, 1)
 FOLDERS = ("harbour", "hill", "valle")
 """The sites' folders."""
@@ -134,7 +136,7 @@ def write(index: int, seed: int, size: int, modalities: Iterable[str], hospital:
     """Draw a patient and write the files of the chosen modalities."""
     place = Place(hospital, truth, seed, size, Written(index, person(seed, index)))
     chosen, who = set(modalities), place.person
-    wanted = {m for m in chosen if m == "ehr" or who[f"has_{m}"]}
+    wanted = {m for m in chosen if m == "ehr" or who[f"has_{m.removeprefix('earlier_')}"]}
     place.written.truth |= {
         "optimal_fibrillation_ecg": optimal.fibrillation_from_ecg(who) if who["has_ecg"] else None, "optimal_risk": optimal.risk(who),
     }  # fmt: skip
@@ -142,6 +144,7 @@ def write(index: int, seed: int, size: int, modalities: Iterable[str], hospital:
         _chest(place, wanted)
     for name, department in (
         ("mr", _head), ("ultrasound", _heart), ("ecg", _ecg), ("ehr", _record), ("omics", _sample), ("report", _report),
+        ("earlier_report", _earlier_report),
     ):  # fmt: skip
         if name in wanted:
             department(place)
@@ -251,10 +254,23 @@ def _sample(place: Place) -> None:
 
 def _report(place: Place) -> None:
     words, place.written.sentences = report.write(place.person, place.draw("report"))
-    when = place.study("XR", 4).when
+    _note(place, words, 4, 1)
+
+
+def _earlier_report(place: Place) -> None:
+    """Of the earlier radiograph, two hours after it; its sentences are not among those of the report."""
+    if months := PRIORS[place.person["prior_months"]]:
+        rng = place.draw("earlier report")
+        words, _ = report.write(report.before(place.person, rng), rng)
+        _note(place, words, 2 - 24 * 30.44 * months, 0)
+
+
+def _note(place: Place, words: str, hours: float, number: int) -> None:
+    """Put a report that was written some hours after admission."""
+    when = place.study("XR", hours).when
     head = [
         f"Patient: {place.name}", f"Date: {when:%Y-%m-%d}", f"Time: {when:%H:%M}", "Type: radiology report", f"Site: {place.site.name}",
         f"Language: {('en', 'es')[place.person['language']]}",
     ]  # fmt: skip
     data = "\n".join([*head, "", words, ""]).encode()
-    place.put(f"radiology/notes/{place.name}_1.txt", data, "text", "radiology report")
+    place.put(f"radiology/notes/{place.name}_{number}.txt", data, "text", "radiology report")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .people import LOBES, PRIORS, READING
+from .people import LOBES, PEOPLE, PRIORS, READING
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,10 @@ RULES = {
     "none": (("No acute finding.", "Sin hallazgos agudos."), ("No acute cardiopulmonary disease.", "Sin enfermedad cardiopulmonar aguda.")),
 }  # fmt: skip
 """What is to be said → its rules, each as English and Spanish say it."""
+NEW_BELOW_MM = 4
+"""A nodule that was smaller on the earlier study is called new."""
+READS = next(node for node in PEOPLE if node.name == "says_nodule").law
+"""(there, diameter in mm) → chances of `READING`."""
 _HEADS = {
     "en": (
         "Indication",
@@ -139,12 +143,41 @@ def facts(person: Mapping[str, Any], rng: np.random.Generator) -> Iterator[Fact]
             grown = person["nodule_mm"] > 1.15 * before
             change = (
                 "new"
-                if finding == "consolidation" or not person["nodule"] or before < 4
+                if finding == "consolidation" or not person["nodule"] or before < NEW_BELOW_MM
                 else "larger"
                 if grown
                 else "unchanged"
             )
             yield Fact(finding, status, lobe, None, change, round(before) if change == "larger" else None)
+
+
+def before(person: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """The person at the earlier study, as its radiologist saw them: no pneumonia, no fluid, the nodule as it was then and read anew.
+
+    Heart and emphysema were as they are, and are read alike. Of a nodule that the later report calls new there is none.
+
+    Args:
+        person: the graph's values, of somebody who has an earlier study.
+        rng: of its reading.
+    """
+    months = PRIORS[person["prior_months"]]
+    size = person["nodule_mm"] * 2 ** (-months * 30.44 / (3 * person["doubling_days"]))
+    there = bool(person["nodule"]) and size >= NEW_BELOW_MM
+    chances = READS(np.array([int(there)]), np.array([size]))[0]
+    then = {
+        "pneumonia": 0,
+        "effusion": 0,
+        "says_consolidation": 0,
+        "says_effusion": 0,
+        "prior_months": 0,
+        "nodule_mm": size,
+    }
+    return {
+        **person,
+        **then,
+        "nodule": int(there),
+        "says_nodule": int(rng.choice(len(READING), p=chances)) if there else 0,
+    }
 
 
 def write(person: Mapping[str, Any], rng: np.random.Generator) -> tuple[str, list[Sentence]]:

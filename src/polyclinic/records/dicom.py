@@ -50,7 +50,7 @@ from .dicom_header import (
 )
 from .packed import MOST_ITEMS
 from .raster import MAGIC, luminance
-from .source import RecordError, content_id, part_number, place_id, place_of, split_uri
+from .source import RecordError, check_size, content_id, part_number, place_id, place_of, split_uri
 
 _NOT_IMAGES = {"SEG", "SR", "RTSTRUCT", "RTDOSE", "RTPLAN", "PR", "KO", "ECG", "SM", "DOC", "REG", "M3D"}
 _ENHANCED = {
@@ -265,6 +265,11 @@ def read_series(paths: Sequence[Path], root: Path) -> Iterator[Record | Rejected
         record = _volume(run, ids, root)
         more = {"run": number, "runs": len(runs)} if len(runs) > 1 else {}
         uri = record.uri + (f"&run={number}" if more else "")
+        try:
+            check_size((len(run), *run[0].shape), 4)
+        except RecordError as error:
+            yield Rejected(uri, error.found, error.expected, error.remedy)
+            continue
         if gap and number == 1:
             yield Rejected(record.uri, gap.found, gap.expected, f"{gap.remedy}; its unbroken runs are taken")
         yield replace(record, uri=uri, attributes={**record.attributes, **more})
@@ -354,13 +359,14 @@ def load(record: Record) -> Payload:
             slices.append(_placed(dataset, path))
         except (OSError, RecordError):
             continue  # what was set aside then is set aside now
+        check_size((len(pixels), *slices[-1].shape), 4)  # each file is small; of them there may be any number
     runs = stack.runs(slices)[0] if len(slices) > 1 else []
     ordered = dict(enumerate(runs, start=1)).get(part_number(record.uri, "run") or 1, [])
     if len(ordered) != record.attributes["slices"]:
         raise RecordError(
             f"a series of {len(ordered)} slices that had {record.attributes['slices']}", "the folder as ingested", "ingest it again"
         )  # fmt: skip
-    return Payload(np.stack([pixels[s.path] for s in ordered])[None], to_world=stack.to_world(ordered))
+    return Payload(np.stack([pixels.pop(s.path) for s in ordered])[None], to_world=stack.to_world(ordered))
 
 
 def _of_series(folder: Path, uid: str) -> list[Path]:

@@ -9,7 +9,7 @@ explains the patient, whoever was drawn into a batch; how common the classes are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -64,6 +64,10 @@ class Classes(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
         return (self.column,)
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its column and names."""
+        return f"Which class of “{self.column.replace('_', ' ')}”: {', '.join(self.names())}?"
 
     def build(self, name: str, model: Model) -> ClassesTask:
         """The head, freshly initialised."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -68,6 +68,10 @@ class Classification(AskedFields):
         """The ways to ask it; where the recipe has none, one made of the finding."""
         return self.questions or (f"Is there {self.finding()}?",)
 
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its column and cells."""
+        return f"Is “{self.column.replace('_', ' ')}” {' or '.join(self.positive)}?"
+
     def build(self, name: str, model: Model) -> ClassificationTask:
         """The head, freshly initialised."""
         return ClassificationTask(name, self, model.width)
@@ -77,6 +81,7 @@ class ClassificationTask(LinearTask):
     """The output is logits (b,)."""
 
     cut: Tensor
+    refers = True
 
     def __init__(self, name: str, spec: Classification, width: int) -> None:
         super().__init__(name, spec, width, bias=True)

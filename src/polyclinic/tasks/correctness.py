@@ -25,6 +25,9 @@ class Correctness:
         said: (f 3) of each of `NAMES`: said in both, only in the written one, only in the reference.
         sides: findings said in both with a side in both; on how many the sides differ.
         places: the same of places, which differ where none is common.
+        changes: what is said to have become of findings since an earlier study (new, larger, smaller, unchanged, resolved): said in both
+            reports alike, only in the written one, only in the reference.
+        change_errors: findings said in both with a change in both; on how many the changes differ.
         compared: whether the written report speaks of an earlier study.
         reference_compared: whether the reference does.
     """
@@ -32,6 +35,8 @@ class Correctness:
     said: np.ndarray
     sides: tuple[int, int]
     places: tuple[int, int]
+    changes: tuple[int, int, int]
+    change_errors: tuple[int, int]
     compared: bool
     reference_compared: bool
 
@@ -57,7 +62,13 @@ def correctness(written: str, reference: str, language: str = "en") -> Correctne
             if a and b:
                 counts[0] += 1
                 counts[1] += bool(differ(a, b))
-    return Correctness(said, (sides[0], sides[1]), (places[0], places[1]), one.compared, other.compared)
+    turns, true = ({(n, c) for n in found for c in _changes(r, n)} for r, found in ((one, mine), (other, theirs)))
+    both = {n for n, _ in turns} & {n for n, _ in true}
+    wrong = sum({c for m, c in turns if m == n} != {c for m, c in true if m == n} for n in both)
+    changes = (len(turns & true), len(turns - true), len(true - turns))
+    return Correctness(
+        said, (sides[0], sides[1]), (places[0], places[1]), changes, (len(both), wrong), one.compared, other.compared
+    )
 
 
 def _unlike(one: frozenset[str], other: frozenset[str]) -> bool:
@@ -71,6 +82,12 @@ def _sides(reading: Reading, name: str) -> frozenset[str]:
 
 def _places(reading: Reading, name: str) -> frozenset[str]:
     return frozenset(p for m in reading.mentions if m.finding == name and m.status != ABSENT for p in m.places)
+
+
+def _changes(reading: Reading, name: str) -> frozenset[str]:
+    """What is said to have become of a finding; that an earlier study is named is no change."""
+    told = [m.compared for m in reading.mentions if m.finding == name and m.status != ABSENT]
+    return frozenset(c for c in told if c and c != "prior")
 
 
 def f1(counts: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ An annotated image that holds nothing is a negative one; one that nobody annotat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Self
 
@@ -72,6 +72,10 @@ class Detection(PlacedFields):
         """No column is a label."""
         return ()
 
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its classes."""
+        return f"Which {' or '.join(self.classes)} are there, and where?"
+
     def build(self, name: str, model: Model) -> DetectionTask:
         """The head, freshly initialised."""
         return DetectionTask(name, self, model)
@@ -122,6 +126,14 @@ class DetectionTask(Task):
         self.d = len(model.encoder(modality).patch) if modality in model.modalities else 0
         self.head = DenseHead(model, modality, spec.channels, self.k, 2 * self.d)
         self.register_buffer("cuts", torch.full((self.k,), FIRST_CUT))
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The numbers of a cell, in words."""
+        return (
+            f"logits of the heat of {', '.join(self.spec.classes)}",
+            f"offset of a thing's middle from the cell, in cells along {', '.join('zyx'[-self.d :])}, and the logarithms of its sides",
+        )
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(m k+2d …cells): logits of heat; offset of the middle in cells; logarithm of each side in cells."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -82,6 +82,10 @@ class Findings(TaskFields):
         """The columns that must not be inputs."""
         return tuple(dict.fromkeys(s.column for s in self.findings.values()))
 
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By their names."""
+        return f"Which of {', '.join(self.names())}?"
+
     def build(self, name: str, model: Model) -> FindingsTask:
         """The head, freshly initialised."""
         if self.tree:
@@ -100,6 +104,7 @@ class FindingsTask(LinearTask):
     """
 
     cuts: Tensor
+    refers = True
 
     def __init__(self, name: str, spec: Findings, width: int) -> None:
         super().__init__(name, spec, width, bias=True, outputs=len(spec.findings))

@@ -9,7 +9,7 @@ One direction for all grades and a threshold between each two: k grades cost k �
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -68,6 +68,10 @@ class Grade(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
         return (self.column,)
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its column and names."""
+        return f"Which grade of “{self.column.replace('_', ' ')}”: {', '.join(self.names())}?"
 
     def build(self, name: str, model: Model) -> GradeTask:
         """The head, freshly initialised."""

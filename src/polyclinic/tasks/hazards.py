@@ -11,7 +11,7 @@ hazard (Gensheimer & Narasimhan 2019). What a patient's vector does to a hazard 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -101,6 +101,10 @@ class Hazards(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """The columns that must not be inputs."""
         return (self.time, self.event, *([self.since] if self.since else []))
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its events."""
+        return f"Which comes first, {' or '.join(n.replace('_', ' ') for n in self.names())}, and when?"
 
     def build(self, name: str, model: Model) -> HazardsTask:
         """The head, freshly initialised."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..models import Model
 from ..objectives.decoders import CONVOLUTION
+from ..objectives.objective import on_grid
 from ..schema import Batch, Modality, Ragged, Tokens
 from .segmentation import repeated
 from .task import TaskError
@@ -75,19 +76,7 @@ class DenseHead(nn.Module):
 
     def __init__(self, model: Model, modality: Modality, channels: int, maps: int, numbers: int) -> None:
         super().__init__()
-        if modality not in model.modalities:
-            raise TaskError(
-                f"a search in {modality}, which the model does not read",
-                "one of " + ", ".join(model.modalities),
-                f"add an encoder of {modality} to the recipe",
-            )
-        encoder = model.encoder(modality)
-        if not encoder.patch:
-            raise TaskError(
-                f"a search in {modality}, whose encoder's tokens lie on no grid",
-                "an encoder with a `patch`",
-                "take another",
-            )
+        encoder = on_grid(model, modality, f"a search in {modality}", TaskError)
         self.modality, self.patch, self.maps = modality, encoder.patch, maps
         self.stride = tuple(_stride(p) for p in encoder.patch)
         steps = max(1, max(self.stride).bit_length() - 1)

@@ -5,7 +5,7 @@ A point that was not drawn on an annotated image is unknown there: it takes part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Self
 
@@ -69,6 +69,10 @@ class Keypoints(PlacedFields):
         """No column is a label."""
         return ()
 
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its points."""
+        return f"Where are the points {', '.join(self.points)}?"
+
     def build(self, name: str, model: Model) -> KeypointsTask:
         """The head, freshly initialised."""
         return KeypointsTask(name, self, model)
@@ -89,6 +93,14 @@ class KeypointsTask(Task):
         self.k, modality = len(spec.points), Modality(spec.modality)
         self.d = len(model.encoder(modality).patch) if modality in model.modalities else 0
         self.head = DenseHead(model, modality, spec.channels, self.k, self.k * self.d)
+
+    @property
+    def says(self) -> tuple[str, ...]:
+        """The numbers of a cell, in words."""
+        return (
+            f"logits of the heat of {', '.join(self.spec.points)}",
+            f"of each its offset from the cell, in cells along {', '.join('zyx'[-self.d :])}",
+        )
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(m k+kd …cells): logits of heat; of each point its offset in cells, one axis after the other."""
@@ -177,28 +189,58 @@ def measures(predictions: Predictions, points: Sequence[str]) -> dict[str, Calla
     2013, PCK), of images with two points or more; of files that have a scale `mre_mm`, the mean distance from the drawn point (mean
     radial error), and `within_2mm` …, the share within so much; of several points also each one's `mre_mm_…`.
     """
-    known = predictions.labelled()
-    errors = [np.asarray(e, float).reshape(-1, len(points)) for e in known.outputs]
-    images = [np.asarray(t, float).reshape(-1, 2) for t in known.targets]
-
-    def share(of: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        """The mean of what is finite, of each patient's errors (i k) and what is known of the images (i 2)."""
-        each = [of(e, t) for e, t in zip(errors, images, strict=True)]
-        total = np.array([np.nansum(v) for v in each])
-        count = np.array([np.isfinite(v).sum() for v in each], float)
-
-        def mean(weights: np.ndarray) -> np.ndarray:
-            with np.errstate(invalid="ignore", divide="ignore"):
-                return (weights @ total) / (weights @ count)
-
-        return mean
-
-    def within(limit: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-        return share(lambda e, t: np.where(np.isfinite(e) & np.isfinite(limit(t)), e <= limit(t), np.nan))
-
-    found = {f"pck_{100 * s:g}": within(lambda t, s=s: s * t[:, :1]) for s in SHARES}
-    found["mre_mm"] = share(lambda e, t: e * t[:, 1:])
-    found |= {f"within_{mm:g}mm": within(lambda t, mm=mm: mm * t[:, 1:]) for mm in WITHIN_MM}
+    errors, images = _known(predictions, len(points))
+    mean = lambda of: _mean([of(e, t) for e, t in zip(errors, images, strict=True)])
+    shares = share_within(predictions, len(points), SHARES)
+    found: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        f"pck_{100 * s:g}": lambda w, n=n: shares(w)[:, n] for n, s in enumerate(SHARES)
+    }
+    found["mre_mm"] = mean(lambda e, t: e * t[:, 1:])
+    near = share_within(predictions, len(points), WITHIN_MM, mm=True)
+    found |= {f"within_{mm:g}mm": lambda w, n=n: near(w)[:, n] for n, mm in enumerate(WITHIN_MM)}
     for column, name in enumerate(points) if len(points) > 1 else ():
-        found[f"mre_mm_{name}"] = share(lambda e, t, column=column: e[:, column] * t[:, 1])
+        found[f"mre_mm_{name}"] = mean(lambda e, t, column=column: e[:, column] * t[:, 1])
     return found
+
+
+def share_within(
+    predictions: Predictions, points: int, limits: Sequence[float], column: int | None = None, *, mm: bool = False
+) -> Callable[[np.ndarray], np.ndarray]:
+    """The share of points that lie within each of m limits of where they were drawn.
+
+    Args:
+        predictions: of keypoints.
+        points: k, how many there are.
+        limits: (m,) shares of the longest side of the box about an image's drawn points, or mm.
+        column: of one point; None of all.
+        mm: the limits are in mm; of files without a scale nothing is told then.
+    Returns:
+        weights (r p) of the labelled patients → (r m), NaN where there is no such point.
+    """
+    errors, images = _known(predictions, points)
+    mine = [e if column is None else e[:, column : column + 1] for e in errors]
+    scale = [np.where(np.isfinite(t[:, 1:]), 1.0, np.nan) if mm else t[:, :1] for t in images]
+    each = [
+        _mean([np.where(np.isfinite(e * s), e <= limit * s, np.nan) for e, s in zip(mine, scale, strict=True)])
+        for limit in limits
+    ]
+    return lambda weights: np.stack([of(weights) for of in each], axis=1)
+
+
+def _known(predictions: Predictions, points: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each labelled patient the errors (i k), and what is known of the images (i 2)."""
+    known = predictions.labelled()
+    errors = [np.asarray(e, float).reshape(-1, points) for e in known.outputs]
+    return errors, [np.asarray(t, float).reshape(-1, 2) for t in known.targets]
+
+
+def _mean(each: Sequence[np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Of each patient's values, NaN where unknown: weights (r p) → (r,) the mean of what is known."""
+    total = np.array([np.nansum(v) for v in each])
+    count = np.array([np.isfinite(v).sum() for v in each], float)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (weights @ total) / (weights @ count)
+
+    return mean

@@ -108,34 +108,40 @@ def by_place(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return out
 
 
-def average_precision(of: Matched, kind: int, overlap: float) -> Callable[[np.ndarray], np.ndarray]:
-    """The area under precision and recall of a class, as COCO has it: the best precision at each of 101 recalls or higher.
+def precision(of: Matched, kind: int, overlap: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The best precision at each of `RECALLS` or higher, of a class, as COCO interpolates it.
 
     Args:
         of: all answers.
         kind: the class.
         overlap: one of `OVERLAPS`.
     Returns:
-        weights (r p) of the patients → (r,), NaN where they have no such thing.
+        weights (r p) of the patients → (r 101), NaN where they have no such thing.
     """
     mine = np.flatnonzero(of.kind == kind)
     order = mine[np.argsort(-of.score[mine], kind="stable")]
     hit, patient = of.overlap[order, OVERLAPS.index(overlap)].astype(float), of.patient[order]
 
-    def area(weights: np.ndarray) -> np.ndarray:
+    def curve(weights: np.ndarray) -> np.ndarray:
         things = weights @ of.things[:, kind]
         if not len(order):
-            return np.where(things > 0, 0.0, np.nan)
+            return np.where(things[:, None] > 0, 0.0, np.full((1, len(RECALLS)), np.nan))
         each = weights[:, patient]
         hits = np.cumsum(each * hit, axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            recall, precision = hits / things[:, None], hits / (np.cumsum(each, axis=1) + np.spacing(1))
-        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            recall, precise = hits / things[:, None], hits / (np.cumsum(each, axis=1) + np.spacing(1))
+        best = np.maximum.accumulate(precise[:, ::-1], axis=1)[:, ::-1]
         best = np.concatenate([best, np.zeros((len(best), 1))], axis=1)
         at = [np.searchsorted(row, RECALLS, side="left") for row in recall]
-        return np.where(things > 0, np.take_along_axis(best, np.array(at), axis=1).mean(1), np.nan)
+        return np.where(things[:, None] > 0, np.take_along_axis(best, np.array(at), axis=1), np.nan)
 
-    return _in_parts(area, len(order))
+    return _in_parts(curve, len(order))
+
+
+def average_precision(of: Matched, kind: int, overlap: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The area under precision and recall of a class, as COCO has it: the mean of `precision`; (r,), NaN where there is no such thing."""
+    curve = precision(of, kind, overlap)
+    return lambda weights: curve(weights).mean(1)
 
 
 def mean_average_precision(of: Matched, overlaps_: Sequence[float]) -> Callable[[np.ndarray], np.ndarray]:
@@ -151,16 +157,19 @@ def mean_average_precision(of: Matched, overlaps_: Sequence[float]) -> Callable[
     return mean
 
 
-def sensitivity(of: Matched, kind: int | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """How many of the things are found, at each of `RATES` false alarms an image; between two thresholds on the line between them.
+def sensitivity(
+    of: Matched, kind: int | None = None, rates: Sequence[float] = RATES
+) -> Callable[[np.ndarray], np.ndarray]:
+    """How many of the things are found, at each of some rates of false alarms an image; between two thresholds on the line between them.
 
     Answers of one score are taken together; more alarms than there are change nothing.
 
     Args:
         of: all answers.
         kind: a class; None for all, of which the alarms are counted together.
+        rates: m of them, ascending.
     Returns:
-        weights (r p) of the patients → (r 7), NaN where they have no such thing.
+        weights (r p) of the patients → (r m), NaN where they have no such thing.
     """
     mine = np.flatnonzero((of.place != AGAIN) & ((of.kind == kind) if kind is not None else True))
     order = mine[np.argsort(-of.score[mine], kind="stable")]
@@ -174,7 +183,7 @@ def sensitivity(of: Matched, kind: int | None = None) -> Callable[[np.ndarray], 
             hits = np.cumsum(each * hit, axis=1)[:, ends] / (weights @ things)[:, None]
             alarms = np.cumsum(each * (1 - hit), axis=1)[:, ends] / (weights @ of.images)[:, None]
         hits, alarms = np.concatenate([first, hits], axis=1), np.concatenate([first, alarms], axis=1)
-        found = np.array([_between(x, y) for x, y in zip(alarms, hits, strict=True)]).reshape(-1, len(RATES))
+        found = np.array([_between(x, y, rates) for x, y in zip(alarms, hits, strict=True)]).reshape(-1, len(rates))
         return np.where((weights @ things > 0)[:, None], found, np.nan)
 
     return _in_parts(curve, len(order))
@@ -199,12 +208,12 @@ def measures(predictions: Predictions, classes: Sequence[str]) -> dict[str, Call
     return found
 
 
-def _between(alarms: np.ndarray, hits: np.ndarray) -> np.ndarray:
-    """The hits at each of `RATES`: on the line between the last point that has no more alarms and the next one."""
-    before = np.searchsorted(alarms, RATES, side="right") - 1
+def _between(alarms: np.ndarray, hits: np.ndarray, rates: Sequence[float]) -> np.ndarray:
+    """The hits at each of the rates: on the line between the last point that has no more alarms and the next one."""
+    before = np.searchsorted(alarms, rates, side="right") - 1
     after = np.minimum(before + 1, len(alarms) - 1)
     apart = alarms[after] - alarms[before]
-    share = np.divide(np.array(RATES) - alarms[before], apart, out=np.zeros(len(RATES)), where=apart > 0)
+    share = np.divide(np.array(rates) - alarms[before], apart, out=np.zeros(len(rates)), where=apart > 0)
     return hits[before] + np.minimum(share, 1.0) * (hits[after] - hits[before])
 
 

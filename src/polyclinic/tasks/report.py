@@ -7,32 +7,33 @@ likely a sentence is without a part of the picture (`grounds`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, Never
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from ..harmonise import Fingerprint, TextStandard
 from ..harmonise.text import Language
 from ..models import Model
-from ..objectives import CaptionObjective, RetellObjective
+from ..objectives import Caption, CaptionObjective, RetellObjective
 from ..objectives.caption import OnTop
 from ..objectives.language import END, first_word, next_words, words_of
+from ..objectives.reported import Reports, Window, of_the_study
 from ..objectives.words import UNTOLD, Seen, WordDecoder
 from ..records.findings import prompts
 from ..schema import Batch, Modality, Ragged, Target
 from ..tokens.text import as_note
 from .correctness import NAMES, correctness, f1, stacked
-from .task import Predictions, Task, TaskError, TaskFields
+from .grounds import alone, parts_of, without
+from .task import Predictions, Task, TaskError, TaskFields, Thing
 from .wording import bleu, bleu_counts, words
 
-PARTS = tuple(f"{row} {side}" for row in ("upper", "middle", "lower") for side in ("left", "right"))
-"""The parts of a picture, as it is looked at: the patient's right lies on a radiograph's left."""
 GROUND_NATS = 0.5
 """A sentence rests on a part where it is less likely by as much without it: by the factor 0.6."""
 
@@ -44,6 +45,9 @@ under the curve."""
 class Report(TaskFields):
     """The report of a patient's other records.
 
+    Text among the `inputs` stands for earlier reports, where the run's decoder was shown such (`caption` with `earlier: [text]`); the
+    report itself is never read.
+
     Args:
         language: in which it is written, one of the text encoder's; only reports in it are references. None for whatever the run writes.
         words: the most word pieces.
@@ -53,12 +57,6 @@ class Report(TaskFields):
     language: Language | None = None
     words: int = Field(default=256, ge=4)
 
-    @model_validator(mode="after")
-    def _not_of_itself(self) -> Report:
-        if self.inputs is not None and Modality.TEXT in self.inputs:
-            raise ValueError("a report is written from other records than notes: leave text out of `inputs`")
-        return self
-
     def label(self, name: str) -> None:
         """Needs none: the patient's own report is the answer."""
         return
@@ -66,6 +64,10 @@ class Report(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """No column is a label."""
         return ()
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """Of any patient."""
+        return "What does the report say, written from the patient's other records?"
 
     def build(self, name: str, model: Model) -> Never:
         """Refuse: it has no head of its own."""
@@ -82,9 +84,11 @@ class Claim:
     Args:
         text: as it was written.
         findings: finding → status, as the labeller reads it.
-        part: of `PARTS`, on which it rests most; None where it rests on none, or where that cannot be told.
+        part: of `PARTS` of a picture or `BLOCKS` of a volume, on which it rests most; None where it rests on none, or where that cannot be
+            told.
         nats: by how much less likely it is without that part.
         against: the findings on which the model's own comparison of the picture with words says otherwise.
+        place: the part on the grid of its file, its score the nats; None where the file is not at hand.
     """
 
     text: str
@@ -92,6 +96,14 @@ class Claim:
     part: str | None
     nats: float
     against: tuple[str, ...]
+    place: Thing | None = None
+
+    @property
+    def slices(self) -> tuple[int, int] | None:
+        """Of a volume's part the first and last of the file's slices, counted from 1; None where that is not known."""
+        if self.place is None or len(self.place.low) < 3:
+            return None
+        return math.floor(self.place.low[2] + 1e-6) + 1, math.ceil(self.place.high[2] - 1e-6)
 
 
 class ReportTask(Task):
@@ -120,7 +132,7 @@ class ReportTask(Task):
         """
         ragged = batch.payloads.get(Modality.TEXT)
         others = [m for m in model.modalities if m is not Modality.TEXT and m in batch.payloads]
-        if ragged is None or not others:
+        if ragged is None or not (others or self.reads_reports):
             raise TaskError("patients without a report and records to write it from", "both", "ask of others")
         if isinstance(self.writer, CaptionObjective):
             terms = self.writer(model, batch, torch.Generator()).terms
@@ -164,14 +176,47 @@ class ReportTask(Task):
         """In which its findings are read."""
         return self.spec.language or "en"
 
-    @torch.no_grad()
-    def write(self, model: Model, batch: Batch) -> dict[int, Tensor]:
-        """Of each of the batch's patients who is written of, by number, (w,) word numbers without the first and the end."""
-        return self.writer.write(model, batch, self.spec.words, self.spec.language)
+    @property
+    def window(self) -> Window | None:
+        """What of a patient's records is shown at what time; None where time is not asked for."""
+        spec = self.writer.spec
+        return spec.window(list(Modality)) if isinstance(spec, Caption) else None
+
+    @property
+    def reads_reports(self) -> bool:
+        """Whether the decoder is shown earlier reports."""
+        return self.window is not None and Modality.TEXT in self.window.earlier
+
+    def told(self, model: Model, batch: Batch, reports: Reports | None = None, earlier: bool = True) -> Batch:
+        """What each patient's report is written from.
+
+        Args:
+            model: the run's.
+            batch: of any patients; the decoder's own rule leaves out what it must not see.
+            reports: when they are written, one of each patient; None for now.
+            earlier: whether what was before the study is shown, where the decoder's recipe has it.
+        """
+        if isinstance(self.writer, CaptionObjective):
+            return self.writer.told(model, batch, reports, earlier)
+        return Batch({m: r for m, r in batch.payloads.items() if m is not Modality.TEXT}, {}, batch.patients)
 
     @torch.no_grad()
-    def margins(self, model: Model, batch: Batch) -> Tensor:
+    def write(
+        self, model: Model, batch: Batch, reports: Reports | None = None, earlier: bool = True
+    ) -> dict[int, Tensor]:
+        """Of each of the batch's patients who is written of, by number, (w,) word numbers without the first and the end; see `told`."""
+        spec = self.spec
+        if isinstance(self.writer, CaptionObjective):
+            return self.writer.write(model, batch, spec.words, spec.language, reports=reports, earlier=earlier)
+        return self.writer.write(model, batch, spec.words, spec.language)
+
+    @torch.no_grad()
+    def margins(self, model: Model, told: Batch) -> Tensor:
         """(b f) by how much nearer each patient's picture lies to "there is …" than to "no …" of `NAMES`; NaN without a picture.
+
+        Args:
+            model: the run's.
+            told: what reports are written from; pictures of earlier studies do not count.
 
         Source: prompts as in CheXzero (Tiu et al. 2022), but their difference instead of a chance, which they are not.
         """
@@ -179,11 +224,15 @@ class ReportTask(Task):
         texts = [text for name in NAMES for both in asked[name] for text in both]
         vectors = self._placed(model, texts).view(len(NAMES), 2, -1, model.embedding).mean(2)
         apart = F.normalize(vectors[:, 0], dim=1) - F.normalize(vectors[:, 1], dim=1)
-        found = torch.full((len(batch.patients), len(NAMES)), torch.nan, device=apart.device)
-        shown = {m: r for m, r in batch.payloads.items() if m in (Modality.IMAGE, Modality.VOLUME)}
-        for tower in model.towers(model.encode(Batch(shown, {}, batch.patients))).values():
+        found = torch.full((len(told.patients), len(NAMES)), torch.nan, device=apart.device)
+        shown = {m: r for m, r in self._study(told).payloads.items() if m in (Modality.IMAGE, Modality.VOLUME)}
+        for tower in model.towers(model.encode(Batch(shown, {}, told.patients))).values():
             found[tower.patient] = tower.vectors @ apart.T
         return found
+
+    def _study(self, told: Batch) -> Batch:
+        """Of what is shown, what is not of an earlier study."""
+        return told if self.window is None else of_the_study(told, self.window.study_h)
 
     def _placed(self, model: Model, texts: Sequence[str]) -> Tensor:
         """(s e) unit vectors of sentences."""
@@ -220,40 +269,43 @@ class ReportTask(Task):
         return tuple(n for n, status in said.items() if n in seen and contrary[status](*seen[n]))
 
     @torch.no_grad()
-    def grounds(
-        self, model: Model, batch: Batch, written: Tensor, ends: Sequence[int]
-    ) -> list[dict[str, float]] | None:
-        """Of each sentence, by how many nats it is less likely when a part of the picture is painted over with the picture's mean.
+    def grounds(self, model: Model, told: Batch, written: Tensor, ends: Sequence[int]) -> list[dict[str, float]] | None:
+        """Of each sentence, by how many nats it is less likely when a part of the picture or volume is painted over with its mean.
 
         Args:
             model: the run's.
-            batch: of one patient.
+            told: what the report of one patient was written from.
             written: (w,) word numbers, without the first.
             ends: of each sentence, the number of the word after its last.
         Returns:
-            a part a key; None where there is no picture, or several.
-        Source: occlusion (Zeiler & Fergus 2014, section 4.1). Attention is not asked: behind the encoder every token knows of the others.
+            a part a key, of the study's one image and of its one volume; None where there is neither. Attention is not asked: behind the
+            encoder every token knows of the others.
         """
-        picture = batch.payloads.get(Modality.IMAGE)
-        if picture is None or len(picture) != 1:
+        pictures = self.pictures(told)
+        if not pictures:
             return None
-        whole = self._nats(model, batch, written, ends)
-        without = [self._nats(model, _without(batch, part), written, ends) for part in range(len(PARTS))]
-        return [
-            {part: float(w[i] - whole[i]) for part, w in zip(PARTS, without, strict=True)} for i in range(len(ends))
-        ]
+        whole = self._nats(model, told, written, ends)
+        nats = {
+            part: self._nats(model, without(told, row, part), written, ends) - whole
+            for modality, row in pictures.items()
+            for part in parts_of(modality)
+        }
+        return [{part: float(each[i]) for part, each in nats.items()} for i in range(len(ends))]
 
-    def _nats(self, model: Model, batch: Batch, written: Tensor, ends: Sequence[int]) -> Tensor:
-        """(s,) nats of each sentence, given what is known of the batch's one patient."""
+    def pictures(self, told: Batch) -> Mapping[Modality, int]:
+        """Of image and volume the number, among all that are shown, of the study's only one."""
+        return alone(self._study(told), told)
+
+    def _nats(self, model: Model, told: Batch, written: Tensor, ends: Sequence[int]) -> Tensor:
+        """(s,) nats of each sentence, given what the one report is written from."""
         first = torch.tensor([first_word(words_of(model, "a report"), self.spec.language)], device=written.device)
         text, asked = torch.cat([first, written]), torch.cat([written, written.new_full((1,), END)])
-        others = {m: r for m, r in batch.payloads.items() if m is not Modality.TEXT}
         if isinstance(self.writer, CaptionObjective):
-            shown = self.writer.shown(model.encode(Batch(others, {}, batch.patients)))
+            shown = self.writer.shown(model.encode(told))
             assert shown is not None
             seen = self.writer.seen(shown)
         else:
-            seen, _ = self._retold(model, batch, list(others))
+            seen, _ = self._retold(model, told, [m for m in told.payloads if m in model.modalities])
         decoder = self.writer.decoder
         if isinstance(decoder, OnTop):
             own = model.encode(Batch({Modality.TEXT: _notes([text])}, {}, ["0"])).own(Modality.TEXT)
@@ -272,22 +324,3 @@ def _notes(texts: Sequence[Tensor]) -> Ragged:
     return Ragged(
         list(texts), rows, torch.zeros(len(texts), device=at), None, len(texts), [str(n) for n in rows.tolist()]
     )
-
-
-def part_of(part: int, shape: tuple[int, int]) -> tuple[slice, slice]:
-    """The rows and columns of one of `PARTS` of a picture (y x)."""
-    (height, width), (row, column) = shape, divmod(part, 2)
-    return (
-        slice(round(row * height / 3), round((row + 1) * height / 3)),
-        slice(column * width // 2, (column + 1) * width // 2),
-    )
-
-
-def _without(batch: Batch, part: int) -> Batch:
-    """The same patient with a part of the one picture painted over."""
-    picture = batch.payloads[Modality.IMAGE]
-    assert isinstance(picture.values, Tensor)
-    values, (height, width) = picture.values.clone(), picture.values.shape[-2:]
-    rows, columns = part_of(part, (height, width))
-    values[..., rows, columns] = values.mean((-2, -1), keepdim=True)
-    return Batch({**batch.payloads, Modality.IMAGE: replace(picture, values=values)}, {}, batch.patients)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Never
 
 import numpy as np
@@ -25,6 +26,11 @@ class Retrieval(TaskFields):
     def columns(self) -> tuple[str, ...]:
         """No column is a label."""
         return ()
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its modalities."""
+        query, answer = (words.get(m.value, m.value) for m in (self.query, self.answer))
+        return f"Does a patient's {query} find their own {answer}?"
 
     def build(self, name: str, model: Model) -> Never:
         """Refuse: there is nothing to adapt."""

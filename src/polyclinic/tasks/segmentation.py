@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -63,6 +63,10 @@ class Segmentation(PlacedFields):
     def columns(self) -> tuple[str, ...]:
         """No column is a label."""
         return ()
+
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its structure and classes."""
+        return f"Where are the parts of the {self.structure}: {', '.join(self.classes)}?"
 
     def build(self, name: str, model: Model) -> SegmentationTask:
         """The decoder, freshly initialised."""
@@ -127,10 +131,15 @@ class SegmentationTask(Task):
         box, ragged = model.encoder(modality).at_once, batch.payloads.get(modality)
         if box is None or ragged is None:
             return list(self.output(model, batch).float().argmax(1))
-        return [self._whole(model, batch, ragged.only([row]), box).argmax(0) for row in range(len(ragged))]
+        return [self._whole(model, batch, ragged.only([row]), box) for row in range(len(ragged))]
 
     def _whole(self, model: Model, batch: Batch, one: Ragged, box: tuple[int, ...]) -> Tensor:
-        """Logits (k z y x) of one whole record, each of whose boxes is seen beside all else that its patient has."""
+        """The mask (z y x) of one whole record."""
+        told = lambda logits: logits.argmax(0)
+        return sliding(self._of_boxes(model, batch, one), one.values[0], box, batch=AT_ONCE, told=told)
+
+    def _of_boxes(self, model: Model, batch: Batch, one: Ragged) -> Callable[[Tensor], Tensor]:
+        """What is said (w k z y x) of boxes (w c z y x) of one whole record, each seen beside all else that its patient has."""
         modality, owner = Modality(self.spec.modality), int(one.patient[0])
         beside = {m: r.only(torch.nonzero(r.patient == owner).flatten().tolist()) for m, r in batch.payloads.items()}
 
@@ -139,7 +148,7 @@ class SegmentationTask(Task):
             seen[modality] = replace(seen[modality], values=boxes)
             return self.decoder(model(Batch(seen, {}, [""] * len(boxes))).tokens, boxes)
 
-        return sliding(say, one.values[0], box, batch=AT_ONCE)
+        return say
 
     def present(self, mask: np.ndarray, voxel_ml: float | None, used: tuple[Modality, ...]) -> Answer:
         """The volumes in mL of a mask on the source's grid; in samples where the file has no scale."""
@@ -168,6 +177,8 @@ def repeated(ragged: Ragged, times: int) -> Ragged:
         ids=[f"{i}/{n}" for n in range(times) for i in ragged.ids],
         places=None if ragged.places is None else ragged.places * times,
         kinds=None if ragged.kinds is None else ragged.kinds * times,
+        dated_h=None if ragged.dated_h is None else ragged.dated_h.repeat(times),
+        studies=None if ragged.studies is None else ragged.studies * times,
     )
 
 

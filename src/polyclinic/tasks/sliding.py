@@ -67,7 +67,7 @@ class Axis:
 
 def sliding(
     say: Callable[[Tensor], Tensor], x: Tensor, box: Sequence[int], *, overlap: float = OVERLAP, grow: float = 1.0, step: int = 1,
-    batch: int = 1,
+    batch: int = 1, told: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """What a network says of a whole volume or image.
 
@@ -79,28 +79,67 @@ def sliding(
         grow: a network of convolutions may be asked larger boxes, up to so many times, where fewer suffice then.
         step: what larger boxes are a multiple of: what the network halves.
         batch: boxes asked at once.
+        told: of planes (k n …) that no further box reaches, what is kept of them (n …), such as the likeliest class. Then no more than a
+            box's planes are held of the answer itself, however many classes there are.
     Returns:
-        (k z y x) or (k y x) float32.
+        (k z y x) or (k y x) float32; or what `told` gave, (z y x) or (y x).
     """
     shape = x.shape[1:]
     lack = [max(0, b - n) for b, n in zip(box, shape, strict=True)]
     if any(lack):
         x = F.pad(x, [side for n in reversed(lack) for side in (0, n)], value=float(x.min()))
     axes = [Axis.over(n, b, overlap, grow, step) for n, b in zip(x.shape[1:], box, strict=True)]
-    answer: Tensor | None = None
+    crop = (*([slice(None)] if told is None else []), *(slice(n) for n in shape))
+    if all(len(axis.starts) == 1 for axis in axes):  # one box is the whole
+        whole = say(x[None])[0].float()
+        return (whole if told is None else told(whole))[crop]
+    answer = _Planes(x.shape[1:], axes[0].size, told)
     for places in _groups(product(*(range(len(axis.starts)) for axis in axes)), batch):
         where = [
             [slice(a.starts[n], a.starts[n] + a.size) for a, n in zip(axes, place, strict=True)] for place in places
         ]
-        said = say(torch.stack([x[(slice(None), *spans)] for spans in where]))
-        if answer is None:
-            answer = torch.zeros(said.shape[1], *x.shape[1:], device=x.device)
+        boxes = [x[(slice(None), *spans)] for spans in where]
+        said = say(torch.stack(boxes) if len(boxes) > 1 else boxes[0][None])
         for one, place, spans in zip(said, places, where, strict=True):
-            answer[(slice(None), *spans)] += _weighed(
-                one.float(), [a.weights[n] for a, n in zip(axes, place, strict=True)]
-            )
-    assert answer is not None
-    return answer[(slice(None), *(slice(n) for n in shape))]
+            answer.add(_weighed(one, [a.weights[n] for a, n in zip(axes, place, strict=True)]), spans)
+    return answer.done()[crop]
+
+
+class _Planes:
+    """An answer that grows from its first plane to its last.
+
+    Args:
+        shape: (z y x) or (y x) of the whole.
+        deep: planes of a box.
+        told: what is kept of planes that are done; None keeps all.
+    """
+
+    def __init__(self, shape: Sequence[int], deep: int, told: Callable[[Tensor], Tensor] | None) -> None:
+        self.shape, self.told = tuple(shape), told
+        self.deep, self.first = (shape[0] if told is None else deep), 0
+        self.answer: Tensor | None = None
+        self.kept: list[Tensor] = []
+
+    def add(self, said: Tensor, spans: Sequence[slice]) -> None:
+        """A weighed box (k …), in the order of where boxes begin along the first axis."""
+        if self.answer is None:
+            self.answer = torch.zeros(len(said), self.deep, *self.shape[1:], device=said.device)
+        first, *rest = spans
+        if self.told is not None and first.start > self.first:
+            self._on(self.told, self.answer, first.start - self.first)
+        self.answer[(slice(None), slice(first.start - self.first, first.stop - self.first), *rest)] += said
+
+    def _on(self, told: Callable[[Tensor], Tensor], answer: Tensor, by: int) -> None:
+        """Be done with so many planes."""
+        self.kept.append(told(answer[:, :by]))
+        answer[:, : self.deep - by] = answer[:, by:].clone()
+        answer[:, self.deep - by :] = 0
+        self.first += by
+
+    def done(self) -> Tensor:
+        """The whole."""
+        assert self.answer is not None
+        return self.answer if self.told is None else torch.cat([*self.kept, self.told(self.answer)])
 
 
 def tiles(
@@ -127,10 +166,11 @@ def tiles(
 
 
 def _weighed(said: Tensor, weights: Sequence[Tensor]) -> Tensor:
-    """(k …), each axis times its own weights."""
-    for number, own in enumerate(weights):
-        said = said * own.to(said.device).view(-1, *[1] * (len(weights) - 1 - number))
-    return said
+    """(k …), each axis times its own weights: the small products first, so that what is as large as the answer is multiplied once."""
+    first, *rest = (own.to(said.device) for own in weights)
+    for own in rest:
+        first = first[..., None] * own
+    return said * first
 
 
 def _groups(places: Iterator[tuple[int, ...]], size: int) -> Iterator[list[tuple[int, ...]]]:

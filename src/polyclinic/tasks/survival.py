@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -46,6 +47,10 @@ class Survival(AskedFields):
         """The ways to ask it; where the recipe has none, one made of the event's column."""
         return self.questions or (f"How soon: {self.event.replace('_', ' ')}?",)
 
+    def asks(self, words: Mapping[str, str]) -> str:
+        """By its column."""
+        return f"Whose event comes sooner, by “{self.time.replace('_', ' ')}”?"
+
     def build(self, name: str, model: Model) -> SurvivalTask:
         """The head, freshly initialised."""
         return SurvivalTask(name, self, model.width)
@@ -58,6 +63,7 @@ class SurvivalTask(LinearTask):
     reference: Tensor
     curve: Tensor
     horizons: Tensor
+    refers = True
 
     def __init__(self, name: str, spec: Survival, width: int) -> None:
         super().__init__(name, spec, width, bias=False)  # a baseline hazard takes any offset

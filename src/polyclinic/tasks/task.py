@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from ..cohort import Label
+from ..harmonise.unread import Unread
 from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Target
 from .baseline import Baseline
@@ -40,6 +41,10 @@ class TaskFields(BaseModel, ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The table columns that must not be inputs."""
+
+    @abstractmethod
+    def asks(self, words: Mapping[str, str]) -> str:
+        """What it asks, as a question to a person; `words` are what the modalities are called."""
 
     @abstractmethod
     def build(self, name: str, model: Model) -> Task:
@@ -90,6 +95,7 @@ class Predictions:
         modalities: what each patient had of what was asked for.
         records: the ids of those records.
         baseline: of a survival whose head knows it, what makes risks of log hazards; of hazards, what reads risks of them.
+        unread: who was asked about and could not be read, and why; they are not among the patients.
     """
 
     task: str
@@ -100,6 +106,7 @@ class Predictions:
     modalities: tuple[tuple[Modality, ...], ...] = ()
     records: tuple[tuple[str, ...], ...] = ()
     baseline: Baseline | Incidence | None = None
+    unread: tuple[Unread, ...] = ()
 
     def where(self, keep: np.ndarray) -> Predictions:
         """Those of the patients for whom keep (p,) is True."""
@@ -108,7 +115,7 @@ class Predictions:
         has = tuple(self.modalities[i] for i in rows) if self.modalities else ()
         ids = tuple(self.records[i] for i in rows) if self.records else ()
         each = (self.outputs[rows], self.targets[rows], self.mask[rows])
-        return Predictions(self.task, names, *each, has, ids, self.baseline)
+        return Predictions(self.task, names, *each, has, ids, self.baseline, self.unread)
 
     def labelled(self) -> Predictions:
         """Only the labelled patients'."""
@@ -213,6 +220,8 @@ class LinearTask(Task):
     sd: Tensor
     marks = 1
     """How often each patient is asked of: at each landmark of a task that has some."""
+    refers: ClassVar[bool] = False
+    """Whether `refer_to` remembers something: outputs of a network that changed since are then to be asked again."""
 
     def __init__(self, name: str, spec: Any, width: int, bias: bool, outputs: int = 1) -> None:
         super().__init__(name, spec)

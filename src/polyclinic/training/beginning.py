@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from ..cohort import Cohort, guard, labels_of, split
 from ..cohort.catalogue import inputs
 from ..cohort.mixture import members, parts_of
 from ..harmonise import fit
+from ..harmonise.unread import Unread, sound
+from ..records import RecordError
+from ..schema import Record
 from . import checkpoint
 from .checkpoint import RunError
 from .recipe import Recipe, differing
@@ -59,17 +63,53 @@ def _strata(recipe: Recipe, answers: Mapping[str, Mapping[str, Any]]) -> dict[st
     return dict(zip(answers[name], label.groups(list(answers[name].values())), strict=True))
 
 
+def _something_to_read(recipe: Recipe, found: Sequence[Record], train: Sequence[str]) -> None:
+    """Refuse training patients of whom no encoder reads a record."""
+    mine = set(train)
+    there = sorted({r.modality.value for r in found if r.patient in mine})
+    if not {m.value for m in recipe.encoders} & set(there):
+        raise RunError(
+            f"{len(train)} training patients without any {' or '.join(recipe.encoders)}, which is what the encoders read",
+            f"one of what these patients have ({', '.join(there)})" if there else "records",
+            "see what was set aside (`polyclinic cohort query COHORT 'from rejected'`), or give the recipe another encoder or `where`",
+        )
+
+
 def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
-    """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does."""
+    """Split, guard, fingerprint; write down all of it, the recipe last: where it stands, the rest does.
+
+    A patient of whom a record cannot be read is set aside, and stands in `lock.json` as `unread`. What is not read before the first
+    step may still turn out not to be readable: then another stands in, see `Loader.batches`.
+
+    Raises:
+        UnreadError: nearly nobody can be read.
+    """
     for modality, spec in recipe.encoders.items():
         spec.keep(run.path / KEPT / modality.value)
-    records = cohort.records(recipe.cohort.where)
+    everything = cohort.records(recipe.cohort.where)
+    try:
+        _prepared(run, recipe, cohort, everything, {})
+    except RecordError:  # who it is besides, and what the first pass did not read, is seen before the second
+        wanted = [r for r in inputs(everything) if r.modality in recipe.encoders]
+        unread = sound(wanted, cohort.load)
+        if not unread:
+            raise
+        _prepared(run, recipe, cohort, everything, unread)
+
+
+def _prepared(
+    run: Run, recipe: Recipe, cohort: Cohort, everything: Sequence[Record], unread: Mapping[str, Unread]
+) -> None:
+    """Prepare a run of all but who was set aside: they are on no side of the split."""
+    gone = {one.patient for one in unread.values()}
+    records = [r for r in everything if r.patient not in gone]
     answers: dict[str, Any] = {}
     for name, task in recipe.tasks.items():  # a wrong column is an error now, not after an hour
         if (label := task.label(name)) is not None:
             answers[name] = labels_of(records, label)
     parted = split(records, recipe.cohort.split, cohort.load, _strata(recipe, answers))
     guard(parted.train, parted.test, records, cohort.load)
+    _something_to_read(recipe, inputs(records), parted.train)
     for stage in (s for s in recipe.stages if s.mixture):  # an error now, not when its turn comes
         members(parts_of(cohort, stage.told(), recipe.cohort.where), parted.train, stage.batch)
     sides = {"train": set(parted.train), "test": set(parted.test)}
@@ -83,7 +123,8 @@ def prepare(run: Run, recipe: Recipe, cohort: Cohort) -> None:
             "cohort": str(cohort.path.resolve()),
             "split": {"train": parted.train, "test": parted.test, "hash": parted.hash},
             "records": {name: sorted(r.id for r in records if r.patient in side) for name, side in sides.items()},
-            "left": sorted(r.id for r in records if r.patient not in sides["train"] | sides["test"]),
+            "left": sorted(r.id for r in everything if r.patient not in sides["train"] | sides["test"]),
+            **({"unread": [asdict(one) for one in unread.values()]} if unread else {}),
             "packages": versions(),
             "seed": recipe.seed,
             "commit": commit(),

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,8 @@ def pretrain(
             number or runs away; the disk or the memory is full.
         InterruptedRunError: stopped by a signal, at a checkpoint.
         CohortError, SplitError, LabelError, LeakageError: the cohort does not do.
+        UnreadError: nearly nobody can be read. Who cannot be is otherwise set aside: before the split, as `lock.json` says, or for
+            another while it trains, as `training.json` says.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     cohort = cohort if isinstance(cohort, Cohort) else Cohort.open(cohort)
@@ -258,7 +260,7 @@ class _Training:
             seen or self.cohort.records(recipe.cohort.where), run.split.train, recipe.standards(), run.fingerprint, self.cohort.load,
             [label for task in shown if (label := recipe.tasks[task].label(task))], self.cache, stage.batch // self.ranks.world,
             recipe.seed, stage.most, stage.temperature, stage.site_temperature, stage.rare, stage.rarity,
-            rank=self.ranks.rank, world=self.ranks.world, mixture=mixture,
+            rank=self.ranks.rank, world=self.ranks.world, mixture=mixture, unread=run.unread,
         )  # fmt: skip
         for task, labels in shown.items():
             loader.only(task, subset(loader.labelled(task), labels, recipe.seed))
@@ -267,6 +269,7 @@ class _Training:
     def _record(self, meter: Meter, first: int) -> None:
         """Add this session to the run's `training.json`: which steps, on what, and what they cost."""
         cost = together(self.ranks.tell(meter.read()))
+        unread = {one.record: asdict(one) for each in self.ranks.tell([*self.run.unread.values()]) for one in each}
         if not self.ranks.first:
             return
         place = self.run.path / "training.json"
@@ -278,5 +281,6 @@ class _Training:
             "threads": torch.get_num_threads(),
             "memory": self.needs,
             **cost,
+            **({"unread": [*unread.values()]} if unread else {}),
         }
         write_json(place, {"sessions": [*before, session]})

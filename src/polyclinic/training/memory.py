@@ -74,8 +74,8 @@ def estimate(fabric: Any, trainee: nn.Module, loader: Loader, stage: Stage, worl
     who = loader.sampler.batch(0)
     # Those with most to read, or the estimate would be of whoever comes first.
     most = sorted(who, key=lambda p: -sum(min(len(r), stage.most or len(r)) for r in loader.by_patient[p].values()))
-    probed = loader.of(sorted(most[:PROBED]), seed=0) if most else Batch({}, {}, [])
-    return estimate_of(fabric, trainee, probed, stage, world)
+    probed, _ = loader.parted(sorted(most[:PROBED]), seed=0)
+    return estimate_of(fabric, trainee, probed or Batch({}, {}, []), stage, world)
 
 
 def estimate_of(fabric: Any, trainee: nn.Module, probed: Batch, stage: Stage, world: int) -> Estimate:

@@ -16,8 +16,10 @@ from typing import Any
 from ..cohort import Cohort, CohortError, Split
 from ..harmonise import Cache, Fingerprint
 from ..harmonise.loader import Loader
+from ..harmonise.unread import Unread
 from ..models import Model, build_model, load_weights
 from ..objectives import Objective
+from ..objectives.hybrid import places
 from .checkpoint import RunError
 from .recipe import Recipe
 
@@ -166,6 +168,12 @@ class Run:
         """Records and hash of each side of the split, package versions, seed, commit."""
         return _read_json(self.backbone.path / "lock.json")
 
+    @property
+    def set_aside(self) -> list[Unread]:
+        """Who could not be read when it was prepared and trained."""
+        told = [self.lock, *self.training["sessions"]]
+        return [*{row["record"]: Unread(**row) for each in told for row in each.get("unread", ())}.values()]
+
     @cached_property
     def training(self) -> dict[str, Any]:
         """What training took, a session at a time: steps, ranks, memory, time, energy."""
@@ -186,6 +194,11 @@ class Run:
     def cache(self) -> Cache:
         """The harmonised payloads of this run's standards."""
         return Cache(self.backbone.path / "cache")
+
+    @cached_property
+    def unread(self) -> dict[str, Unread]:
+        """Whom this run's loaders set aside, by the record that could not be read; the backbone's loaders note it here, too."""
+        return self.backbone.unread if self.adapter else {}
 
     def stage_weights(self, stage: str) -> Path:
         """Where the weights lie as a stage with `keep` left them."""
@@ -235,6 +248,18 @@ class Run:
         load_weights(self.objective_weights, objective, {"recipe": self.recipe.name})
         return objective.eval()
 
+    @property
+    def parts(self) -> list[Any]:
+        """The parts of the last stage's objective; one that has none is its own."""
+        return [part for part, _ in places(self.recipe.stages[-1].objective)]
+
+    def learned(self, part: Any, model: Model) -> Objective:
+        """What the last stage learned by one of its `parts`, as it was left; arguments and errors as `objective`'s."""
+        place = next(place for other, place in places(self.recipe.stages[-1].objective) if other == part)
+        made = self.objective(model).get_submodule(place.rstrip("."))
+        assert isinstance(made, Objective)
+        return made
+
     def cohort(self, path: str | Path | None = None) -> Cohort:
         """The cohort that it was trained on, wherever that lies now.
 
@@ -274,6 +299,7 @@ class Run:
             labels,
             self.cache,
             seed=self.recipe.seed,
+            unread=self.unread,
             **options,
         )
 

@@ -104,6 +104,10 @@ def _measured(evidence: Evidence, several: bool) -> str:
         *map(_risks, evidence.risks),
     ]
     told = ["Beware, what may give the answer away:\n\n" + _list(evidence.giveaways)] if evidence.giveaways else []
+    if evidence.unread:
+        told.append(
+            f"{len(evidence.unread)} of them could not be read, and no figure counts them; `evidence.json` says who and why."
+        )
     return "\n\n".join([f"{whose}{head}", *told, *tables])
 
 

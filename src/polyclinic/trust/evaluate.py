@@ -25,22 +25,23 @@ from ..tasks import (
     Keypoints,
     Predictions,
     Report,
+    ReportTask,
     Retrieval,
     Segmentation,
-    SegmentationTask,
 )
 from ..training import Run
 from ..training.run import file_hash
 from .card import card
 from .evidence import Evidence
 from .measures.calibration import calibration, calibrations
+from .measures.curves import traced
 from .measures.detection import placed_figures
 from .measures.figures import figures
 from .measures.intervals import DRAWS, EvidenceError
 from .measures.prognosis import prognosis
 from .measures.prompted import prompted
 from .measures.retrieval import query_subsets, retrieval_figures
-from .measures.surfaces import surface_figures
+from .measures.surfaces import Surfaces
 from .measures.synthesis import synthesised
 from .measures.wording import report_figures, with_earlier
 from .modalities.subsets import NONE, each_subset, known_of
@@ -60,10 +61,13 @@ def evaluate(
     Raises:
         EvidenceError: a pretrained run whose recipe has no retrieval task, and which was taught no other and to make nothing;
             nobody to test on.
+        UnreadError: nearly nobody of the test side can be read. Who cannot be is otherwise set aside, and stands in `unread`.
     """
     run = run if isinstance(run, Run) else Run.open(run)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    run.unread.clear()
     found = _adapted(run, catalogue, subsets, draws) if run.adapter else _pretrained(run, catalogue, subsets, draws)
+    found = replace(found, unread=tuple(one for one in run.unread.values() if one.patient in set(run.split.test)))
     found.write(run.path / "evidence")
     (run.path / "card.md").write_text(card(run, catalogue, found.every))
     return found
@@ -71,18 +75,31 @@ def evaluate(
 
 def _adapted(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evidence:
     adapted = open_adapted(run)
-    answers = predict(adapted, cohort)
+    spec = run.recipe.tasks[adapted.name]
+    surfaces = Surfaces(spec.classes) if isinstance(spec, Segmentation) else None
+    answers = predict(adapted, cohort, look=surfaces and surfaces.look)
     if not len(answers.patients) or not bool(answers.mask.any()):
         raise _nobody(adapted.name)
-    again = lambda seen: predict(adapted, cohort, modalities=seen)
+    gone = {one.patient for one in run.unread.values()}
+    who = tuple(p for p in run.split.test if p not in gone)
+    whole = lambda seen: set(seen) == set(adapted.inputs)
+    again = lambda seen: answers if whole(seen) else predict(adapted, cohort, patients=who, modalities=seen)
     about = adapted.name, run.adapter["method"], adapted.inputs, run.adapter["labels"]
     cuts = adapted.task.thresholds if isinstance(adapted.task, ClassificationTask | FindingsTask) else ()
     found = _measured(run, *about, answers, again if all_subsets else None, draws, cohort, cuts)
-    if isinstance(adapted.task, SegmentationTask):
-        found = replace(found, figures=(*found.figures, *surface_figures(adapted, cohort, draws=draws)))
+    if surfaces is not None:
+        found = replace(found, figures=(*found.figures, *surfaces.figures(run.split.hash, draws=draws)))
+    if isinstance(adapted.task, ReportTask) and adapted.task.window is not None and adapted.task.window.earlier:
+        found = replace(found, figures=(*found.figures, *_of_the_study_alone(adapted, cohort, who, draws)))
     found = replace(found, giveaways=tuple(one["told"] for one in run.adapter.get("giveaways", ())))
-    spec = run.recipe.tasks[adapted.name]
     return _from_landmarks(found, adapted, spec, cohort, draws) if isinstance(spec, Hazards) else found
+
+
+def _of_the_study_alone(adapted: Adapted, cohort: Cohort, who: Sequence[str], draws: int) -> list[Figure]:
+    """The figures of the same reports by a decoder that is shown nothing earlier; of all findings, not of each."""
+    alone = predict(adapted, cohort, patients=who, earlier=False)
+    found = _figures(adapted.run, adapted.name, cohort, adapted.inputs, alone, (), draws, ())
+    return [replace(f, name=f"of the study alone, {f.name}") for f in found if not f.name.startswith("f1: ")]
 
 
 def _from_landmarks(first: Evidence, adapted: Adapted, spec: Hazards, cohort: Cohort, draws: int) -> Evidence:
@@ -115,6 +132,7 @@ def _measured(
         calibration(answers, split, draws=draws) if spec.kind == "classification" else None,
         shown.each, risks=risks, contributions=shown.contributions,
         calibrations=calibrations(spec.kind, answers, split, classes, draws=draws),
+        curves=traced(spec, answers, draws=draws) if isinstance(spec, Detection | Keypoints) else (),
     )  # fmt: skip
 
 
@@ -155,11 +173,10 @@ def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evid
 
 def _taught(run: Run, cohort: Cohort, task: str, method: str, all_subsets: bool, draws: int) -> Evidence:
     """What pretraining itself taught: the answers of the task's own question, or of the head that it had."""
-    again = lambda seen: ask(run, task, cohort=cohort, inputs=seen)
-    reads, labels = inputs_of(run, task), _labels(run, cohort, task)
-    return _measured(
-        run, task, method, reads, labels, ask(run, task, cohort=cohort), again if all_subsets else None, draws, cohort
-    )
+    reads, labels, answers = inputs_of(run, task), _labels(run, cohort, task), ask(run, task, cohort=cohort)
+    some = lambda seen: ask(run, task, cohort=cohort, patients=answers.patients, inputs=seen)
+    again = lambda seen: answers if set(seen) == set(reads) else some(seen)
+    return _measured(run, task, method, reads, labels, answers, again if all_subsets else None, draws, cohort)
 
 
 def _labels(run: Run, cohort: Cohort, task: str) -> int:

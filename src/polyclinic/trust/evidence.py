@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..harmonise.unread import Unread, listed
 from ..schema import Figure
 from ..training.run import write_json
 from .comparisons.comparison import figure_of, interval, plain
 from .measures.calibration import Bin, Calibration
+from .measures.curves import Traced
 from .measures.intervals import EvidenceError
 from .measures.prognosis import Reliability
 from .modalities.contributions import Contributions
@@ -37,8 +39,10 @@ class Evidence:
         others: of a pretrained run, what was measured of the other tasks that it answers.
         risks: of a survival or of each event of hazards, observed against predicted risk by each horizon.
         contributions: what each modality adds, and what is lost without it.
-        calibrations: of each finding, or of each grade or a higher one.
+        calibrations: of each finding, or of each grade or a higher one; of classes together, then of each.
+        curves: of a detection or keypoints, as the field draws them.
         giveaways: columns and words that alone tell the answer, each in a sentence with its figure and n.
+        unread: the test patients who could not be read, and why; no figure counts them.
     """
 
     run: str
@@ -57,6 +61,8 @@ class Evidence:
     contributions: Contributions | None = None
     calibrations: tuple[Calibration, ...] = ()
     giveaways: tuple[str, ...] = ()
+    unread: tuple[Unread, ...] = ()
+    curves: tuple[Traced, ...] = ()
 
     @classmethod
     def open(cls, path: str | Path) -> Evidence:
@@ -78,7 +84,9 @@ class Evidence:
         adds = data.get("contributions")
         made |= {"risks": risks, "others": others, "contributions": adds and Contributions.read(adds, figure_of)}
         made["calibrations"] = tuple(map(_calibration, data.get("calibrations", ())))
+        made["curves"] = tuple(map(_curve, data.get("curves", ())))
         told = {"inputs": tuple(data["inputs"]), "giveaways": tuple(data.get("giveaways", ()))}
+        told["unread"] = tuple(Unread(**one) for one in data.get("unread", ()))
         return cls(**{**data, **made, **told})
 
     @property
@@ -128,13 +136,23 @@ class Evidence:
     def __str__(self) -> str:
         head = f"{self.task} ({self.method}, {'+'.join(self.inputs)}, {self.labels} labels), split {self.split[:12]}"
         extra = [f for f in self.calibration.figures if f.name != "brier"] if self.calibration else []
+        extra += [f for c in self.calibrations if not c.name for f in c.figures]
         lines = [head] + [_line(f.name.replace("_", " "), f) for f in (*self.figures, *extra)]
         if self.subsets:
             lines += ["with only", *(_line("  " + " + ".join(s.modalities), s.figure) for s in self.subsets)]
         lines += [f"  beware: {told}" for told in self.giveaways]
+        lines += listed(self.unread, "evidence.json")
         for each in self.contributions.each if self.contributions else ():
             lines += [_line(f"{each.modality} adds", each.shapley), _line("  lost without it", each.lost)]
         return "\n".join([*lines, *(f"\n{other}" for other in self.others)])
+
+
+def _curve(data: Mapping[str, Any]) -> Traced:
+    nan = float("nan")
+    made: dict[str, Any] = {
+        k: tuple(nan if y is None else y for y in v) if isinstance(v, list) else v for k, v in data.items()
+    }
+    return Traced(**made)
 
 
 def _calibration(data: Mapping[str, Any]) -> Calibration:

@@ -22,7 +22,7 @@ from recordings import with_gaps
 
 PLANTED = (
     "Zebedee", "Quillon", "MRN55001", "Vandermeer", "Barnaby", "Elsewhere", "Thistlewood", "Ottoline", "Clementine", "zq@example.org",
-    "S19-88123", "SN77120", "JAN-1950", "14.03.19", "14-MAR-2019", "2019-03-14",
+    "S19-88123", "SN77120", "01-JAN-1950", "14.03.19", "14-MAR-2019", "2019-03-14",
 )  # fmt: skip
 Look = Callable[[Iterable[str]], None]
 START = datetime(2019, 3, 14, 3, 4, 5)

@@ -217,7 +217,7 @@ def test_the_penalty_of_cox_is_chosen_by_who_is_left_out() -> None:
     for world, answers, rows in (clear, many):
         train = rows[: len(TRAIN)]
         times = np.array([answers[p] for p in TRAIN])
-        hazards = b._cox_hazards(train, np.ones(len(TRAIN), dtype=bool), times)
+        hazards = b.cox_hazards(train, np.ones(len(TRAIN), dtype=bool), times, "survival")
         frame = pd.DataFrame(train).add_prefix("x").assign(time=times[:, 0], event=times[:, 1])
         of = {
             p: CoxPHFitter(penalizer=p).fit(frame, "time", "event").predict_log_partial_hazard(frame).to_numpy()

@@ -1,22 +1,25 @@
 from __future__ import annotations
 
+import re
 import shutil
+from html import escape
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 from polyclinic.adaptation import Adapted, open_adapted
+from polyclinic.adaptation.forgetting import Pretraining
 from polyclinic.cohort import Cohort
 from polyclinic.inference import predict
 from polyclinic.schema import Figure
-from polyclinic.training import Recipe, Run, pretrain
+from polyclinic.training import InterruptedRunError, Recipe, Run, pretrain
 from polyclinic.training.methods import Full, Lora
 from polyclinic.trust import Continual, EvidenceError, continual
-from polyclinic.trust.comparisons.continual import protected
-from polyclinic.trust.comparisons.continual_page import against, markdown, sentence
+from polyclinic.trust.comparisons.continual import STRENGTHS, protected
+from polyclinic.trust.comparisons.continual_page import PROTECTS, against, html, sentence, verdict
+from polyclinic.trust.comparisons.factorial import unsigned
 from polyclinic.trust.measures.figures import usable
 from polyclinic.trust.measures.metrics import METRICS
 
@@ -101,11 +104,29 @@ def test_what_pretraining_lost_begins_with_what_it_had(taught: tuple[Continual, 
 def test_what_is_written_is_what_was_found(taught: tuple[Continual, Path]) -> None:
     made, place = taught
     again = Continual.open(place)
-    assert markdown(again) == markdown(made) == (place / "continual.md").read_text()
+    page = (place / "continual.html").read_text()
+    assert html(again) == html(made) == page
     assert again.ways[0].each == made.ways[0].each
-    picture = ElementTree.parse(place / "continual.svg").getroot()
-    words = [e.text for e in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"survival: concordance", "finding: auroc", "none", "replay+ewc=10"} <= set(words)
+    words = set(re.findall(r"<text[^>]*>([^<]*)</text>", page))
+    assert {"Concordance", "AUROC", "none", "replay+ewc=10", "after learning", "learned", "guessing"} <= words
+    for figure in (f for way in made.ways for row in way.results for f in row):
+        assert unsigned(figure) in page
+    assert all(escape(told, quote=False) in page for told in verdict(made))
+
+
+def test_the_page_says_how_it_was_made(taught: tuple[Continual, Path]) -> None:
+    made, place = taught
+    page = (place / "continual.html").read_text()
+    assert "default-src 'none'" in page
+    assert not re.search(r"<script|<img|(?:src|href)=\"(?!#)", page)  # it is whole by itself
+    assert "0, 1: of the labels that are drawn" in page
+    assert PROTECTS["replay"] in page
+    assert PROTECTS["ewc"] in page
+    assert PROTECTS["distil"] not in page  # which was not tried
+    for way in made.ways:
+        for last in (each[-1] for each in way.each):
+            assert all(f"{value:.3f}" in page for value in last)
+    assert set(PROTECTS) == {"none", *STRENGTHS}
 
 
 def test_what_is_finished_is_not_made_again(taught: tuple[Continual, Path], run: Run) -> None:
@@ -120,6 +141,58 @@ def test_what_is_finished_is_not_made_again(taught: tuple[Continual, Path], run:
     now = {p: p.stat().st_mtime_ns for p in place.rglob("*") if p.is_file() and p.parent != place}
     assert {p: now[p] for p in kept} == kept
     assert {p.relative_to(place).parts[1].split("-finding-")[0] for p in now.keys() - kept.keys()} == {"none-1-2"}
+
+
+def test_who_waits_is_told_what_is_done_and_a_first_step_alike_is_made_once(run: Run, tmp_path: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    ways = ["none", "replay"]
+    continual(
+        run, ["finding", "survival"], FAST, protect=ways, seeds=(0,), steps=2, into=tmp_path, draws=50,
+        progress=lambda done, total, what: said.append((done, total, what)),
+    )  # fmt: skip
+    assert [done for done, _, _ in said] == sorted(done for done, _, _ in said)
+    assert {total for _, total, _ in said} == {5}
+    words = [what for _, _, what in said]
+    assert (said[0][0], words[0], said[-1]) == (0, "before all tasks, seed 0", (5, 5, "learned"))
+    assert "before all tasks, seed 0: a probe for survival" in words
+    assert [w for w in words if "step" in w] == [
+        f"{task}, {way}, seed 0: step {n} of 2"
+        for task, way in (("finding", "none"), ("survival", "none"), ("survival", "replay")) for n in (1, 2)
+    ]  # fmt: skip
+    assert sorted(p.name.rsplit("-", 1)[0] for p in (tmp_path / "runs").iterdir()) == [
+        "none-0-1-finding", "none-0-2-survival", "replay-0-2-survival",
+    ]  # fmt: skip
+
+
+def test_when_the_time_is_over_what_is_finished_is_told_and_gone_on_with(run: Run, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {
+        "tasks": ["finding", "survival"],
+        "method": FAST,
+        "steps": 1,
+        "into": tmp_path,
+        "draws": 50,
+    }
+    with pytest.raises(InterruptedRunError, match="0 minutes were over after 0 of 6"):
+        continual(run, **asked, seeds=(0, 1), minutes=0)
+    made = continual(run, **asked, seeds=(0,))
+    runs = sorted(p.name for p in (tmp_path / "runs").iterdir())
+    clock = iter([0.0, 1.0, 2.0, 3.0, 61.0])  # when it starts, at the first seed's three, and at the second's first
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("polyclinic.trust.comparisons.sequence.monotonic", lambda: next(clock))
+        same = continual(run, **asked, seeds=(0, 1), minutes=1)
+    assert same == made  # of seed 0 alone
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == runs
+    assert continual(run, **asked, seeds=(0, 1), minutes=60).seeds == (0, 1)
+
+
+def test_what_pretraining_lost_is_asked_once_of_the_same_weights(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    made = continual(run, ["finding", "survival"], FAST, seeds=(0,), steps=2, into=tmp_path, draws=50)
+    one, two = (open_adapted(next((tmp_path / "runs").glob(f"none-0-{n}-*")), folded=False) for n in (1, 2))
+    told = Pretraining(run, tiny_cohort, train=False).losses
+    for number, adapted in enumerate((one, two), start=1):
+        again = told(adapted.model.requires_grad_(True))
+        assert again == {term: rows[number][0] for term, rows in made.ways[0].pretraining.items()}
+    assert two.run.adapter["forgetting"]["before"] == one.run.adapter["forgetting"]["after"]
 
 
 def test_a_probe_forgets_nothing(run: Run, tmp_path: Path) -> None:

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from polyclinic.cohort import Cohort
 from polyclinic.inference import predict
 from polyclinic.schema import Figure
-from polyclinic.training import Recipe, Run, pretrain
+from polyclinic.training import InterruptedRunError, Recipe, Run, pretrain
 from polyclinic.trust import EvidenceError, LabelCurve, label_curve
+from polyclinic.trust.comparisons.factorial import signed, unsigned
 from polyclinic.trust.comparisons.label_curve import Saved, _nested, needed
-from polyclinic.trust.comparisons.label_page import markdown, sentence
+from polyclinic.trust.comparisons.label_page import html, sentence, verdict
 from polyclinic.trust.measures.figures import usable
 from polyclinic.trust.measures.metrics import METRICS
 
@@ -177,13 +179,19 @@ def test_a_point_is_what_adapt_gives(
 def test_what_is_written_is_what_was_found(found: tuple[LabelCurve, Path]) -> None:
     made, place = found
     again = LabelCurve.open(place)
-    assert markdown(again) == markdown(made) == (place / "labels.md").read_text()
+    page = (place / "labels.html").read_text()
+    assert html(again) == html(made) == page
     assert [p.each for p in again.points] == [p.each for p in made.points]
     assert [s.labels for s in again.saved] == sorted({p.labels for p in made.points})
     json.loads((place / "labels.json").read_text(), parse_constant=lambda word: pytest.fail(word))  # no NaN
-    picture = ElementTree.parse(place / "labels.svg").getroot()
-    words = [e.text for e in picture.iter("{http://www.w3.org/2000/svg}text")]
-    assert {"pretrained", "scratch", "plain", "2", "4"} <= set(words)
+    words = set(re.findall(r"<text[^>]*>([^<]*)</text>", page))
+    assert {"pretrained", "scratch", "plain", "2", "4", "AUROC", "guessing", "labelled patients (logarithmic)"} <= words
+    for point in made.points:  # every point of the plot stands in the table below it
+        assert unsigned(point.figure) in page
+        assert point.behind is None or signed(point.behind) in page
+        assert ", ".join(f"{v:.3f}" for v in point.each) in page
+    assert all(escape(told, quote=False) in page for told in verdict(made))
+    assert not re.search(r"<script|<img|(?:src|href)=\"(?!#)", page)  # it is whole by itself
 
 
 def test_what_is_finished_is_not_made_again(found: tuple[LabelCurve, Path], run: Run) -> None:
@@ -193,6 +201,29 @@ def test_what_is_finished_is_not_made_again(found: tuple[LabelCurve, Path], run:
     lost.unlink()
     kept = {p: p.stat().st_mtime_ns for p in (place / "answers").iterdir()}
     same = label_curve(run, "finding", [2, 4, None], "probe", seeds=(0, 1), steps=3, into=place, draws=100)
-    assert markdown(same) == markdown(made)
+    assert html(same) == html(made)
     assert lost.read_text() == before
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
+
+
+def test_when_the_time_is_over_the_baselines_that_are_left_are_listed(
+    run: Run, found: tuple[LabelCurve, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, place = found
+    with pytest.raises(InterruptedRunError, match="0 minutes were over after 0 of"):
+        label_curve(run, "finding", [2, 4, None], "probe", seeds=(0, 1), steps=3, into=place, draws=100, minutes=0)
+    clock = iter([0.0] * 9)  # when it starts, and at the pretrained's six and scratch's two with the fewest labels
+    monkeypatch.setattr("polyclinic.trust.comparisons.sequence.monotonic", lambda: next(clock, 61.0))
+    said: list[tuple[int, int, str]] = []
+    made = label_curve(
+        run, "finding", [2, 4, None], "probe", seeds=(0, 1), steps=3, into=place, draws=100, minutes=1,
+        progress=lambda done, total, what: said.append((done, total, what)),
+    )  # fmt: skip
+    assert made.arms == ["pretrained", "scratch"]
+    assert list(made.points) == [
+        p for p in whole.points if p.arm == "pretrained" or (p.arm, p.labels) == ("scratch", 2)
+    ]
+    assert made.saved == ()
+    assert all("1 minutes were over after 8 of" in s.why for s in made.skipped)
+    assert said[0][2] == "pretrained, 2 labels, seed 0"
+    assert [done for done, _, _ in said] == [*range(8), said[-1][1]]

@@ -8,7 +8,7 @@ import pytest
 from polyclinic.schema import Modality, Payload, Record
 from polyclinic.trust import EvidenceError, figure
 from polyclinic.trust.comparisons import baselines as b
-from polyclinic.trust.comparisons.several import findings, grade
+from polyclinic.trust.comparisons.several import classes, commonest, findings, grade
 
 TRAIN, TEST = tuple(f"t{i:03}" for i in range(120)), tuple(f"x{i:03}" for i in range(60))
 GRADES = ("I", "II", "III")
@@ -55,6 +55,38 @@ def test_findings_are_told_by_a_regression_each_of_those_who_are_known(values: d
     alone = b.Study(study(answers, values).records, study(answers, values).load, known, TEST, told)
     order = np.argsort(b.classify(alone, "grown").outputs)
     assert np.abs(np.argsort(found.outputs[:, 1]) - order).mean() < 5
+
+
+def test_classes_are_told_by_a_multinomial_regression(values: dict) -> None:
+    random = np.random.default_rng(2)
+    answers = {
+        p: int(np.argmax(random.gumbel(size=4) + np.array([0.5, 3 * v[0], 3 * v[1], -99]))) for p, v in values.items()
+    }
+    found = classes(study(answers, values), "site", ("a", "b", "c", "nowhere"))
+    assert found.outputs.shape == (60, 4)
+    assert found.outputs.sum(1) == pytest.approx(np.ones(60))
+    assert found.outputs[:, 3].max() < 1e-6, "a class that no training patient has"
+    common = np.bincount([answers[p] for p in TRAIN], minlength=4) / len(TRAIN)
+    assert found.outputs.mean(0) == pytest.approx(common, abs=0.12)
+    null = commonest(study(answers, values), "site", ("a", "b", "c", "nowhere"))
+    assert null.outputs[0] == pytest.approx(common)
+    commonest_share = np.mean([answers[p] == int(common.argmax()) for p in TEST])
+    assert figure("accuracy", null, "s", draws=50).value == pytest.approx(commonest_share)
+    assert figure("accuracy", found, "s", draws=50).low > commonest_share
+    # The regression itself, as scikit-learn fits it with the same penalty to all training patients, for one of its penalties.
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    x, y = np.array([values[p] for p in TRAIN]), np.array([answers[p] for p in TRAIN])
+    scale = StandardScaler().fit(x)
+    asked = scale.transform(np.array([values[p] for p in TEST]))
+    fits = [LogisticRegression(C=c, max_iter=2000).fit(scale.transform(x), y) for c in b.PENALTIES]
+    apart = [np.abs(f.predict_proba(asked) - found.outputs[:, :3]).max() for f in fits]
+    assert min(apart) < 1e-3
+    with pytest.raises(EvidenceError, match="one class"):
+        classes(study(dict.fromkeys(values, 1), values), "site", ("a", "b"))
+    nothing = b.Study([], lambda r: Payload(np.zeros((1, 2))), TRAIN, TEST, answers)
+    assert classes(nothing, "site", ("a", "b", "c", "nowhere")).outputs[0] == pytest.approx(common, abs=1e-6)
 
 
 def test_one_class_is_refused_by_its_name(values: dict) -> None:

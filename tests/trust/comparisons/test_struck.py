@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyclinic.cohort import Cohort
-from polyclinic.schema import Modality
+from polyclinic.schema import Modality, Payload, Record
 from polyclinic.trust.comparisons.struck import DISEASE_WORDS, Struck, strike
 
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT
@@ -42,3 +44,20 @@ def test_struck_notes_have_other_ids_and_no_disease(tiny_cohort: Cohort) -> None
     assert any(told(tiny_cohort.load(r).text) for r in whole.values() if r.modality is TEXT)
     picture = next(r for r in found if r.modality is IMAGE)
     np.testing.assert_array_equal(struck.load(picture).array, tiny_cohort.load(picture).array)
+
+
+def test_each_note_is_read_once_whatever_is_struck(tiny_cohort: Cohort) -> None:
+    class Counted(Cohort):
+        read: ClassVar[list[str]] = []
+
+        def load(self, record: Record) -> Payload:
+            self.read.append(record.id)
+            return super().load(record)
+
+    counted = Counted(tiny_cohort.path)
+    notes = [r for r in counted.records() if r.modality is TEXT]
+    for _ in range(2):
+        struck = Struck(counted, DISEASE_WORDS)
+        assert all(struck.note(r).text is not None for r in struck.records() if r.modality is TEXT)
+        assert all(counted.note(r).text for r in notes)
+    assert sorted(counted.read) == sorted(r.id for r in notes)

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from polyclinic.tasks import Predictions
 from polyclinic.trust import calibration, figure
-from polyclinic.trust.measures.calibration import bin_numbers, calibrations, ece, recalibration, wilson
+from polyclinic.trust.measures.calibration import bin_numbers, calibrations, ece, of_classes, recalibration, wilson
 
 few = settings(max_examples=40, deadline=None)
 
@@ -192,3 +192,58 @@ def test_each_finding_and_each_threshold_of_a_grade_has_its_own_curve() -> None:
     assert calibrations("segmentation", said, "s", ()) == ()
     nobody = said.where(np.zeros(400, dtype=bool))
     assert [c.n for c in calibrations("grade", nobody, "s", ("I", "II", "III"))] == [0, 0]
+
+
+def sorts(n: int, seed: int = 0, sharpness: float = 1.0) -> Predictions:
+    """Patients of four classes, drawn by probabilities that are told sharpened."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1.5, (n, 4))
+    truth = (logits + random.gumbel(size=(n, 4))).argmax(1)
+    told = np.exp(sharpness * logits)
+    return predictions(told / told.sum(1, keepdims=True), truth)
+
+
+def test_the_errors_of_classes_are_those_of_other_programs() -> None:
+    import torch
+    from sklearn.metrics import brier_score_loss
+    from torchmetrics.classification import MulticlassCalibrationError
+
+    said = sorts(500, sharpness=2.0)
+    p, truth = said.outputs, said.targets.astype(int)
+    found = {f.name: f for f in of_classes(said, "s", draws=50).figures}
+    brier = brier_score_loss(truth, p, scale_by_half=False)  # pyright: ignore[reportArgumentType]  # its stubs say otherwise
+    assert found["multiclass_brier"].value == pytest.approx(brier)
+    # Theirs are bins of as wide probabilities, ours of as many patients; of their bins our error is theirs.
+    theirs = float(MulticlassCalibrationError(4, n_bins=15)(torch.from_numpy(p), torch.from_numpy(truth)))
+    wide = np.ceil(p.max(1) * 15).astype(int) - 1
+    ours = ece(p.max(1), (p.argmax(1) == truth).astype(float), wide, np.ones((1, 500)))[0]
+    assert ours == pytest.approx(theirs, abs=1e-6)
+    # Of our bins by hand: the tenths of the patients in the order of their probability.
+    by_hand = lambda q, y: sum(
+        len(part) / len(q) * abs(q[part].mean() - y[part].mean()) for part in np.array_split(np.argsort(q), 10)
+    )
+    assert found["top_label_ece"].value == pytest.approx(by_hand(p.max(1), p.argmax(1) == truth), abs=1e-9)
+    each = [by_hand(p[:, k], truth == k) for k in range(4)]
+    assert found["classwise_ece"].value == pytest.approx(np.mean(each), abs=1e-9)
+
+
+def test_probabilities_that_classes_were_drawn_by_are_calibrated_and_sharper_ones_are_not() -> None:
+    right, sharp = (of_classes(sorts(3000, 1, sharpness), "s", draws=50) for sharpness in (1.0, 3.0))
+    value = lambda found, name: next(f.value for f in found.figures if f.name == name)
+    for name in ("top_label_ece", "classwise_ece"):
+        assert value(right, name) < 0.03
+        assert value(sharp, name) > 2 * value(right, name)
+    assert value(right, "multiclass_brier") < value(sharp, "multiclass_brier")
+    assert all(b.low <= b.observed <= b.high for b in right.bins)
+    assert sum(b.predicted > b.observed for b in sharp.bins) >= 8, "too sure"
+
+
+def test_of_classes_the_whole_comes_first_and_each_against_the_rest() -> None:
+    said, names = sorts(400), ("a", "b", "c", "d")
+    first, *each = calibrations("classes", said, "s", names, draws=50)
+    assert first == of_classes(said, "s", draws=50)
+    assert [c.name for c in each] == list(names)
+    alone = predictions(said.outputs[:, 1], said.targets == 1)
+    assert replace(calibration(alone, "s", draws=50), name="b") == each[1]
+    nobody = calibrations("classes", said.where(np.zeros(400, dtype=bool)), "s", names)
+    assert [c.n for c in nobody] == [0] * 5

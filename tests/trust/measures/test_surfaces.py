@@ -10,8 +10,10 @@ import pytest
 
 from polyclinic.adaptation import open_adapted
 from polyclinic.cohort import Cohort
+from polyclinic.inference import predict
+from polyclinic.tasks import Segmentation
 from polyclinic.training import Run
-from polyclinic.trust.measures.surfaces import WHAT, WITHIN_MM, apart, surface_figures
+from polyclinic.trust.measures.surfaces import WHAT, WITHIN_MM, Surfaces, apart
 
 pytest.importorskip("monai")
 
@@ -65,8 +67,12 @@ def test_what_is_not_there_and_what_was_missed() -> None:
 
 def test_the_figures_of_a_run(tiny_segmentation_run: Run, tiny_cohort: Cohort) -> None:
     adapted = open_adapted(tiny_segmentation_run)
-    figures = {f.name: f for f in surface_figures(adapted, tiny_cohort, draws=30)}
-    classes = adapted.run.recipe.tasks[adapted.name].classes  # type: ignore[union-attr]
+    spec = adapted.run.recipe.tasks[adapted.name]
+    assert isinstance(spec, Segmentation)
+    classes = spec.classes
+    surfaces = Surfaces(classes)
+    predict(adapted, tiny_cohort, look=surfaces.look)
+    figures = {f.name: f for f in surfaces.figures(adapted.run.split.hash, draws=30)}
     assert set(figures) == {f"{what}_{name}" for what in WHAT for name in classes}
     for name in classes:
         missed, far = figures[f"missed_{name}"], figures[f"hd95_mm_{name}"]
@@ -75,10 +81,18 @@ def test_the_figures_of_a_run(tiny_segmentation_run: Run, tiny_cohort: Cohort) -
         assert figures[f"surface_dice_{name}"].note.endswith("within 1 mm")
 
 
-def test_without_monai_the_rest_is_measured(
-    tiny_segmentation_run: Run, tiny_cohort: Cohort, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_has_no_size_is_not_measured() -> None:
+    surfaces = Surfaces(("liver",))
+    surfaces.look("p", cube((20, 20), 5, 10), cube((20, 20), 5, 10), (math.nan, 1.0))
+    (figure,) = surfaces.figures("")
+    assert (figure.n, math.isnan(figure.value)) == (0, True)
+    assert "how large its samples are" in figure.note
+
+
+def test_without_monai_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "monai.metrics", None)
-    (figure,) = surface_figures(open_adapted(tiny_segmentation_run), tiny_cohort)
+    surfaces = Surfaces(("liver",))
+    surfaces.look("p", cube((20, 20), 5, 10), cube((20, 20), 5, 10), (1.0, 1.0))
+    (figure,) = surfaces.figures("")
     assert math.isnan(figure.value)
     assert "polyclinic[surfaces]" in figure.note

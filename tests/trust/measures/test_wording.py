@@ -63,6 +63,28 @@ def test_figures_are_what_is_counted() -> None:
     assert found["finding_f1"].low < found["finding_f1"].value < found["finding_f1"].high
 
 
+def test_comparisons_with_an_earlier_study() -> None:
+    """Right, wrong, left out and made up: counted by hand."""
+    pairs = [
+        ("Nodule, unchanged since the prior study.", "Nodule, unchanged since the prior study."),
+        ("There is a nodule. It has grown.", "Nodule, unchanged since the prior study."),
+        ("There is a nodule.", "There is a nodule. It is new since the prior study."),
+        ("Effusion, resolving.", "Effusion."),
+        ("Nodule compared with the prior study.", "Nodule."),
+        ("No nodule.", "No nodule."),
+    ]
+    told = answers([w for w, _ in pairs], [r for _, r in pairs])
+    found = {f.name: f for f in report_figures(told, "hash", earlier={"p0", "p1", "p2"}, draws=50)}
+    # Said alike: p0; only written: p1 larger, p3 smaller; only in the reference: p1 unchanged, p2 new. To name a study is no change.
+    assert found["change_f1"].value == pytest.approx(2 * 1 / (2 * 1 + 2 + 2))
+    assert found["change_errors"].value == pytest.approx(1 / 2)  # of p0 and p1
+    assert found["prior_missed"].value == pytest.approx(1 / 3)  # p2
+    assert found["prior_missed"].n == 3
+    assert found["prior_made_up"].value == pytest.approx(2 / 3)  # p3 and p4, not p5
+    assert found["prior_made_up"].n == 3
+    assert "prior_missed" not in {f.name for f in report_figures(told, "hash", draws=50)}
+
+
 def test_perfect_reports() -> None:
     found = {f.name: f.value for f in report_figures(answers(REFERENCES, REFERENCES), "hash", draws=50)}
     assert found["finding_f1"] == found["bleu_1"] == found["rouge_l"] == 1

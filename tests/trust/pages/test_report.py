@@ -15,11 +15,11 @@ import pytest
 
 from polyclinic.cohort import Cohort
 from polyclinic.schema import Modality, Record
-from polyclinic.tasks import Classification, Retrieval, Segmentation, Survival
 from polyclinic.training import Run, RunError
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, ReportInputs, curves_of, evaluate, gather, write_report
-from polyclinic.trust.pages.report import asked, modality_words, patients_by_site
+from polyclinic.trust.measures.synthesis import Pair
+from polyclinic.trust.pages.report import modality_words, patients_by_site
 
 
 @pytest.fixture(scope="module")
@@ -155,23 +155,6 @@ def test_a_patient_of_two_sites_counts_at_both_and_once_at_each() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
-    [
-        (Classification(column="went_icu", positive=("Y",)), "Is “went icu” Y?"),
-        (Classification(column="finding", positive=("MERS", "SARS")), "Is “finding” MERS or SARS?"),
-        (
-            Segmentation(structure="hippocampus", classes=("head", "tail")),
-            "Where are the parts of the hippocampus: head, tail?",
-        ),
-        (Survival(time="survival_months", event="censorship"), "Whose event comes sooner, by “survival months”?"),
-        (Retrieval(query=Modality.IMAGE, answer=Modality.TEXT), "Does a patient's X-ray find their own note?"),
-    ],
-)
-def test_what_a_task_asks(spec: object, words: str) -> None:
-    assert asked(spec, {"image": "X-ray", "text": "note"}) == words
-
-
-@pytest.mark.parametrize(
     ("modality", "kinds", "word"),
     [
         ("image", ["CR chest PA", "DX chest"], "X-ray"),
@@ -212,4 +195,26 @@ def test_it_is_read_in_a_browser_without_scrolling_sideways(report: Path, width:
             ".map(c => c.match(/\\d+/g).slice(0, 3).reduce((a, b) => a + Number(b), 0))"
         )
         assert (light < ink) == (scheme == "dark")
+        opened.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_drawn_record_and_its_nearest_are_seen_beside_each_other(width: int, tmp_path: Path) -> None:
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    sync = pytest.importorskip("playwright.sync_api")
+    grey = np.linspace(0, 1, 64).reshape(8, 8)
+    two = (Pair(grey, grey[::-1], "one", 0.3, 0.2), Pair(None, None, "other", 0.4, 0.2, "it may not be shown"))
+    place = write_report(tmp_path / "report.html", ReportInputs("Title", "demo", "s", {}, (1, 1), pairs=two))
+    with sync.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
+        page = opened.new_page(viewport={"width": width, "height": 900})
+        page.goto(place.as_uri())
+        drawn, real = (one.bounding_box() for one in page.locator(".pair img").all())
+        assert drawn["width"] == pytest.approx(real["width"], abs=1)
+        assert drawn["width"] > 100
+        assert (drawn["y"], drawn["x"] < real["x"]) == (real["y"], True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         opened.close()

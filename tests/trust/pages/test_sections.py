@@ -15,6 +15,7 @@ from polyclinic.schema import Figure, Rejected
 from polyclinic.trust.comparisons.comparison import Comparison, Row, Skipped, verdict
 from polyclinic.trust.evidence import Evidence
 from polyclinic.trust.measures.calibration import Bin, Calibration
+from polyclinic.trust.measures.curves import Traced
 from polyclinic.trust.measures.prognosis import Reliability
 from polyclinic.trust.measures.retrieval import Candidate, RetrievalExample
 from polyclinic.trust.modalities.contributions import Contribution, Contributions, Together
@@ -22,6 +23,7 @@ from polyclinic.trust.modalities.subsets import Subset
 from polyclinic.trust.pages.embeddings import EmbeddingMap
 from polyclinic.trust.pages.inputs import Curve, ReportInputs
 from polyclinic.trust.pages.overlays import Overlay
+from polyclinic.trust.pages.placed import Mark, Placed
 from polyclinic.trust.pages.sections import whole
 
 SPLIT = "8a6e0aef05712c40b6ddabe5464e0862"
@@ -68,6 +70,7 @@ def rows() -> tuple[Row, ...]:
 
 
 def evidence() -> tuple[Evidence, ...]:
+    nan = float("nan")
     rare = "95% interval, BCa; too narrow at 3 patients in the rarer class"
     bins = (Bin(0.23, 0.31, 0.12, 0.59, 9), Bin(0.78, 0.64, 0.33, 0.86, 8))
     missing = figure("slope", float("nan"), float("nan"), float("nan"), 17, "not estimated: 3 patients, 5 wanted")
@@ -105,6 +108,18 @@ def evidence() -> tuple[Evidence, ...]:
         Evidence("stage-probe-60-0", "stage", "grade", "probe", ("table",), 60, SPLIT, "abc",
                  (figure("quadratic_kappa", 0.43, 0.22, 0.63),),
                  calibrations=(replace(measured, name="II"), replace(measured, name="III"))),
+        Evidence("kind-probe-58-0", "kind", "classes", "probe", ("table",), 58, SPLIT, "abc",
+                 (figure("accuracy", 0.62, 0.48, 0.74),),
+                 calibrations=(
+                    Calibration(bins, (figure("top_label_ece", 0.13, 0.07, 0.22), figure("multiclass_brier", 0.54, 0.46, 0.61)), 17, "x"),
+                    replace(measured, name="benign"),
+                 )),
+        Evidence("nodules-lora-44-0", "nodules", "detection", "lora", ("image",), 44, SPLIT, "abc",
+                 (figure("froc", 0.72, 0.57, 0.83), figure("sensitivity_at_0.5", 0.69, 0.51, 0.81), figure("map_50", 0.45, 0.32, 0.59)),
+                 curves=(
+                    Traced("froc", "", (0.125, 1.0, 8.0), (0.2, 0.5, 0.9), (0.1, 0.4, 0.8), (0.3, 0.6, 1.0), 17, "its middle lies in it"),
+                    Traced("precision_recall", "nodule", (0.0, 0.5, 1.0), (1.0, 0.5, 0.0), (nan,) * 3, (nan,) * 3, 17, "an overlap of 0.5"),
+                 )),
     )  # fmt: skip
 
 
@@ -139,6 +154,14 @@ def complete(word: str = "") -> ReportInputs:
         overlays=(
             Overlay("hippocampus_001" + word, random.uniform(size=(6, 5)), mask, mask, ("anterior" + word,), (0.87,), (14, 35), 1.2, SPLIT,
                     ("R", "L", "A", "P")),
+        ),
+        placed=(
+            Placed("nodules", "detection", "CXR-7" + word, "best", 21, random.uniform(size=(6, 5)), ("nodule" + word,),
+                   (Mark(1, (1.0, 1.0), (3.0, 4.0), 0.64), Mark(1, (0.0, 0.0), (1.0, 1.0), 0.37, alarm=True)),
+                   (Mark(1, (1.0, 1.0), (3.5, 4.0)),), 1, 0, 1, float("nan"), "", (1, 1), 1.2, SPLIT),
+            Placed("tips", "keypoints", "hippocampus_001" + word, "best", 22, random.uniform(size=(6, 5)), ("top" + word, "end"),
+                   (Mark(1, (1.0, 1.0), (1.0, 1.0), 0.92), Mark(2, (2.0, 3.0), (2.0, 3.0), 0.43, here=False)),
+                   (Mark(1, (1.0, 2.0), (1.0, 2.0)),), 0, 0, 0, 6.3, "mm", (14, 35), 1.2, SPLIT, ("R", "L", "A", "P")),
         ),
         words={"image": "X-ray" + word, "text": "note" + word, "table": "table", "volume": "MR volume"},
         recipe="name: demo\nsteps: 220 " + word,

@@ -2,7 +2,7 @@
 questions, put to it in words, from a chest CT at several scales and clinical data, whichever of them a patient has.
 
 It is no network of its own. The recipe `m3fm-ct` trains it of parts that are elsewhere: `vit3d` with `scales`
-(`tokens/volume_scales.py`), `masked` and `masked_language`, then `question` (`objectives/question.py`). Here is its use. No other M3FM
+(`tokens/volume.py`), `masked` and `masked_language`, then `question` (`objectives/question.py`). Here is its use. No other M3FM
 is meant than this: `m3fm.py` is of Liu et al., of the same year.
 
 | | the paper | ours | why | from |

@@ -3,6 +3,8 @@
 X-ray pixels, words of notes and cells of tables go to logistic regression; a patient's modalities are averaged as
 logits, so that a baseline too answers for any subset. Survival is Cox's model; segmentation is a mean atlas. Every penalty is
 chosen within the training labels, by the rule and from as many candidates as the probe's (`adaptation.probe`).
+
+Of several answers at once see `several`, of several events `causes`, of boxes and points `priors`.
 """
 
 from __future__ import annotations
@@ -126,7 +128,7 @@ def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
         for where, values in mine:
             np.add.at(total[row], where, values)
             np.add.at(count[row], where, 1)
-    training = count[_among(list(table), study.train)] > 0
+    training = count[among(list(table), study.train)] > 0
     # A code of one patient would name them; a gene counts where all were measured for it.
     fewest = max(1, len(training)) if modality is Modality.OMICS else 2
     having = training.sum(0)
@@ -136,7 +138,7 @@ def cells(study: Study, modality: Modality = Modality.TABLE) -> Rows:
         return Rows((total / count)[:, kept].reshape(len(table), len(codes)), list(table))
 
 
-def _among(patients: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
+def among(patients: Sequence[str], chosen: Sequence[str]) -> np.ndarray:
     """(n,) bool, which of the patients are chosen."""
     wanted = set(chosen)
     return np.array([p in wanted for p in patients], dtype=bool)
@@ -156,7 +158,7 @@ def _impute(values: np.ndarray, training: np.ndarray, categorical: np.ndarray) -
     return np.concatenate([np.clip(scaled, -6, 6), unknown[:, unknown[training].std(0) > 0]], axis=1)
 
 
-def _reduce(values: np.ndarray, training: np.ndarray, most: int) -> np.ndarray:
+def reduce(values: np.ndarray, training: np.ndarray, most: int) -> np.ndarray:
     """The leading principal components of the training rows, each with unit variance."""
     from sklearn.decomposition import PCA
 
@@ -194,11 +196,11 @@ def _fit_logistic(values: np.ndarray, truth: np.ndarray, weight: np.ndarray, gro
 
 def _logits(rows: Rows, study: Study, most: int | None) -> dict[str, float]:
     """Patient → logit by one modality; several rows are averaged. Empty where it cannot be trained."""
-    training = _among(rows.patient, study.train)
+    training = among(rows.patient, study.train)
     truth = np.array([study.answers[p] if t else 0 for p, t in zip(rows.patient, training, strict=True)])
     if len(set(truth[training])) < 2 or not rows.values.shape[1]:
         return {}
-    values = _reduce(rows.values, training, most) if most else rows.values
+    values = reduce(rows.values, training, most) if most else rows.values
     count = Counter(rows.patient)
     weight = np.array([1 / count[p] for p in rows.patient])
     names = [p for p, t in zip(rows.patient, training, strict=True) if t]
@@ -253,7 +255,7 @@ def _features(study: Study, modality: Modality) -> tuple[Rows, int | None]:
     rows = cells(study, modality)
     if not len(rows.patient) or not rows.values.shape[1]:
         return rows, None
-    training = _among(rows.patient, study.train)
+    training = among(rows.patient, study.train)
     if not training.any():
         return Rows(np.zeros((0, 1))), None
     seen = rows.values[training]
@@ -281,31 +283,39 @@ def cox(study: Study, task: str, components: int = 10) -> Predictions:
         MissingExtraError: lifelines is not installed.
         EvidenceError: no training patient's event was seen, there is nothing to read, or the fit does not converge.
     """
+    answers = np.array([study.answers[p] for p in study.train], dtype=float).reshape(-1, 2)
+    patients, training, values = survival_rows(study, task, int(answers[:, 1].sum()), components)
+    hazards = cox_hazards(values, training, answers, repr(task))
+    hazard = dict(zip(patients, hazards, strict=True))
+    return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
+
+
+def survival_rows(study: Study, task: str, events: int, components: int) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Who a Cox model is asked about, which of them (p,) train, and their features (p f).
+
+    Args:
+        study: of whom.
+        task: its name.
+        events: how many the training patients had.
+        components: see `cox`.
+    Raises:
+        MissingExtraError: lifelines is not installed.
+        EvidenceError: no training patient's event was seen, or there is nothing to read.
+    """
     try:
-        from lifelines.exceptions import ConvergenceError
+        import lifelines  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("lifelines", "survival") from error
     patients = [*study.train, *(p for p in study.test if p not in set(study.train))]
-    training = _among(patients, study.train)
+    training = among(patients, study.train)
     values = _survival_features(study, patients, training, components)
-    answers = np.array([study.answers[p] for p in study.train], dtype=float).reshape(-1, 2)
-    events = answers[:, 1].sum()
     if not values.shape[1] or events < 1:
         raise EvidenceError(
-            f"a Cox baseline for {task!r} with {events:.0f} events and {values.shape[1]} features",
+            f"a Cox baseline for {task!r} with {events} events and {values.shape[1]} features",
             "at least one of each",
             "label more patients, or read more modalities",
         )
-    try:
-        hazards = _cox_hazards(values, training, answers)
-    except ConvergenceError as error:
-        raise EvidenceError(
-            f"a Cox baseline for {task!r} that does not converge",
-            "features that are not copies of each other",
-            "read others",
-        ) from error
-    hazard = dict(zip(patients, hazards, strict=True))
-    return _predictions(task, study, np.array([hazard[p] for p in study.test]), 2)
+    return patients, training, values
 
 
 def _survival_features(study: Study, patients: Sequence[str], training: np.ndarray, components: int) -> np.ndarray:
@@ -319,40 +329,51 @@ def _survival_features(study: Study, patients: Sequence[str], training: np.ndarr
         nothing = np.zeros(rows.values.shape[1])
         block = np.array([rows.values[place[p]] if p in place else nothing for p in patients])
         most = min(components, max(1, int(training.sum()) // 5))
-        blocks.append(_reduce(block, training, most) if modality is Modality.OMICS else block)
+        blocks.append(reduce(block, training, most) if modality is Modality.OMICS else block)
     values = np.concatenate(blocks, axis=1)
     return values[:, values[training].std(0) > 1e-9]
 
 
-def _cox_hazards(values: np.ndarray, training: np.ndarray, answers: np.ndarray) -> np.ndarray:
+def cox_hazards(values: np.ndarray, training: np.ndarray, answers: np.ndarray, of: str) -> np.ndarray:
     """(p,) log partial hazards; the penalty by the partial likelihood of the patients left out, where there are enough events.
 
     Args:
         values: (p f).
         training: (p,) bool, the first of them.
         answers: time and event of those.
+        of: what is asked, in words.
+    Raises:
+        EvidenceError: a fit does not converge.
     """
     import pandas as pd
     from lifelines import CoxPHFitter
+    from lifelines.exceptions import ConvergenceError
     from sklearn.model_selection import StratifiedKFold
 
     frame = pd.DataFrame(values, columns=pd.Index([f"x{i}" for i in range(values.shape[1])]))
     known = frame[training].assign(time=np.maximum(answers[:, 0], 1e-3), event=answers[:, 1])
     fit = lambda penalty, rows: CoxPHFitter(penalizer=penalty).fit(rows, "time", "event")
-    best = PENALTIES[1]
+    folds = []
     if answers[:, 1].sum() >= FEWEST and (answers[:, 1] == 0).sum() >= FOLDS:
         folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(values[training], answers[:, 1]))
-        # A column that is constant where it is fitted says nothing and cannot be fitted.
-        varies = [[c for c in known if c in ("time", "event") or known[c].iloc[a].std() > 1e-9] for a, _ in folds]
+    # A column that is constant where it is fitted says nothing and cannot be fitted.
+    varies = [[c for c in known if c in ("time", "event") or known[c].iloc[a].std() > 1e-9] for a, _ in folds]
 
-        def likelihood(penalty: float) -> float:
-            return sum(
-                fit(penalty, known.iloc[a][columns]).score(known.iloc[b][columns])
-                for (a, b), columns in zip(folds, varies, strict=True)
-            )
+    def likelihood(penalty: float) -> float:
+        return sum(
+            fit(penalty, known.iloc[a][columns]).score(known.iloc[b][columns])
+            for (a, b), columns in zip(folds, varies, strict=True)
+        )
 
-        best = max(PENALTIES, key=likelihood)
-    return np.asarray(fit(best, known).predict_log_partial_hazard(frame), dtype=float)
+    try:
+        best = max(PENALTIES, key=likelihood) if folds else PENALTIES[1]
+        return np.asarray(fit(best, known).predict_log_partial_hazard(frame), dtype=float)
+    except ConvergenceError as error:
+        raise EvidenceError(
+            f"a Cox baseline for {of} that does not converge",
+            "features that are not copies of each other",
+            "read others",
+        ) from error
 
 
 def atlas(

@@ -18,24 +18,44 @@ import numpy as np
 from ...adaptation import adapt
 from ...adaptation.plan import labelled
 from ...cohort import Cohort, labels_of, subset
+from ...cohort.catalogue import inputs
+from ...harmonise.unread import Unread, listed, sound
 from ...inference import predict
+from ...records import RecordError
 from ...schema import Figure, Modality, PolyclinicError
-from ...tasks import Classification, Findings, Grade, Predictions, Segmentation, Survival
+from ...tasks import (
+    Classes,
+    Classification,
+    Detection,
+    Findings,
+    Grade,
+    Hazards,
+    Keypoints,
+    PlacedFields,
+    Predictions,
+    Segmentation,
+    Survival,
+)  # fmt: skip
 from ...training import Run
 from ...training.run import file_hash, write_json
 from ..measures.figures import difference, figure, shown, usable
 from ..measures.intervals import DRAWS, EvidenceError
 from ..measures.metrics import PRIMARY
-from . import baselines, several
+from . import baselines, causes, several
+from .priors import prior
 from .struck import DISEASE_WORDS, Struck
 
-Arm = Literal["probe", "lora", "full", "scratch", "baseline"]
-ARMS: tuple[Arm, ...] = ("probe", "lora", "scratch", "baseline")
+Arm = Literal["probe", "lora", "full", "scratch", "baseline", "null"]
+ARMS: tuple[Arm, ...] = ("probe", "lora", "scratch", "baseline", "null")
+NULLS = ("classes", "hazards")
+"""Kinds of which it is told what one says of whom nothing is known: of the others that is one half, zero, or the baseline itself."""
 PRETRAINED = ("probe", "lora", "full")
+SIMPLE = ("baseline", "null")
 Progress = Callable[[int, int, str], None]
 
 FEW_LABELS: dict[str, tuple[int | None, ...]] = {
-    "classification": (None, 8), "findings": (None, 24), "grade": (None, 24), "segmentation": (12, 4), "survival": (None, 24),
+    "classification": (None, 8), "classes": (None, 24), "findings": (None, 24), "grade": (None, 24), "segmentation": (12, 4),
+    "detection": (None, 12), "keypoints": (None, 12), "survival": (None, 24), "hazards": (None, 24),
 }  # fmt: skip
 """How many labels a task of each kind is compared at; None for all."""
 
@@ -89,12 +109,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All rows, and what was not run."""
+    """All rows, what was not run, and of which side ever who could not be read."""
 
     rows: tuple[Row, ...]
     skipped: tuple[Skipped, ...]
     split: str
     seconds: float
+    unread: tuple[Unread, ...] = ()
 
     def write(self, path: Path) -> Path:
         """Write it as JSON; NaN as null."""
@@ -109,7 +130,9 @@ class Comparison:
         for row in data["rows"]:
             made = {k: figure_of(row[k]) for k in ("figure", "over_scratch", "over_baseline")}
             rows.append(Row(**{**row, **made, "inputs": tuple(row["inputs"])}))
-        return cls(tuple(rows), tuple(Skipped(**s) for s in data["skipped"]), data["split"], data["seconds"])
+        skipped = tuple(Skipped(**s) for s in data["skipped"])
+        unread = tuple(Unread(**one) for one in data.get("unread", ()))
+        return cls(tuple(rows), skipped, data["split"], data["seconds"], unread)
 
     def tasks(self) -> list[str]:
         """The tasks, in the order in which they were compared."""
@@ -126,6 +149,7 @@ class Comparison:
                 f"{r.task:<13}{inputs:<23}{r.labels:>6}  {r.arm:<10}{interval(r.figure):<24}{r.figure.n:>4}  {gain}"
             )
         lines += [f"not run: {s.task} {s.what}: {s.why}" for s in self.skipped]
+        lines += listed(self.unread, "comparison.json")
         return "\n".join(lines)
 
 
@@ -176,7 +200,7 @@ def cells_of(
         reads = tuple(m for m in Modality if m in (spec.inputs or tuple(run.recipe.encoders)))
         for place, count in enumerate((counts or {}).get(name, FEW_LABELS[spec.kind])):
             rank = place * (1 if isinstance(spec, Survival) else 10)
-            ranked.append((rank + (2 if isinstance(spec, Segmentation) else 0), Cell(name, reads, count)))
+            ranked.append((rank + (2 if isinstance(spec, PlacedFields) else 0), Cell(name, reads, count)))
             if spec.kind == "classification" and len(reads) > 1 and Modality.IMAGE in reads:
                 ranked.append((rank + 1, Cell(name, (Modality.IMAGE,), count)))
                 if Modality.TEXT in reads and place == 0:
@@ -224,6 +248,7 @@ def compare(
     _known("arm", arms, get_args(Arm))
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     todo = list(cells) if cells is not None else cells_of(run, tasks, counts)
+    run.unread.clear()
     began, rows, skipped = time.monotonic(), list[Row](), list[Skipped]()
     for number, cell in enumerate(todo):
         what = describe_cell(cell)
@@ -240,7 +265,8 @@ def compare(
         progress(len(todo), len(todo), "compared")
     order = {name: n for n, name in enumerate(run.recipe.tasks)}
     rows.sort(key=lambda r: (order[r.task], r.struck, -len(r.inputs), r.labels))
-    done = Comparison(tuple(rows), tuple(skipped), run.split.hash, round(time.monotonic() - began, 1))
+    took = round(time.monotonic() - began, 1)
+    done = Comparison(tuple(rows), tuple(skipped), run.split.hash, took, tuple(run.unread.values()))
     done.write(run.path / "evidence/comparison.json")
     return done
 
@@ -272,15 +298,18 @@ def _cell(
     metric = PRIMARY[spec.kind]
     seen = Struck(cohort, DISEASE_WORDS) if cell.struck else cohort
     answers, seconds, trained, missing = dict[str, Predictions](), dict[str, float](), dict[str, int](), list[Skipped]()
-    place = run.path / "comparison" / _folder(cell)
+    place, earlier = run.path / "comparison" / _folder(cell), dict(run.unread)
+    run.unread.clear()
     learned: tuple[str, ...] = ()
-    for arm in sorted(arms, key=lambda a: a == "baseline"):  # a baseline learns from whom the others learned
+    arms = [arm for arm in arms if arm != "null" or spec.kind in NULLS]
+    for arm in sorted(arms, key=lambda a: a in SIMPLE):  # a baseline learns from whom the others learned
         tell(arm)
         start = time.monotonic()
         try:
-            if arm == "baseline":
+            if arm in SIMPLE:
                 learned = learned or _labelled(run, seen, cell, seed)
-                answers[arm] = usable(baseline(run, seen, cell, learned, _asked(run, seen, cell, answers)))
+                about = _asked(run, seen, cell, answers)
+                answers[arm] = usable(baseline(run, seen, cell, learned, about, null=arm == "null"))
             else:
                 made = _made(run, cell, arm, seed, steps, adapted) or adapt(
                     run, cell.task, arm, cell.labels, cohort=seen, seed=seed, steps=steps, inputs=cell.inputs, into=place / arm
@@ -288,9 +317,15 @@ def _cell(
                 learned, trained[arm] = tuple(made.adapter["labelled"]), made.adapter.get("steps", 0)
                 start = time.monotonic() - made.adapter["seconds"]
                 answers[arm] = usable(predict(made, seen))
+                run.unread.update(made.unread)
             seconds[arm] = round(time.monotonic() - start, 2)
         except PolyclinicError as error:
             missing.append(Skipped(cell.task, f"{describe_cell(cell)}, {arm}", error.found))
+    aside = {one.patient for one in run.unread.values()}  # by one arm: then no arm is judged by them, in this cell
+    run.unread.update(earlier)
+    answers = {
+        arm: said.where(np.array([p not in aside for p in said.patients], bool)) for arm, said in answers.items()
+    }
     note, rows = _note(run, cohort, cell, learned), list[Row]()
     for arm in (a for a in arms if a in answers):
         over = dict[str, Figure]()
@@ -335,7 +370,7 @@ def _folder(cell: Cell) -> str:
 def _labelled(run: Run, cohort: Cohort, cell: Cell, seed: int | None) -> tuple[str, ...]:
     """Whom `adapt` would learn from, where no arm but the baseline runs."""
     loader = run.loader(cohort, run.split.train, (cell.task,))
-    return tuple(labelled(loader, cell.task, cell.labels, run.recipe.seed if seed is None else seed, cell.inputs))
+    return tuple(labelled(loader, cell.task, cell.labels, run.recipe.seed if seed is None else seed, cell.inputs)[0])
 
 
 def _asked(run: Run, cohort: Cohort, cell: Cell, answers: Mapping[str, Predictions]) -> tuple[str, ...]:
@@ -344,26 +379,73 @@ def _asked(run: Run, cohort: Cohort, cell: Cell, answers: Mapping[str, Predictio
         return next(iter(answers.values())).patients
     loader = run.loader(cohort, run.split.test, (cell.task,))
     known = loader.labelled(cell.task)
-    return tuple(p for p in loader.patients if p in known and set(cell.inputs) & set(loader.by_patient[p]))
+    who = [p for p in loader.patients if p in known and set(cell.inputs) & set(loader.by_patient[p])]
+    return tuple(loader.readable(who, cell.inputs))
 
 
-def baseline(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...]) -> Predictions:
-    """The simple baseline of a cell: what it says of the test patients, having learned from the training patients."""
+def baseline(
+    run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...], *, null: bool = False
+) -> Predictions:
+    """The simple baseline of a cell: what it says of the test patients, having learned from the training patients.
+
+    It reads the sources themselves: whose are no longer there, though the run has harmonised them, are set aside.
+
+    Args:
+        run, cohort, cell: what is asked.
+        train: who may be learned from.
+        test: who is asked about.
+        null: what is said of one of whom nothing is known, of `NULLS`.
+    """
+    try:
+        return _baseline(run, cohort, cell, train, test, null)
+    except RecordError:
+        records = [r for r in inputs(cohort.records(run.recipe.cohort.where)) if r.modality in cell.inputs]
+        gone = sound([r for r in records if r.patient in {*train, *test}], cohort.load)
+        if not gone:
+            raise
+    run.unread.update(gone)
+    names = {one.patient for one in gone.values()}
+    left = lambda who: tuple(p for p in who if p not in names)
+    return _baseline(run, cohort, cell, left(train), left(test), null)
+
+
+def _baseline(
+    run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...], null: bool
+) -> Predictions:
     spec = run.recipe.tasks[cell.task]
-    if isinstance(spec, Segmentation):
+    if isinstance(spec, PlacedFields):
         loader = run.loader(cohort, (*train, *test), (cell.task,))
+        if isinstance(spec, Detection | Keypoints):
+            return prior(loader, cell.task, spec, train, test)
+        assert isinstance(spec, Segmentation)
         return baselines.atlas(loader, cell.task, train, test, len(spec.classes), Modality(spec.modality))
-    records = cohort.records(run.recipe.cohort.where)
-    label = spec.label(cell.task)
-    assert label is not None
-    table = run.recipe.standards().get(Modality.TABLE)
-    exclude = tuple(table.exclude) if table is not None else run.recipe.excluded()
-    study = baselines.Study(records, cohort.load, train, test, labels_of(records, label), cell.inputs, exclude)
+    study = _study(run, cohort, cell, train, test)
+    if isinstance(spec, Hazards):
+        make = causes.nobody if null else causes.cause_specific
+        return make(study, cell.task, spec.names(), spec.intervals)
+    if isinstance(spec, Classes):
+        return (several.commonest if null else several.classes)(study, cell.task, spec.names())
     if isinstance(spec, Findings | Grade):
         make = several.findings if isinstance(spec, Findings) else several.grade
         return make(study, cell.task, spec.names())
     assert isinstance(spec, Classification | Survival)
     return baselines.classify(study, cell.task) if isinstance(spec, Classification) else baselines.cox(study, cell.task)
+
+
+def _study(run: Run, cohort: Cohort, cell: Cell, train: tuple[str, ...], test: tuple[str, ...]) -> baselines.Study:
+    """What a baseline of whole patients may see; of a task with landmarks what was known at the first, of those at risk there."""
+    spec, table = run.recipe.tasks[cell.task], run.recipe.standards().get(Modality.TABLE)
+    exclude = tuple(table.exclude) if table is not None else run.recipe.excluded()
+    label = spec.label(cell.task)
+    assert label is not None
+    if isinstance(spec, Hazards) and spec.landmarks:
+        loader = run.loader(cohort, (*train, *test), (cell.task,)).landmarks(cell.task)[0]
+        records = [r for by in loader.by_patient.values() for some in by.values() for r in some]
+        answers = loader.answers[cell.task]
+        there = tuple(p for p in train if p in answers)
+        return baselines.Study(records, loader.source, there, test, answers, cell.inputs, exclude)
+    records = cohort.records(run.recipe.cohort.where)
+    return baselines.Study(records, cohort.load, train, test, labels_of(records, label), cell.inputs, exclude)
 
 
 def _note(run: Run, cohort: Cohort, cell: Cell, learned: Sequence[str]) -> str:

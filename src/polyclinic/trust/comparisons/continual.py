@@ -17,15 +17,18 @@ from ...adaptation.adapt import planned
 from ...adaptation.plan import reads_of
 from ...cohort import Cohort
 from ...models.adapters import AdapterFields
-from ...training import Run
+from ...tasks import Predictions
+from ...training import InterruptedRunError, Run
 from ...training.methods import Full, Probe, Told, methods, name_of
 from ..measures.intervals import DRAWS, EvidenceError
-from ..measures.metrics import METRICS, PRIMARY
+from ..measures.metrics import COMPARED, PRIMARY
 from .continual_figures import Answers, Continual, measured
 from .kept_answers import basis
-from .sequence import School, Step
+from .sequence import School, Step, Teller
 
 Progress = Callable[[int, int, str], None]
+_Seed = tuple[tuple[Predictions, ...], tuple[Predictions, ...], dict[str, list[Step]]]
+"""Of one seed: all tasks by the fresh network and by the backbone, and the steps of each way."""
 STRENGTHS = {"replay": 1.0, "rehearsal": 1.0, "ewc": 100.0, "distil": 10.0, "interpolate": 0.5}
 """What protects, and how strongly where nobody says: fields of the method `full`."""
 
@@ -33,7 +36,7 @@ STRENGTHS = {"replay": 1.0, "rehearsal": 1.0, "ewc": 100.0, "distil": 10.0, "int
 def continual(
     run: Run | str | Path, tasks: Sequence[str], method: Told | Sequence[Told] = "full", *, protect: Sequence[str] = ("none",),
     labels: int | None = None, seeds: Sequence[int] = (0, 1, 2), steps: int | None = None, cohort: Cohort | str | Path | None = None,
-    into: str | Path | None = None, draws: int = DRAWS, progress: Progress | None = None,
+    into: str | Path | None = None, draws: int = DRAWS, minutes: float | None = None, progress: Progress | None = None,
 ) -> Continual:  # fmt: skip
     """Teach a backbone one task after another and ask all of them after each; what is finished is not made again.
 
@@ -49,8 +52,10 @@ def continual(
         cohort: where it lies now.
         into: the folder of runs, answers and results; by default below the run.
         draws: resamples.
+        minutes: after so many nothing new begins; the figures are then of the seeds that were finished.
         progress: called with done, all, what.
     Raises:
+        InterruptedRunError: the minutes were over before the first seed was finished.
         EvidenceError: fewer than two tasks, one twice, one that cannot be judged so; no seed; no such protection; test patients of one
             class.
         AdaptError, MethodError, AdapterError: as `adapt`.
@@ -63,32 +68,29 @@ def continual(
     for task in tasks:  # too few labels are an error now, not after an hour
         planned(run, task, told, labels, catalogue, seeds[0], steps, reads_of(run, task, None))
     place = Path(into) if into is not None else run.path / "continual" / f"{'-'.join(tasks)}-{name_of(told)}"
-    school = School(run, catalogue, tuple(tasks), labels, steps, place, basis(run, catalogue))
-    total, done = len(seeds) * (1 + len(tasks) * len(ways)), 0
-
-    def tell(what: str) -> None:
-        nonlocal done
-        if progress:
-            progress(done, total, what)
-        done += 1
-
-    fresh, first, taught = list[Any](), list[Any](), {name: list[list[Step]]() for name in ways}
+    tell = Teller(progress, len(seeds) * (1 + len(tasks) * len(ways)), minutes)
+    school = School(run, catalogue, tuple(tasks), told, labels, steps, place, basis(run, catalogue), tell)
+    finished, lost = list[_Seed](), dict[str, float]()
     for seed in seeds:
-        tell(f"before all tasks, seed {seed}")
-        fresh.append(school.before(seed, pretrained=False))
-        first.append(school.before(seed, pretrained=True))
-        for name, specs in ways.items():
-            said = lambda task, name=name, seed=seed: tell(f"{task}, {name}, seed {seed}")
-            taught[name].append(school.taught(name, specs, seed, said))
-    if progress:
-        progress(total, total, "learned")
-    made = measured(school, name_of(told), tuple(seeds), Answers(fresh, first, taught, school.lost()), draws)
+        try:
+            tell.begin(f"before all tasks, seed {seed}")
+            lost = school.lost()
+            before = (school.before(seed, pretrained=False), school.before(seed, pretrained=True))
+            finished.append((*before, {name: school.taught(name, specs, seed) for name, specs in ways.items()}))
+        except InterruptedRunError:
+            if not finished:
+                raise
+            break
+    tell.end("learned")
+    fresh, first, taught = zip(*finished, strict=True)
+    answers = Answers(fresh, first, {name: [each[name] for each in taught] for name in ways}, lost)
+    made = measured(school, name_of(told), tuple(seeds[: len(finished)]), answers, draws)
     made.write(place)
     return made
 
 
 def _check(run: Run, tasks: Sequence[str], told: tuple[Any, ...], seeds: Sequence[int], protect: Sequence[str]) -> None:
-    there = [n for n, t in run.recipe.tasks.items() if PRIMARY[t.kind] in METRICS and t.label(n) is not None]
+    there = [n for n, t in run.recipe.tasks.items() if PRIMARY[t.kind] in COMPARED and t.label(n) is not None]
     for name in tasks:
         if name not in there:
             raise EvidenceError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ...tasks import Predictions
 from ...training.run import write_json
 from ..measures.figures import rarer_of, strata_of
 from ..measures.intervals import EvidenceError, resamples
-from ..measures.metrics import METRICS, PRIMARY
+from ..measures.metrics import PRIMARY, statistic
 from ..measures.transfer import MEASURES
 from .comparison import figure_of, plain
 from .seeded import in_order, interval_of, seeds_drawn
@@ -70,7 +70,7 @@ class Continual:
     split: str
 
     def write(self, folder: Path) -> None:
-        """Write `continual.json`, `continual.md` and `continual.svg` into a folder."""
+        """Write `continual.json` and `continual.html` into a folder."""
         from .continual_page import write
 
         write_json(folder / "continual.json", plain(asdict(self)))
@@ -149,9 +149,9 @@ class _Grid:
 
     def _row(self, row: Sequence[Predictions], weights: np.ndarray) -> np.ndarray:
         """(T r)"""
-        said = [in_order(p, who).outputs for p, who in zip(row, self.who, strict=True)]
-        parts = zip(self.metrics, said, self.truth, self.places, strict=True)
-        return np.stack([METRICS[m](outputs, truth, weights[:, at]) for m, outputs, truth, at in parts])
+        said = [replace(in_order(p, who), targets=t) for p, who, t in zip(row, self.who, self.truth, strict=True)]
+        parts = zip(self.metrics, said, self.places, strict=True)
+        return np.stack([statistic(metric, told)(weights[:, at]) for metric, told, at in parts])
 
     def fresh(self, weights: np.ndarray) -> np.ndarray:
         """(S T r)"""

@@ -1,8 +1,10 @@
-"""What `continual` found, for a person: tables, sentences and a plot."""
+"""What `continual` found, for a person: one page with sentences, a plot, and every figure in a table."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from ...training.run import write_text
 from ..measures.figures import shown
 from ..measures.metrics import CHANCE
 from ..measures.transfer import LESS_IS_BETTER
+from ..pages.page import Section, details, facts, lead, mono, page, small, table, told, verbatim
+from ..pages.sections.words import capital, short_metric
 from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
 
@@ -23,13 +27,25 @@ CALLED = {
     "average": "average after all", "learned": "average when just learned", "backward_transfer": "backward transfer",
     "forgetting": "forgetting", "forward_transfer": "forward transfer", "forward_over_pretrained": "forward, over pretraining",
 }  # fmt: skip
-NOTES = """\
-A cell is the metric of the task of its column after the tasks down to its row, on test patients; in brackets, it was not learned yet and is
-asked by a probe on the labels that it will have. **Average**, **backward** and **forward transfer** are equations 2 to 4 of Lopez-Paz
-& Ranzato (2017); the baseline of forward transfer is a probe on the same network with fresh weights, and *over pretraining* on the
-backbone before all tasks. **Forgetting** is that of Chaudhry et al. (2018), over the earlier tasks, from when each was learned. Metrics of
-different tasks are averaged as they are. Intervals: 95%, bootstrap over patients (the same in all tasks) and seeds.
-"""
+PROTECTS = {
+    "none": "the method as it is: nothing of the old is shown again or held",
+    "replay": "the earlier tasks’ losses, by their own heads, on their labelled patients, who are rehearsed beside each batch of the new "
+    "task (Chaudhry et al. 2019)",
+    "rehearsal": "the loss of pretraining, on its training patients, who are rehearsed beside each batch of the new task (Robins 1995)",
+    "ewc": "each weight is held by how much pretraining and the earlier tasks mind it; nobody is rehearsed (Kirkpatrick et al. 2017)",
+    "distil": "the direction that a patient’s vector had before the task is held, on the task’s own patients; nobody else is rehearsed "
+    "(after Li & Hoiem 2017)",
+    "interpolate": "the weights go only so far from those before the task to those learned; nobody is rehearsed (Wortsman et al. 2022)",
+}
+"""What each protection does, and who is rehearsed by it."""
+READ = {
+    "average": "the mean over all tasks after the last one (Lopez-Paz & Ranzato 2017, equation 2); higher is better",
+    "learned": "the mean of each task right after it was learned; higher is better, and who learns nothing forgets nothing",
+    "backward_transfer": "the earlier tasks after the last one, minus right after each was learned (equation 3); below zero they got worse",
+    "forgetting": "the best of the earlier tasks since each was learned, minus after the last (Chaudhry et al. 2018); lower is better",
+    "forward_transfer": "the later tasks just before each is learned, minus a probe on the same network with fresh weights (equation 4)",
+    "forward_over_pretrained": "the same minus a probe on the pretrained backbone: what the earlier tasks alone gave",
+}
 
 
 def cell(figure: Figure) -> str:
@@ -51,15 +67,15 @@ def sentence(way: Way) -> str:
 
 def against(way: Way, first: Way) -> str:
     """How a way compares with the first: only what the interval shows."""
-    told = []
+    said = []
     for name in ("forgetting", "learned", "average"):
         difference = way.over_first[name]
         seen = shown(difference)
         if seen in ("better", "worse"):
             less = name in LESS_IS_BETTER
             good = (seen == "better") != less
-            told.append(f"{CALLED[name]} is {'better' if good else 'worse'} by {_change(difference)}")
-    return f"{way.protect} against {first.protect}: " + ("; ".join(told) or "no difference is shown") + "."
+            said.append(f"{CALLED[name]} is {'better' if good else 'worse'} by {_change(difference)}")
+    return f"{way.protect} against {first.protect}: " + ("; ".join(said) or "no difference is shown") + "."
 
 
 def verdict(found: Continual) -> list[str]:
@@ -68,64 +84,145 @@ def verdict(found: Continual) -> list[str]:
     return [*(sentence(way) for way in found.ways), *(against(way, first) for way in others)]
 
 
-def _matrix(found: Continual, way: Way) -> list[str]:
-    heads = [f"{task} ({metric})" for task, metric in zip(found.tasks, found.metrics, strict=True)]
-    lines = [f"### {way.protect}", "", "| after | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
-    for i, row in enumerate(way.results):
-        words = [cell(f) if j < i else f"[{cell(f)}]" for j, f in enumerate(row)]
-        lines.append(f"| {'pretraining' if i == 0 else f'{i}. {found.tasks[i - 1]}'} | " + " | ".join(words) + " |")
-    return [*lines, ""]
-
-
-def _pretraining(found: Continual) -> list[str]:
-    terms = list(dict.fromkeys(t for way in found.ways for t in way.pretraining))
-    if not terms:
-        return []
-    steps = ["before", *(f"after {t}" for t in found.tasks)]
-    lines = ["## What pretraining lost", "", "Its loss on patients kept for testing, mean of seeds (from, to): a rise was forgotten.", "",
-             "| way | term | " + " | ".join(steps) + " |", "|---|---" + "|---:" * len(steps) + "|"]  # fmt: skip
-    for way in found.ways:
-        for term in terms:
-            rows = [np.array(r) for r in way.pretraining.get(term, ())]
-            told = [f"{r.mean():.3f}" + (f" ({r.min():.3f}, {r.max():.3f})" if np.ptp(r) > 0 else "") for r in rows]
-            lines.append(f"| {way.protect} | {term} | " + " | ".join(told) + " |")
-    return [*lines, ""]
-
-
-def markdown(found: Continual) -> str:
+def html(found: Continual) -> str:
     """The whole page."""
-    count = "all labels" if found.labels is None else f"{found.labels} labels each"
-    first = found.ways[0].measures["average"]
-    names = list(CALLED)
-    lines = [
-        f"# {' → '.join(found.tasks)}", "",
-        f"`{found.run}` by {found.method}, {count}; seeds {', '.join(map(str, found.seeds))}; {first.n} test patients in all (split "
-        f"{found.split[:12]}).", "", "![each task after each step](continual.svg)", "", *(f"- {s}" for s in verdict(found)), "",
-        "| way | " + " | ".join(CALLED[n] for n in names) + " |", "|---" * (len(names) + 1) + "|",
-    ]  # fmt: skip
-    for way in found.ways:
-        told = [cell(way.measures[n]) if n in ("average", "learned") else _change(way.measures[n]) for n in names]
-        lines.append(f"| {way.protect} | " + " | ".join(told) + " |")
-    lines += ["", "## Each task after each step", ""]
-    for way in found.ways:
-        lines += _matrix(found, way)
-    fresh = ", ".join(f"{t} {cell(f)}" for t, f in zip(found.tasks, found.fresh, strict=True))
-    return "\n".join(
-        [*lines, f"A probe on the same network with fresh weights: {fresh}.", "", *_pretraining(found), NOTES]
+    sections = [_found(found), _steps(found), _pretraining(found), _made(found)]
+    count = "all labelled patients" if found.labels is None else f"{found.labels} labelled patients of each"
+    head = (
+        f'<header><p class="eyebrow">One task after another</p><h1>{escape(" → ".join(map(_called, found.tasks)))}</h1>'
+        f'<p class="sub">{verbatim(found.method)} on {mono(found.run)}, {count}; {averaged(found.seeds)}, '
+        f"{found.ways[0].measures['average'].n} test patients in all</p></header>"
     )
+    foot = "<footer>Research use only. Not a medical device. Made by polyclinic from continual.json, which has every figure.</footer>"
+    return page(" → ".join(found.tasks), head, [s for s in sections if s], foot)
+
+
+def write(found: Continual, folder: Path) -> None:
+    """Write `continual.html`."""
+    write_text(folder / "continual.html", html(found))
 
 
 def picture(found: Continual) -> str:
     """A panel a task: its metric after each step, a line a way."""
-    ticks = [(0.0, "start"), *((float(i + 1), task[:12]) for i, task in enumerate(found.tasks))]
+    ticks = [(0.0, "start"), *((float(i + 1), _called(task)[:14]) for i, task in enumerate(found.tasks))]
     panels = []
     for j, (task, metric) in enumerate(zip(found.tasks, found.metrics, strict=True)):
         lines = [Line(way.protect, [(float(i), row[j]) for i, row in enumerate(way.results)]) for way in found.ways]
-        panels.append(Panel(f"{task}: {metric}", lines, ticks, "after", (j + 1.0, "learned"), CHANCE.get(metric)))
+        heading = f"{_called(task)}, n = {found.ways[0].results[-1][j].n}"
+        panels.append(
+            Panel(heading, lines, ticks, "after learning", _metric(metric), (j + 1.0, "learned"), CHANCE.get(metric))
+        )
     return plot(panels, f"{' → '.join(found.tasks)} by {found.method}, {averaged(found.seeds)}")
 
 
-def write(found: Continual, folder: Path) -> None:
-    """Write `continual.md` and `continual.svg`."""
-    write_text(folder / "continual.md", markdown(found))
-    write_text(folder / "continual.svg", picture(found))
+def _called(task: str) -> str:
+    return task.replace("_", " ")
+
+
+def _metric(name: str) -> str:
+    return capital(short_metric(name))
+
+
+def _found(found: Continual) -> Section:
+    first, *others = found.ways
+    value = {n: cell if n in ("average", "learned") else _change for n in CALLED}
+    rows = [[escape(words), *(value[n](w.measures[n]) for w in found.ways)] for n, words in CALLED.items()]
+    columns = range(1, len(found.ways) + 1)
+    inside = told(verdict(found))
+    inside += table(
+        "Each way to keep the old, with 95% intervals", ("", *(w.protect for w in found.ways)), rows, columns
+    )
+    if others:
+        rows = [[escape(words), *(_change(w.over_first[n]) for w in others)] for n, words in CALLED.items()]
+        caption = f"Each further way minus {first.protect}, on the same patients and seeds, with 95% intervals"
+        inside += table(caption, ("", *(w.protect for w in others)), rows, columns[:-1])
+    inside += details("What each row says", facts([(CALLED[n], escape(words)) for n, words in READ.items()]))
+    return Section("found", "What was learned and what was lost", inside, "What was found")
+
+
+def _steps(found: Continual) -> Section:
+    heads = [f"{_called(t)}: {_metric(m)}" for t, m in zip(found.tasks, found.metrics, strict=True)]
+    inside = lead(
+        "Each panel is one task, each line one way to keep the old. From left to right the tasks are learned one after another; the "
+        "dashed upright line is where the panel’s own is learned. What falls to the right of it is forgotten; what stands to the "
+        "left of it was not learned yet, and is asked by a probe on the labels that the task will have. Bars are 95% intervals."
+    ) + picture(found)
+    for way in found.ways:
+        rows = []
+        for i, row in enumerate(way.results):
+            after = "pretraining alone" if i == 0 else f"{i}. {_called(found.tasks[i - 1])}"
+            rows.append([escape(after), *(cell(f) if j < i else f"[{cell(f)}]" for j, f in enumerate(row))])
+        inside += table(
+            f"{way.protect}: after … each task has; in brackets, not learned yet",
+            ("after", *heads),
+            rows,
+            range(1, len(heads) + 1),
+        )
+    fresh = "; ".join(f"{escape(_called(t))} {cell(f)}" for t, f in zip(found.tasks, found.fresh, strict=True))
+    inside += small(f"Baseline of forward transfer, a probe on the same network with fresh weights: {fresh}.")
+    return Section("steps", "Each task after each step", inside, "Each step")
+
+
+def _pretraining(found: Continual) -> Section | None:
+    terms = list(dict.fromkeys(t for way in found.ways for t in way.pretraining))
+    if not terms:
+        return None
+    steps = ["before", *(f"after {_called(t)}" for t in found.tasks)]
+    ticks = [(0.0, "start"), *((float(i + 1), _called(task)[:14]) for i, task in enumerate(found.tasks))]
+    panels, rows = [], []
+    for term in terms:
+        lines = [Line(w.protect, _ranges(w.pretraining[term])) for w in found.ways if term in w.pretraining]
+        panels.append(Panel(_called(term), lines, ticks, "after learning", "loss (lower is better)"))
+        rows += [[verbatim(one.name), escape(_called(term)), *(_range(f) for _, f in one.points)] for one in lines]
+    inside = lead(
+        "The loss of pretraining’s last stage on patients kept for testing: a rise was forgotten. Each value is the seeds’ mean, and "
+        "its bar reaches from the smallest to the largest of them: not a 95% interval."
+    )
+    inside += plot(panels, "Loss of pretraining after each task")
+    inside += table("Mean of the seeds (smallest to largest)", ("way", "term", *steps), rows, range(2, len(steps) + 2))
+    return Section("pretraining", "What pretraining lost", inside)
+
+
+def _ranges(rows: Sequence[Sequence[float]]) -> list[tuple[float, Figure]]:
+    """Of each step the mean of the seeds between the smallest and the largest."""
+    values = [np.array(row) for row in rows]
+    each = [
+        (float(v.mean()), *((float(v.min()), float(v.max())) if len(v) > 1 else (math.nan, math.nan))) for v in values
+    ]
+    return [(float(i), Figure("loss", mean, low, high, 0, "")) for i, (mean, low, high) in enumerate(each)]
+
+
+def _range(figure: Figure) -> str:
+    return f"{figure.value:.3f}" + (f" ({figure.low:.3f} to {figure.high:.3f})" if math.isfinite(figure.low) else "")
+
+
+def _made(found: Continual) -> Section:
+    parts = [part for way in found.ways for part in way.protect.split("+")]
+    ways = [(verbatim(part), escape(PROTECTS[part.partition("=")[0]])) for part in dict.fromkeys(parts)]
+    counts = [f"{escape(_called(t))} {found.ways[0].results[-1][j].n}" for j, t in enumerate(found.tasks)]
+    inside = facts(
+        [
+            ("learned, in this order", escape(", then ".join(map(_called, found.tasks)))),
+            ("method", verbatim(found.method)),
+            ("labelled patients", "all of each task" if found.labels is None else f"{found.labels} of each task"),
+            (
+                "seeds",
+                f"{', '.join(map(str, found.seeds))}: of the labels that are drawn, the heads’ first weights and the batches",
+            ),
+            ("test patients", ", ".join(counts) + "; the same after every step, and none of them trained"),
+            ("intervals", "95%, bootstrap over patients (the same in all tasks) and seeds"),
+            ("split", mono(found.split)),
+        ]
+    )
+    inside += "<h3>What keeps the old, and who is rehearsed</h3>" + facts(ways)
+    inside += small(
+        "A number after = is the strength, which nobody searched for these tasks: another, or another order, may do better. Metrics "
+        "of different tasks are averaged as they are."
+    )
+    rows = [
+        [verbatim(way.protect), str(seed), *(f"{v:.3f}" if math.isfinite(v) else "–" for v in way.each[k][-1])]
+        for way in found.ways for k, seed in enumerate(found.seeds)
+    ]  # fmt: skip
+    heads = [f"{_called(t)}: {_metric(m)}" for t, m in zip(found.tasks, found.metrics, strict=True)]
+    inside += table("Each seed by itself, after all tasks", ("way", "seed", *heads), rows, range(1, len(heads) + 2))
+    return Section("made", "How it was made", inside)

@@ -5,18 +5,16 @@ Every recipe is pretrained and adapted once for each seed, and all answer about 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ...adaptation import adapt
 from ...adaptation.adapt import Method
 from ...cohort import Cohort
+from ...harmonise.unread import Unread, listed
 from ...inference import predict
 from ...schema import Figure
 from ...tasks import Predictions
@@ -28,9 +26,10 @@ from ...training.run import write_json, write_text
 from ...training.taxonomy import taxonomy
 from ..measures.figures import usable
 from ..measures.intervals import DRAWS, EvidenceError
-from ..measures.metrics import METRICS, PRIMARY
+from ..measures.metrics import COMPARED, PRIMARY
 from .comparison import figure_of, plain
 from .factorial_plot import plot
+from .kept_answers import answers_of, key_of, told
 from .seeded import drawn
 
 Progress = Callable[[int, int, str], None]
@@ -74,6 +73,7 @@ class Factorial:
         arms: a recipe each.
         ahead: of how many seeds the winner beat the second; 0 where there is no second.
         note: what a reader must know.
+        unread: the test patients whom some run could not read, and why.
     """
 
     task: str
@@ -85,6 +85,7 @@ class Factorial:
     arms: tuple[Arm, ...]
     ahead: int
     note: str = ""
+    unread: tuple[Unread, ...] = ()
 
     @property
     def margin(self) -> Figure | None:
@@ -118,7 +119,9 @@ class Factorial:
             f"| {', '.join(f'{v:.3f}' for v in arm.each)} | {signed(arm.behind) if arm.behind else '–'} |"
             for arm in self.arms
         ]
-        return "\n".join([*lines, "", self.verdict(), *([self.note] if self.note else []), ""])
+        aside = [f"- {line.strip()}" for line in listed(self.unread, "comparison.json")]
+        notes = [*([self.note] if self.note else []), *(["", *aside] if aside else [])]
+        return "\n".join([*lines, "", self.verdict(), *notes, ""])
 
     def write(self, folder: Path) -> None:
         """Write `comparison.md`, `comparison.json` and `comparison.svg` into a folder."""
@@ -139,7 +142,8 @@ class Factorial:
             for a in data["arms"]
         ]
         budget = Budget(**data["budget"]) if data["budget"] else None
-        return cls(**{**data, "arms": tuple(arms), "seeds": tuple(data["seeds"]), "budget": budget})
+        unread = tuple(Unread(**one) for one in data.get("unread", ()))
+        return cls(**{**data, "arms": tuple(arms), "seeds": tuple(data["seeds"]), "budget": budget, "unread": unread})
 
 
 def unsigned(figure: Figure) -> str:
@@ -148,8 +152,9 @@ def unsigned(figure: Figure) -> str:
 
 
 def signed(figure: Figure) -> str:
-    """`+0.012 (−0.031 to +0.055)`."""
-    return f"{figure.value:+.3f} ({figure.low:+.3f} to {figure.high:+.3f})".replace("-", "−")
+    """`+0.012 (−0.031 to +0.055)`; nothing is neither more nor less."""
+    value, low, high = (f"{v:+.3f}" if abs(v) >= 0.0005 else "0.000" for v in (figure.value, figure.low, figure.high))
+    return f"{value} ({low} to {high})".replace("-", "−")
 
 
 def factorial(
@@ -212,7 +217,10 @@ def factorial(
     many = len(set(splits.values()))
     note = f"The recipes split the cohort in {many} ways; judged by who tests in all of them." if many > 1 else ""
     first = planned[0].seed
-    made = Factorial(task, metric, method, labels, budget, tuple(range(first, first + seeds)), tuple(arms), ahead, note)
+    unread = {one.record: one for each in answers.values() for said in each for one in said.unread}
+    made = Factorial(
+        task, metric, method, labels, budget, tuple(range(first, first + seeds)), tuple(arms), ahead, note, tuple(unread.values())
+    )  # fmt: skip
     made.write(place)
     return made
 
@@ -227,8 +235,8 @@ def _check(recipes: Sequence[Recipe], task: str, seeds: int) -> None:
         raise EvidenceError("recipes of different seeds", "the same `seed` in all, as seeds are paired", "mend them")
     for recipe in recipes:
         spec = recipe.tasks.get(task)
-        if spec is None or PRIMARY[spec.kind] not in METRICS:
-            there = [n for n, t in recipe.tasks.items() if PRIMARY[t.kind] in METRICS]
+        if spec is None or PRIMARY[spec.kind] not in COMPARED:
+            there = [n for n, t in recipe.tasks.items() if PRIMARY[t.kind] in COMPARED]
             raise EvidenceError(
                 f"no task {task!r} in the recipe {recipe.name!r} by which it could be judged",
                 "one of " + (", ".join(there) or "none: give it `tasks`"), "name a task that all recipes have",
@@ -248,8 +256,7 @@ def _asked(one: Recipe, other: Recipe, task: str) -> list[str]:
 def _hash(recipe: Recipe, cohort: Cohort, *asked: object) -> str:
     """Of all that decides an answer: the recipe, the records, what is asked."""
     records = sorted(r.id for r in cohort.records(recipe.cohort.where))
-    told = json.dumps([recipe.model_dump(mode="json"), records, asked], sort_keys=True)
-    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+    return key_of(recipe.model_dump(mode="json"), records, asked)
 
 
 def _costs(recipe: Recipe, cohort: Cohort, place: Path) -> tuple[Cost, ...]:
@@ -280,14 +287,12 @@ def _trial(recipe: Recipe, cohort: Cohort, place: Path, task: str, method: Metho
     kept = place / "answers" / f"{recipe.name}-{key}.json"
     if kept.exists():
         data = json.loads(kept.read_text(encoding="utf-8"))
-        arrays = (np.array(data["outputs"]), np.array(data["targets"]), np.array(data["mask"], dtype=bool))
-        return Trial(Predictions(task, tuple(data["patients"]), *arrays), data["seconds"], data["split"])
+        return Trial(answers_of(data, task), data["seconds"], data["split"])
     began = time.monotonic()
     run = pretrain(recipe, cohort, into=place / "runs")
     adapted = adapt(run, task, method, labels, cohort=cohort, seed=recipe.seed)
     found, seconds = usable(predict(adapted, cohort)), time.monotonic() - began
-    arrays = {"outputs": found.outputs.tolist(), "targets": found.targets.tolist(), "mask": found.mask.tolist()}
-    write_json(kept, {"patients": list(found.patients), **arrays, "seconds": seconds, "split": run.split.hash})
+    write_json(kept, {**told(found), "seconds": seconds, "split": run.split.hash})
     return Trial(found, seconds, run.split.hash)
 
 
@@ -297,7 +302,7 @@ def judged(
     """Figures of each recipe, of each of its seeds, and of how far it is behind the best.
 
     Args:
-        metric: a name in `METRICS`.
+        metric: a name in `COMPARED`.
         answers: recipe → answers by seed, as many of each.
         split: the split's hash.
         draws: resamples.

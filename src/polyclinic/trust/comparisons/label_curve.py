@@ -21,19 +21,21 @@ from ...adaptation import Adapted
 from ...adaptation.adapt import planned, taught_by
 from ...adaptation.plan import reads_of
 from ...cohort import Cohort, subset
+from ...harmonise.unread import Unread
 from ...inference import predict
 from ...schema import Figure, Modality, PolyclinicError
-from ...tasks import Classification, Predictions, Segmentation, Survival
-from ...training import Run
+from ...tasks import Predictions
+from ...training import InterruptedRunError, Run
 from ...training.methods import Scratch, Told, ZeroShot, methods, name_of
 from ...training.repeatable import repeatable
 from ...training.run import write_json
 from ..measures.figures import usable
 from ..measures.intervals import DRAWS, EvidenceError
-from ..measures.metrics import METRICS, PRIMARY
-from .comparison import Cell, Skipped, baseline, figure_of, plain
+from ..measures.metrics import COMPARED, PRIMARY
+from .comparison import FEW_LABELS, Cell, Skipped, baseline, figure_of, plain
 from .kept_answers import basis, kept, key_of
 from .seeded import Drawn, drawn, interval_of
+from .sequence import Teller
 
 Progress = Callable[[int, int, str], None]
 BASELINES = ("scratch", "single", "plain")
@@ -89,6 +91,7 @@ class LabelCurve:
         saved: by labels; empty where scratch was not tried.
         skipped: what could not be run, and why.
         split: the split's hash.
+        unread: who of either side could not be read, and why.
     """
 
     run: str
@@ -101,6 +104,7 @@ class LabelCurve:
     saved: tuple[Saved, ...]
     skipped: tuple[Skipped, ...]
     split: str
+    unread: tuple[Unread, ...] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -108,7 +112,7 @@ class LabelCurve:
         return list(dict.fromkeys(p.arm for p in self.points))
 
     def write(self, folder: Path) -> None:
-        """Write `labels.json`, `labels.md` and `labels.svg` into a folder."""
+        """Write `labels.json` and `labels.html` into a folder."""
         from .label_page import write
 
         write_json(folder / "labels.json", plain(asdict(self)))
@@ -126,14 +130,15 @@ class LabelCurve:
         saved = tuple(Saved(**{**s, "needed": figure_of(s["needed"])}) for s in data["saved"])
         lists = {k: tuple(data[k]) for k in ("inputs", "seeds")}
         skipped = tuple(Skipped(**s) for s in data["skipped"])
-        return cls(**{**data, **lists, "points": points, "saved": saved, "skipped": skipped})
+        unread = tuple(Unread(**one) for one in data.get("unread", ()))
+        return cls(**{**data, **lists, "points": points, "saved": saved, "skipped": skipped, "unread": unread})
 
 
 def label_curve(
     run: Run | str | Path, task: str, labels: Sequence[int | None], method: Told | Sequence[Told] | None = None, *,
     baselines: Sequence[str] = BASELINES, seeds: Sequence[int] = (0, 1, 2), steps: int | None = None,
     inputs: Sequence[Modality | str] | None = None, cohort: Cohort | str | Path | None = None, into: str | Path | None = None,
-    draws: int = DRAWS, progress: Progress | None = None,
+    draws: int = DRAWS, minutes: float | None = None, progress: Progress | None = None,
 ) -> LabelCurve:  # fmt: skip
     """Adapt with each number of labels and each seed, beside the baselines; what is finished is not made again.
 
@@ -149,8 +154,10 @@ def label_curve(
         cohort: where it lies now.
         into: the folder of answers and results; by default below the run.
         draws: resamples.
+        minutes: after so many nothing new begins; what is left of the baselines is listed in `skipped`.
         progress: called with done, all, what.
     Raises:
+        InterruptedRunError: the minutes were over before the pretrained was asked at every number.
         EvidenceError: numbers that are not ascending, or above what there are; labels of which one class is absent; a task, a method or a
             baseline that has no such curve; test patients of one class.
         AdaptError, MethodError, AdapterError: as `adapt`.
@@ -160,30 +167,30 @@ def label_curve(
     told = run.recipe.adaptation if method is None else methods(method)
     _check(run, task, told, baselines, seeds)
     reads = reads_of(run, task, inputs)
+    run.unread.clear()
     numbers, chosen = _nested(run, catalogue, task, labels, seeds, reads)
     place = Path(into) if into is not None else run.path / "labels" / f"{task}-{name_of(told)}"
-    bench = _Bench(run, catalogue, task, reads, steps, place, basis(run, catalogue))
     arms = _arms(told, reads, baselines)
+    tell = Teller(progress, len(arms) * len(numbers) * len(seeds), minutes)
+    bench = _Bench(run, catalogue, task, reads, steps, place, basis(run, catalogue), tell)
     answers, read, skipped = (
         dict[tuple[str, int], list[Predictions]](),
         dict[tuple[str, int], list[int]](),
         list[Skipped](),
     )
-    for number, (arm, count) in enumerate((arm, count) for arm in arms for count in numbers):
-        if progress:
-            progress(number, len(arms) * len(numbers), f"{arm}, {count} labels")
+    for arm, count in ((arm, count) for arm in arms for count in numbers):
         try:
             each = [bench.asked(arm, *arms[arm], chosen[seed, count], seed) for seed in seeds]
         except PolyclinicError as error:
-            if arm in ("pretrained", "scratch"):
+            if arm == "pretrained" or (arm == "scratch" and not isinstance(error, InterruptedRunError)):
                 raise
             skipped.append(Skipped(task, f"{arm}, {count} labels", error.found))
             continue
         answers[arm, count], read[arm, count] = [a for a, _ in each], [n for _, n in each]
-    if progress:
-        progress(len(arms) * len(numbers), len(arms) * len(numbers), "compared")
+    tell.end("compared")
     metric, split = PRIMARY[run.recipe.tasks[task].kind], run.split.hash
     points, saved = _judged(task, metric, split, answers, read, numbers, draws, skipped)
+    unread = {**run.unread, **{one.record: one for each in answers.values() for said in each for one in said.unread}}
     made = LabelCurve(
         run.path.name,
         task,
@@ -195,13 +202,14 @@ def label_curve(
         saved,
         tuple(skipped),
         split,
+        tuple(unread.values()),
     )
     made.write(place)
     return made
 
 
 def _check(run: Run, task: str, told: tuple[Any, ...], baselines: Sequence[str], seeds: Sequence[int]) -> None:
-    there = [n for n, t in run.recipe.tasks.items() if PRIMARY[t.kind] in METRICS and t.label(n) is not None]
+    there = [n for n, t in run.recipe.tasks.items() if PRIMARY[t.kind] in COMPARED and t.label(n) is not None]
     if task not in there:
         raise EvidenceError(
             f"no task {task!r} with labels to count", "of " + (", ".join(there) or "none"), "correct the name"
@@ -243,6 +251,7 @@ def _nested(
     """
     loader = run.loader(cohort, run.split.train, (task,))
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
+    known = {p: known[p] for p in loader.readable(list(known), reads)}
     label, told = loader.labels[0], ", ".join("all" if n is None else str(n) for n in labels)
     numbers = [len(known) if n is None else n for n in labels]
     if not numbers or min(numbers) < 1 or None in labels[:-1]:
@@ -285,11 +294,13 @@ class _Bench:
     steps: int | None
     place: Path
     basis: str
+    tell: Teller
 
     def asked(
         self, arm: str, method: tuple[Any, ...] | None, reads: tuple[Modality, ...], who: tuple[str, ...], seed: int
     ) -> tuple[Predictions, int]:
         """An arm's answers about the test patients, and how many of the labelled it could read."""
+        self.tell.begin(f"{arm}, {len(who)} labels, seed {seed}")
         specs = None if method is None else [m.model_dump(mode="json") for m in method]
         told = key_of(self.basis, self.task, specs, [m.value for m in reads], who, seed if method else None, self.steps)
         there = self.place / "answers" / f"{arm.replace(' ', '-')}-{len(who)}-{seed}-{told}.json"
@@ -301,7 +312,7 @@ class _Bench:
         self, method: tuple[Any, ...], reads: tuple[Modality, ...], who: tuple[str, ...], seed: int
     ) -> Predictions:
         plan = planned(self.run, self.task, method, who, self.cohort, seed, self.steps, reads)
-        model, head, _ = taught_by(plan)
+        model, head, _ = taught_by(plan, self.tell.step)
         with repeatable():
             return usable(
                 predict(
@@ -310,15 +321,14 @@ class _Bench:
             )
 
     def _plain(self, who: tuple[str, ...]) -> Predictions:
-        spec = self.run.recipe.tasks[self.task]
-        if not isinstance(spec, Classification | Survival | Segmentation):
-            raise EvidenceError(
-                f"a {spec.kind}, of which there is no simple baseline", "a classification, survival or segmentation", ""
-            )
+        kind = self.run.recipe.tasks[self.task].kind
+        if kind not in FEW_LABELS:
+            raise EvidenceError(f"a {kind}, of which there is no simple baseline", ", ".join(FEW_LABELS), "")
         loader = self.run.loader(self.cohort, self.run.split.test, (self.task,))
         known = loader.labelled(self.task)
-        test = tuple(p for p in loader.patients if p in known and set(self.reads) & set(loader.by_patient[p]))
-        return usable(baseline(self.run, self.cohort, Cell(self.task, self.reads, None), who, test))
+        test = [p for p in loader.patients if p in known and set(self.reads) & set(loader.by_patient[p])]
+        able = tuple(loader.readable(test, self.reads))
+        return usable(baseline(self.run, self.cohort, Cell(self.task, self.reads, None), who, able))
 
 
 def _judged(
@@ -338,7 +348,7 @@ def _judged(
             continue
         behind = both.difference("pretrained", arm) if arm != "pretrained" else None
         points.append(Point(arm, count, float(np.mean(read[arm, count])), own.figure(arm), own.each[arm], behind))
-    if ("scratch", numbers[0]) not in answers:
+    if not all(("scratch", n) in answers for n in numbers):
         return tuple(points), ()
     wanted = {f"{arm} {n}": answers[arm, n] for arm in ("pretrained", "scratch") for n in numbers}
     return tuple(points), _saved(drawn(metric, wanted, split, draws=draws), numbers)

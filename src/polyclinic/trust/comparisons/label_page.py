@@ -1,75 +1,74 @@
-"""What a label curve found, for a person: a table, sentences and a plot."""
+"""What a label curve found, for a person: one page with sentences, a plot, and every figure in a table."""
 
 from __future__ import annotations
 
 import math
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...training.run import write_text
 from ..measures.figures import shown
 from ..measures.metrics import CHANCE
+from ..pages.page import Section, facts, lead, mono, page, small, table, told, verbatim
+from ..pages.sections.words import METRICS, capital, metric_name, short_metric
 from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
 
 if TYPE_CHECKING:
     from .label_curve import LabelCurve, Saved
 
-NOTES = """\
-Each value is the mean of the seeds on the test patients whom the arm could answer about; *behind* is the pretrained minus the arm, paired
-by patient and by seed, on those whom both answered about. All arms learn from the same labelled patients; *could read* is how many of
-them have a record of what the arm reads. Fewer labels of a seed are among its more. Intervals: 95%, bootstrap over patients and seeds.
-`plain` is logistic regression, Cox's model or a mean atlas on the same labels.
-"""
+ARMS = {
+    "pretrained": "the method on the pretrained backbone, reading all that the task may",
+    "scratch": "the same network with fresh weights, trained on these labels alone",
+    "plain": "no network: logistic regression on pixels, words and cells, Cox’s model, or a mean atlas, on the same labels",
+}
 
 
 def sentence(saved: Saved, most: int) -> str:
     """What is saved at one number of labels, told only where it was reached."""
-    told, start = saved.needed, f"With {saved.labels} labels the pretrained reaches what scratch "
-    if not math.isfinite(told.value):
+    needed, start = saved.needed, f"With {saved.labels} labels the pretrained reaches what scratch "
+    if not math.isfinite(needed.value):
         return start + f"does not reach with any number that was tried (up to {most})."
-    ends = [f"{v:.0f}" if math.isfinite(v) else f"more than {most}" for v in (told.low, told.high)]
+    ends = [f"{v:.0f}" if math.isfinite(v) else f"more than {most}" for v in (needed.low, needed.high)]
     if saved.fewest:
         return (
             start
-            + f"reaches already with {told.value:.0f}, the fewest that were tried (95% interval up to {ends[1]}): nothing is shown saved."
+            + f"reaches already with {needed.value:.0f}, the fewest that were tried (95% interval up to {ends[1]}): nothing is shown saved."
         )
-    many = told.value - saved.labels
+    many = needed.value - saved.labels
     gain = f"{many:.0f} labels saved" if many >= 0 else f"{-many:.0f} labels lost"
-    return start + f"reaches with {told.value:.0f} (95% interval {ends[0]} to {ends[1]}): {gain}."
+    return start + f"reaches with {needed.value:.0f} (95% interval {ends[0]} to {ends[1]}): {gain}."
 
 
 def verdict(found: LabelCurve) -> list[str]:
     """What the curve shows: labels saved, and where the pretrained is ahead of each baseline."""
     most = max(p.labels for p in found.points)
-    told = [sentence(one, most) for one in found.saved]
+    said = [sentence(one, most) for one in found.saved]
     for arm in found.arms[1:]:
         seen = [(p.labels, shown(p.behind)) for p in found.points if p.arm == arm and p.behind is not None]
-        said = [f"{words} at {', '.join(str(n) for n, s in seen if s == kind)}"
-                for kind, words in (("better", "better"), ("worse", "worse"), ("none", "no difference shown"))
-                if any(s == kind for _, s in seen)]  # fmt: skip
-        told.append(f"The pretrained against {arm}: {'; '.join(said) or 'could not be judged'} labels.")
-    return told
+        parts = [f"{words} at {', '.join(str(n) for n, s in seen if s == kind)}"
+                 for kind, words in (("better", "better"), ("worse", "worse"), ("none", "no difference shown"))
+                 if any(s == kind for _, s in seen)]  # fmt: skip
+        said.append(f"The pretrained against {arm}: {'; '.join(parts) or 'could not be judged'} labels.")
+    return said
 
 
-def markdown(found: LabelCurve) -> str:
+def html(found: LabelCurve) -> str:
     """The whole page."""
     first = found.points[0]
-    lines = [
-        f"# {found.task}: how many labels", "",
-        f"`{found.run}` by {found.method} from {', '.join(found.inputs)}; {found.metric}; seeds {', '.join(map(str, found.seeds))}; "
-        f"n = {first.figure.n} test patients (split {found.split[:12]}).", "", "![the curve](labels.svg)", "",
-        *(f"- {s}" for s in verdict(found)), "",
-        f"| arm | labels | could read | {found.metric} (95% interval) | n | seeds | behind the pretrained |",
-        "|---|---:|---:|---|---:|---|---|",
-    ]  # fmt: skip
-    lines += [
-        f"| {p.arm} | {p.labels} | {p.read:g} | {unsigned(p.figure)} | {p.figure.n} | {', '.join(f'{v:.3f}' for v in p.each)} "
-        f"| {signed(p.behind) if p.behind else '–'} |"
-        for p in found.points
-    ]
-    lines += [f"\nNot run: {s.what}: {s.why}." for s in found.skipped]
-    return "\n".join([*lines, "", NOTES])
+    head = (
+        f'<header><p class="eyebrow">How many labels</p><h1>{verbatim(found.task.replace("_", " "))}</h1>'
+        f'<p class="sub">{verbatim(found.method)} on {mono(found.run)} from {escape(", ".join(found.inputs))}; {averaged(found.seeds)}, '
+        f"{first.figure.n} test patients</p></header>"
+    )
+    foot = "<footer>Research use only. Not a medical device. Made by polyclinic from labels.json, which has every figure.</footer>"
+    return page(f"{found.task}: how many labels", head, [_found(found), _curve(found), _made(found)], foot)
+
+
+def write(found: LabelCurve, folder: Path) -> None:
+    """Write `labels.html`."""
+    write_text(folder / "labels.html", html(found))
 
 
 def picture(found: LabelCurve) -> str:
@@ -77,11 +76,83 @@ def picture(found: LabelCurve) -> str:
     numbers = sorted({p.labels for p in found.points})
     ticks = [(math.log(n), str(n)) for n in numbers]
     lines = [Line(arm, [(math.log(p.labels), p.figure) for p in found.points if p.arm == arm]) for arm in found.arms]
-    panel = Panel(f"{found.task}: {found.metric}", lines, ticks, "labelled patients", chance=CHANCE.get(found.metric))
-    return plot([panel], f"{found.task} by {found.method}, {averaged(found.seeds)}", size=(640.0, 320.0))
+    heading = f"{found.task.replace('_', ' ')}, {averaged(found.seeds)}, n = {found.points[0].figure.n} test patients"
+    label = "labelled patients (logarithmic)"
+    panel = Panel(heading, lines, ticks, label, capital(short_metric(found.metric)), chance=CHANCE.get(found.metric))
+    return plot([panel], f"{found.task} by {found.method}, {averaged(found.seeds)}", size=(760.0, 330.0))
 
 
-def write(found: LabelCurve, folder: Path) -> None:
-    """Write `labels.md` and `labels.svg`."""
-    write_text(folder / "labels.md", markdown(found))
-    write_text(folder / "labels.svg", picture(found))
+def _found(found: LabelCurve) -> Section:
+    inside = told(verdict(found))
+    if found.saved:
+        head = ("labels of the pretrained", "labels from scratch", "95% interval")
+        rows = [[str(s.labels), *_needed(s, found)] for s in found.saved]
+        inside += table("Labels from scratch that reach what the pretrained reaches", head, rows, (1, 2))
+        inside += small(
+            "The curve of scratch is read across, between two numbers by their logarithms, where it first reaches the pretrained’s value: "
+            "a number is told only where it was reached."
+        )
+    return Section("found", "What the labels bought", inside, "What was found")
+
+
+def _needed(saved: Saved, found: LabelCurve) -> tuple[str, str]:
+    """How many labels from scratch, and the interval."""
+    if not math.isfinite(saved.needed.value):
+        return "not reached", "–"
+    most = max(p.labels for p in found.points)
+    ends = (f"{v:.0f}" if math.isfinite(v) else f"more than {most}" for v in (saved.needed.low, saved.needed.high))
+    return f"{saved.needed.value:.0f}" + (" or fewer" if saved.fewest else ""), " to ".join(ends)
+
+
+def _curve(found: LabelCurve) -> Section:
+    means = METRICS.get(found.metric, ("", ""))[1]
+    what = capital(metric_name(found.metric)) + (f": {means}" if means else "")
+    inside = lead(
+        f"{escape(what)}. Each mark is the mean of the seeds on test patients, its bar a 95% interval. Where "
+        "two bars overlap, look at the last column: it is the difference on the same patients, and shows more."
+    ) + picture(found)
+    rows = [
+        [
+            verbatim(p.arm), str(p.labels), f"{p.read:g}", unsigned(p.figure), str(p.figure.n), ", ".join(f"{v:.3f}" for v in p.each),
+            signed(p.behind) if p.behind else "–",
+        ]
+        for p in found.points
+    ]  # fmt: skip
+    seeds = f"seeds {', '.join(map(str, found.seeds))}"
+    value = f"{short_metric(found.metric)} (95% interval)"
+    head = ("arm", "labels", "of whom it could read", value, "n", seeds, "pretrained minus this arm")
+    inside += table("Every point of the plot", head, rows, (1, 2, 3, 4, 5, 6))
+    if found.unread:
+        aside = [[verbatim(one.patient), verbatim(one.record), verbatim(one.why)] for one in found.unread]
+        inside += table("Who could not be read", ("patient", "record", "why"), aside, wrap=(2,))
+    if found.skipped:
+        inside += table("Not run", ("what", "why"), [[escape(s.what), escape(s.why)] for s in found.skipped], wrap=(1,))
+    return Section("curve", "The curve", inside)
+
+
+def _made(found: LabelCurve) -> Section:
+    arms = [
+        (verbatim(arm), escape(ARMS.get(arm, "the method on the backbone, reading this modality alone")))
+        for arm in found.arms
+    ]
+    inside = facts(
+        [
+            ("method", verbatim(found.method)),
+            ("reads", escape(", ".join(found.inputs))),
+            (
+                "seeds",
+                f"{', '.join(map(str, found.seeds))}: of the labels’ order, the heads’ first weights and the batches",
+            ),
+            (
+                "labels",
+                "the fewer of a seed are among its more, and every arm learns from the very same labelled patients",
+            ),
+            (
+                "test patients",
+                f"{found.points[0].figure.n}, the same for every arm that could answer about them; none of them trained",
+            ),
+            ("intervals", "95%, bootstrap over patients and seeds; differences are paired by patient and by seed"),
+            ("split", mono(found.split)),
+        ]
+    )
+    return Section("made", "How it was made", inside + "<h3>Who was compared</h3>" + facts(arms))

@@ -1,4 +1,4 @@
-"""Lines with intervals, a panel beside another, as an SVG file of its own that no page's style reaches."""
+"""Lines with intervals, a panel beside another, as a picture of a page: its colours and sizes are the page's."""
 
 from __future__ import annotations
 
@@ -7,18 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...schema import Figure
-from ..pages.svg import SHAPES, Scale, axis_y, line, mark, tag, text
+from ..pages.svg import SERIES, SHAPES, Scale, axis_y, drawing, line, mark, tag, text
 
-LEFT, TOP, BELOW = 46.0, 52.0, 44.0
-COLOURS = 6
-STYLE = """
-svg { --s0: #1f5fa8; --s1: #c05a00; --s2: #2f7d4f; --s3: #8a4a9e; --s4: #a33b4a; --s5: #6a6f76; --paper: #fff;
-background: var(--paper); font: 12px system-ui, sans-serif; fill: #222 }
-.grid { stroke: #ddd } .chance { stroke: #999; stroke-dasharray: 3 3 } .tick { fill: #666; font-size: 11px } .axis { fill: #444 }
-.head { font-weight: 600 } .join { fill: none; stroke-width: 1.6 }
-@media (prefers-color-scheme: dark) { svg { --s0: #7fb2ee; --s1: #f0a35e; --s2: #79c99a; --s3: #cb98dc; --s4: #ec8b98; --s5: #a9afb8;
---paper: #16181c; fill: #e6e6e6 } .grid { stroke: #3a3d44 } .tick, .axis { fill: #aaa } }
-"""
+LEFT, RIGHT, ABOVE, BELOW = 62.0, 14.0, 38.0, 48.0
+DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 4", "12 4")
+"""A line's dashes tell what its colour tells, as its marks' shape does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +33,10 @@ class Panel:
 
     Args:
         heading: above it.
-        lines: their order decides colours and marks.
+        lines: their order decides colours, dashes and marks.
         ticks: (where on x, its words).
         label: of x.
+        y: what its values are, with their unit.
         at: where something happened, with its words: a dashed line.
         chance: the value of one who knows nothing; None for none.
     """
@@ -51,33 +45,29 @@ class Panel:
     lines: Sequence[Line]
     ticks: Sequence[tuple[float, str]]
     label: str
+    y: str
     at: tuple[float, str] | None = None
     chance: float | None = None
 
 
-def plot(panels: Sequence[Panel], title: str, size: tuple[float, float] = (320.0, 210.0)) -> str:
-    """All panels in a row, up to three beside each other, with one legend; an SVG file.
+def plot(panels: Sequence[Panel], title: str, size: tuple[float, float] = (340.0, 230.0)) -> str:
+    """All panels, up to three beside each other, with one legend; markup.
 
     Args:
         panels: at least one.
-        title: above, and for a screen reader, who hears the figures too.
+        title: for a screen reader, who hears the figures too.
         size: of a panel, without what stands below it.
     """
     names = list(dict.fromkeys(one.name for p in panels for one in p.lines))
     across = min(3, len(panels))
-    rows = math.ceil(len(panels) / across)
-    (broad, tall), wide = size, across * size[0] + 10
-    legend, lower = _legend(names, wide)
-    top = TOP + lower
-    body = [text(12, 20, title, "head"), *legend]
+    (broad, tall), wide = size, across * size[0]
+    legend, top = _legend(names, wide)
+    body, step = [*legend], tall + BELOW + 22
     for number, panel in enumerate(panels):
-        x, y = 10 + broad * (number % across), top + (tall + BELOW + 26) * (number // across)
+        x, y = broad * (number % across), top + step * (number // across)
         body.append(tag("g", *_panel(panel, names, size), transform=f"translate({x:g} {y:g})"))
-    high = top + (tall + BELOW + 26) * rows
-    return tag(
-        "svg", tag("title", _plain(f"{title}. {_words(panels)}")), tag("style", STYLE), *body,
-        xmlns="http://www.w3.org/2000/svg", viewBox=f"0 0 {wide:g} {high:g}", role="img", width=wide,
-    )  # fmt: skip
+    high, narrow = top + step * math.ceil(len(panels) / across), int(wide if len(panels) > 1 else min(wide, 560))
+    return drawing(wide, high, body, title, _words(panels), narrow)
 
 
 def averaged(seeds: Sequence[int]) -> str:
@@ -86,19 +76,30 @@ def averaged(seeds: Sequence[int]) -> str:
 
 
 def _legend(names: Sequence[str], wide: float) -> tuple[list[str], float]:
-    """The marks with their names, in as many lines as they need, and how much lower all else begins."""
-    body, x, y = list[str](), 14.0, 40.0
+    """The marks on their lines with their names, in as many rows as they need, and where all else begins."""
+    body, x, y = list[str](), 4.0, 14.0
     for number, name in enumerate(names):
-        span = 26 + 6.6 * len(name)
-        if x + span > wide and x > 14:
-            x, y = 14.0, y + 18
-        body += [mark(x + 6, y, *_look(number)), text(x + 18, y + 4, name)]
-        x += span + 10
-    return body, y - 40.0
+        span = 50 + 7.2 * len(name)
+        if x + span > wide and x > 4:
+            x, y = 4.0, y + 20
+        shape, large, colour = _look(number)
+        body += [
+            _stroke(f"M{x:g} {y:g}H{x + 32:g}", number),
+            mark(x + 16, y, shape, large, colour),
+            text(x + 40, y + 4, name),
+        ]
+        x += span + 8
+    return body, y + 16
 
 
 def _look(number: int) -> tuple[str, float, str]:
-    return SHAPES[number % len(SHAPES)], 4.5, f"var(--s{number % COLOURS})"
+    return SHAPES[number % len(SHAPES)], 4.8, SERIES[number % len(SERIES)]
+
+
+def _stroke(path: str, number: int) -> str:
+    return tag(
+        "path", d=path, fill="none", stroke=_look(number)[2], stroke_width=1.7, stroke_dasharray=DASHES[number % len(DASHES)]
+    )  # fmt: skip
 
 
 def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> list[str]:
@@ -109,32 +110,52 @@ def _panel(panel: Panel, names: Sequence[str], size: tuple[float, float]) -> lis
     spare = max((high - low) * 0.05, 0.01)
     places = [x for x, _ in panel.ticks] or [0.0]
     room = 0.08 * (max(places) - min(places) or 1.0)
-    x = Scale(min(places) - room, max(places) + room, LEFT, broad - 14)
-    y = Scale(low - spare, high + spare, tall, 22.0)
-    body = [text(LEFT, 12, panel.heading, "head"), *axis_y(y, LEFT, broad - 14)]
-    body += [text(x(at), tall + 16, words, "tick", "middle") for at, words in panel.ticks]
-    body.append(text((LEFT + broad) / 2, tall + 34, panel.label, "axis", "middle"))
+    x = Scale(min(places) - room, max(places) + room, LEFT, broad - RIGHT)
+    y = Scale(low - spare, high + spare, tall, ABOVE)
+    body = [text(LEFT, 14, panel.heading, "head"), *axis_y(y, LEFT, broad - RIGHT, 6), *_ticks(panel.ticks, x, tall)]
+    body.append(text((LEFT + broad - RIGHT) / 2, tall + 38, panel.label, "axis", "middle"))
+    middle = (ABOVE + tall) / 2
+    body.append(tag("g", text(0, 0, panel.y, "axis", "middle"), transform=f"translate(14 {middle:g}) rotate(-90)"))
     if panel.chance is not None:
-        body.append(line(LEFT, y(panel.chance), broad - 14, y(panel.chance), "chance"))
+        body.append(line(LEFT, y(panel.chance), broad - RIGHT, y(panel.chance), "chance"))
     if panel.at is not None:
         at, late = x(panel.at[0]), x(panel.at[0]) > broad / 2  # its words stay within the panel
-        body.append(line(at, 22, at, tall, "chance"))
-        body.append(text(at + (-4 if late else 4), 32, panel.at[1], "tick", "end" if late else "start"))
+        body.append(line(at, ABOVE, at, tall, "chance"))
+        body.append(text(at + (4 if late else -4), ABOVE - 6, panel.at[1], "tick", "end" if late else "start"))
     for one in panel.lines:
-        number = names.index(one.name)
-        shape, large, colour = _look(number)
-        aside = 4.0 * (number - (len(names) - 1) / 2)  # intervals of several lines would hide each other
-        dots = [(x(at) + aside, f) for at, f in one.points if math.isfinite(f.value)]
-        if len(dots) > 1:
-            body.append(
-                tag(
-                    "path", d="M" + "L".join(f"{a:.1f} {y(f.value):.1f}" for a, f in dots), class_="join", stroke=colour
-                )
-            )
-        for a, f in dots:
-            if math.isfinite(f.low) and math.isfinite(f.high):
-                body.append(line(a, y(f.low), a, y(f.high), stroke=colour, stroke_width=1.2))
-            body.append(mark(a, y(f.value), shape, large, colour))
+        body += _line(one, names, x, y)
+    if panel.chance is not None:
+        body.append(text(broad - RIGHT, y(panel.chance) - 4, "guessing", "tick halo", "end"))
+    return body
+
+
+def _ticks(ticks: Sequence[tuple[float, str]], x: Scale, tall: float) -> list[str]:
+    """Marks of x with their words, of which one that would run into the one before is left out."""
+    body, free = list[str](), -math.inf
+    for at, words in sorted(ticks):
+        half = 3.2 * len(words)
+        body.append(line(x(at), tall, x(at), tall + 4, "grid"))
+        if x(at) - half > free:
+            body.append(text(x(at), tall + 18, words, "tick", "middle"))
+            free = x(at) + half + 4
+    return body
+
+
+def _line(one: Line, names: Sequence[str], x: Scale, y: Scale) -> list[str]:
+    """Its points with their intervals, joined."""
+    number = names.index(one.name)
+    shape, large, colour = _look(number)
+    aside = 5.0 * (number - (len(names) - 1) / 2)  # intervals of several lines would hide each other
+    dots = [(x(at) + aside, f) for at, f in one.points if math.isfinite(f.value)]
+    body = list[str]()
+    if len(dots) > 1:
+        body.append(_stroke("M" + "L".join(f"{a:.1f} {y(f.value):.1f}" for a, f in dots), number))
+    for a, f in dots:
+        if math.isfinite(f.low) and math.isfinite(f.high):
+            ends = (y(f.low), y(f.high))
+            body.append(line(a, ends[0], a, ends[1], stroke=colour, stroke_width=1.4))
+            body += [line(a - 3, end, a + 3, end, stroke=colour, stroke_width=1.4) for end in ends]
+        body.append(mark(a, y(f.value), shape, large, colour))
     return body
 
 
@@ -149,7 +170,3 @@ def _words(panels: Sequence[Panel]) -> str:
             )
             told.append(f"{panel.heading}, {one.name}: {each}")
     return "; ".join(told)
-
-
-def _plain(words: str) -> str:
-    return words.replace("&", "&amp;").replace("<", "&lt;")

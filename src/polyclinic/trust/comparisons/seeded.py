@@ -6,7 +6,7 @@ The intervals resample both patients and seeds (the pigeonhole bootstrap, Owen 2
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from ...schema import Figure
 from ...tasks import Predictions
 from ..measures.figures import rarer_of, strata_of
 from ..measures.intervals import DRAWS, FEW, EvidenceError, exact, percentile, resamples
-from ..measures.metrics import METRICS, UNBOUNDED
+from ..measures.metrics import UNBOUNDED, same_truth, statistic
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def drawn(
     """The metric of each group on the patients about whom all answered.
 
     Args:
-        metric: a name in `METRICS`.
+        metric: a name in `COMPARED`.
         answers: group → answers by seed, as many of each.
         split: the split's hash.
         draws: resamples.
@@ -99,9 +99,9 @@ def drawn(
     """
     groups = _common(answers)
     targets = next(iter(groups.values()))[0].targets
-    of, strata, count = METRICS[metric], strata_of(metric, targets), len(next(iter(groups.values())))
-    n = len(targets)
-    value = lambda w: {name: np.stack([of(p.outputs, targets, w) for p in group]) for name, group in groups.items()}
+    strata, count, n = strata_of(metric, targets), len(next(iter(groups.values()))), len(targets)
+    each_of = {name: [statistic(metric, replace(p, targets=targets)) for p in group] for name, group in groups.items()}
+    value = lambda w: {name: np.stack([of(w) for of in group]) for name, group in each_of.items()}
     first = value(np.ones((1, n)))
     if not np.isfinite(first[next(iter(groups))]).all():
         raise EvidenceError(
@@ -127,7 +127,7 @@ def _common(answers: Mapping[str, Sequence[Predictions]]) -> dict[str, list[Pred
     groups = {name: [in_order(p, shared) for p in group] for name, group in answers.items()}
     first = next(iter(groups.values()))[0]
     for name, group in groups.items():
-        if any(not np.allclose(p.targets, first.targets, rtol=1e-6, atol=0, equal_nan=True) for p in group):
+        if any(not same_truth(p.targets, first.targets) for p in group):
             raise EvidenceError(f"{name} has another truth of the same patients", "one cohort", "compare on one cohort")
     return groups
 
@@ -136,4 +136,5 @@ def in_order(p: Predictions, patients: Sequence[str]) -> Predictions:
     """The answers about these patients, in their order."""
     place = {name: row for row, name in enumerate(p.patients)}
     rows = np.array([place[name] for name in patients], dtype=int)
-    return Predictions(p.task, tuple(patients), p.outputs[rows], p.targets[rows], p.mask[rows])
+    ids = tuple(p.records[row] for row in rows) if p.records else ()
+    return Predictions(p.task, tuple(patients), p.outputs[rows], p.targets[rows], p.mask[rows], (), ids)

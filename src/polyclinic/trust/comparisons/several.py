@@ -1,14 +1,17 @@
-"""The simple baseline where several are asked at once: logistic regressions, one a finding or one a threshold between grades."""
+"""The simple baseline where several are asked at once: logistic regressions, one a finding, one a threshold between grades, or a
+multinomial one of classes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from ...tasks import Predictions
+from ...tasks.classes import RAREST
 from ..measures.intervals import EvidenceError
-from .baselines import Rows, Study, blocks, log_odds
+from .baselines import FEWEST, FOLDS, PENALTIES, Rows, Study, among, blocks, log_odds, reduce
 
 Blocks = list[tuple[Rows, int | None]]
 
@@ -57,6 +60,85 @@ def grade(study: Study, task: str, names: tuple[str, ...]) -> Predictions:
     outputs = -np.diff(np.concatenate([sides[0], cumulative, sides[1]], axis=1), axis=1)
     targets = np.array([study.answers.get(p, 0) for p in study.test], dtype=float)
     return Predictions(task, study.test, outputs, targets, _known(study))
+
+
+def classes(study: Study, task: str, names: tuple[str, ...]) -> Predictions:
+    """Multinomial logistic regression on each modality, their log probabilities averaged over what a patient has.
+
+    Args:
+        study: `answers` are classes from 0.
+        task: its name.
+        names: of the classes; one that no training patient has is never likely.
+    Returns:
+        probabilities (n k) of the test patients, of one who has nothing as common as each class is among the training patients.
+    Raises:
+        EvidenceError: the training patients are of one class.
+    """
+    shares = _shares(study, names)
+    there = np.flatnonzero(shares)
+    if len(there) < 2:
+        raise EvidenceError(
+            f"a baseline for {task!r} with training patients of one class", "two or more", "label more patients"
+        )
+    outputs = np.tile(np.log(np.maximum(shares, RAREST)), (len(study.test), 1))
+    each = [_log_probabilities(study, rows, most) for rows, most in blocks(study)]
+    for row, patient in enumerate(study.test):
+        mine = [one[patient] for one in each if patient in one]
+        if mine:
+            outputs[row, there] = np.mean(mine, axis=0)
+    return _classed(study, task, np.exp(outputs))
+
+
+def commonest(study: Study, task: str, names: tuple[str, ...]) -> Predictions:
+    """How common each class is among the training patients, said of everybody: the commonest is called."""
+    return _classed(study, task, np.tile(_shares(study, names), (len(study.test), 1)))
+
+
+def _shares(study: Study, names: tuple[str, ...]) -> np.ndarray:
+    """(k,) of the classes among the training patients."""
+    return np.bincount([int(study.answers[p]) for p in study.train], minlength=len(names)) / max(1, len(study.train))
+
+
+def _classed(study: Study, task: str, outputs: np.ndarray) -> Predictions:
+    targets = np.array([study.answers.get(p, 0) for p in study.test], dtype=float)
+    return Predictions(task, study.test, outputs / outputs.sum(1, keepdims=True), targets, _known(study))
+
+
+def _log_probabilities(study: Study, rows: Rows, most: int | None) -> dict[str, np.ndarray]:
+    """Patient → (k,) log probabilities of the classes that training patients have, by one modality; several rows are averaged.
+
+    The penalty is the one of the least log loss of the patients left out, where the rarest class has enough. Empty where it cannot
+    be trained.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import log_loss
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    training = among(rows.patient, study.train)
+    truth = np.array([study.answers[p] for p, t in zip(rows.patient, training, strict=True) if t], dtype=int)
+    every = np.unique([int(study.answers[p]) for p in study.train])
+    if len(np.unique(truth)) < len(every) or not rows.values.shape[1]:
+        return {}  # a modality whose patients have no case of a class would never call it
+    values = reduce(rows.values, training, most) if most else rows.values
+    groups = [p for p, t in zip(rows.patient, training, strict=True) if t]
+    count = Counter(groups)
+    weight, known = np.array([1 / count[p] for p in groups]), values[training]
+    make = lambda c: LogisticRegression(C=c, max_iter=2000)
+    best = PENALTIES[1]
+    if min(len({g for g, y in zip(groups, truth, strict=True) if y == k}) for k in every) >= FEWEST:
+        folds = list(StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0).split(known, truth, groups))
+
+        def error(c: float) -> float:
+            told = [make(c).fit(known[a], truth[a], weight[a]).predict_proba(known[b]) for a, b in folds]
+            pairs = zip(folds, told, strict=True)
+            return float(np.mean([log_loss(truth[b], p, sample_weight=weight[b], labels=every) for (_, b), p in pairs]))
+
+        best = min(PENALTIES, key=error)
+    said = make(best).fit(known, truth, weight).predict_log_proba(values)
+    found: dict[str, list[np.ndarray]] = {}
+    for name, row in zip(rows.patient, said, strict=True):
+        found.setdefault(name, []).append(row)
+    return {p: np.mean(v, axis=0) for p, v in found.items()}
 
 
 def _told(study: Study, read: Blocks, answers: dict[str, int], what: str) -> np.ndarray:

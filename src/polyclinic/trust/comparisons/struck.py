@@ -48,5 +48,5 @@ class Struck(Cohort):
         """As the cohort's, without the words."""
         if record.id not in self._whole:
             return self.cohort.load(record)
-        payload = self.cohort.load(self._whole[record.id])
+        payload = self.cohort.note(self._whole[record.id])
         return replace(payload, text=strike(payload.text or "", self.words))

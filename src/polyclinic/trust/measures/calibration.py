@@ -36,11 +36,13 @@ class Bin:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The reliability curve and its figures: ece, brier, slope, intercept.
+    """The reliability curve and its figures: ece, brier, slope, intercept; of several classes together `top_label_ece`,
+    `classwise_ece` and `multiclass_brier`.
 
     Args:
         bins, figures, n, note: of them.
-        name: of several, the finding, or the grade from which on yes is said.
+        name: of several, the finding, the class, or the grade from which on yes is said; "" of all classes, each patient by the
+            likeliest one.
     """
 
     bins: tuple[Bin, ...]
@@ -133,11 +135,6 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
             (), (Figure("ece", nan, nan, nan, 0, split, "not defined: no labelled patient"),), 0, "no labelled patient"
         )
     numbers = bin_numbers(p)
-    bins = []
-    for k in range(numbers.max() + 1):
-        mine = numbers == k
-        hits = int(y[mine].sum())
-        bins.append(Bin(float(p[mine].mean()), hits / int(mine.sum()), *wilson(hits, int(mine.sum())), int(mine.sum())))
     statistic = lambda w: ece(p, y, numbers, w)
     whole = np.zeros(n, dtype=int)
     found = [
@@ -151,25 +148,76 @@ def calibration(predictions: Predictions, split: str, *, draws: int = DRAWS, see
         if rarer < 30
         else ""
     )
-    return Calibration(tuple(bins), tuple(found), n, note)
+    return Calibration(binned(p, y, numbers), tuple(found), n, note)
+
+
+def binned(p: np.ndarray, y: np.ndarray, numbers: np.ndarray) -> tuple[Bin, ...]:
+    """The bins of probabilities p (n,), of what happened y (n,), by their numbers (n,)."""
+    bins = list[Bin]()
+    for k in range(numbers.max() + 1):
+        mine = numbers == k
+        hits, many = int(y[mine].sum()), int(mine.sum())
+        bins.append(Bin(float(p[mine].mean()), hits / many, *wilson(hits, many), many))
+    return tuple(bins)
+
+
+def of_classes(predictions: Predictions, split: str, *, draws: int = DRAWS, seed: int = 0) -> Calibration:
+    """The calibration of the probabilities of several classes, of which a patient has one.
+
+    The curve is of the likeliest class: how sure it is against how often it is right. `top_label_ece` is its error (Guo et al. 2017);
+    `classwise_ece` the mean over the classes of each one's against the rest (Kull et al. 2019, equation 3); both in bins of as many
+    patients each.
+
+    Args:
+        predictions: with probabilities (n k).
+        split: the split's hash.
+    """
+    known = usable(predictions)
+    if not known.patients:
+        nan = float("nan")
+        none = Figure("top_label_ece", nan, nan, nan, 0, split, "not defined: no labelled patient")
+        return Calibration((), (none,), 0, "no labelled patient")
+    p, truth = known.outputs.astype(float), known.targets.astype(int)
+    sure, right = p.max(1), (p.argmax(1) == truth).astype(float)
+    numbers = bin_numbers(sure)
+    each = [(p[:, k], (truth == k).astype(float), bin_numbers(p[:, k])) for k in range(p.shape[1])]
+    measured = {
+        "top_label_ece": lambda w: ece(sure, right, numbers, w),
+        "classwise_ece": lambda w: np.mean([ece(*one, w) for one in each], axis=0),
+    }
+    strata = np.zeros(len(truth), dtype=int)
+    found = [
+        bootstrap(of, strata, name=name, split=split, draws=draws, seed=seed, method="percentile")
+        for name, of in measured.items()
+    ]
+    found.append(figure("multiclass_brier", known, split, draws=draws, seed=seed))
+    note = "Of each patient the likeliest class, and whether it was right. Both errors are biased upwards in small samples."
+    return Calibration(binned(sure, right, numbers), tuple(found), len(truth), note)
 
 
 def calibrations(
     kind: str, predictions: Predictions, split: str, names: Sequence[str], *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[Calibration, ...]:
-    """The calibration of each finding, over those of whom it is known, or of each grade or a higher one; none of other kinds.
+    """The calibration of each finding, over those of whom it is known, or of each grade or a higher one, or of classes; none of others.
+
+    Of classes `of_classes` comes first, then each one against the rest.
 
     Args:
         kind: of the task.
         predictions: with probabilities (n k).
         split: the split's hash.
-        names: of the findings or the grades.
+        names: of the findings, the grades or the classes.
     """
-    if kind not in ("findings", "grade"):
+    if kind not in ("findings", "grade", "classes"):
         return ()
     known, found = usable(predictions), list[Calibration]()
+    if kind == "classes":
+        found.append(of_classes(known, split, draws=draws, seed=seed))
     for number, name in enumerate(names):
-        if kind == "grade":
+        if kind == "classes":
+            outputs = known.outputs[:, number] if known.patients else np.zeros(0)
+            mine = replace(known, outputs=outputs, targets=(known.targets == number).astype(float))
+        elif kind == "grade":
             if not number:
                 continue  # everybody has the lowest or a higher one
             outputs = known.outputs[:, number:].sum(1) if known.patients else np.zeros(0)

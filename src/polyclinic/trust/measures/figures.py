@@ -15,10 +15,12 @@ from ...tasks.hazards import mean_risk, of_event
 from ...tasks.tree import called
 from .intervals import DRAWS, EvidenceError, bootstrap
 from .metrics import (
-    METRICS,
     OF_CLASSES,
+    PLACED,
     UNBOUNDED,
     mean,
+    same_truth,
+    statistic,
 )
 
 
@@ -40,14 +42,18 @@ def rarer_of(metric: str, targets: np.ndarray) -> tuple[int, str]:
     if metric in ("concordance", "macro_concordance") and len(targets):
         counts = [int((targets[:, 1] == k).sum()) for k in np.unique(targets[:, 1]) if k > 0]
         return min(counts, default=0), "events" if len(counts) < 2 else "events of the rarest kind"
+    if metric in PLACED:  # a trial of an exact bound is a patient and not a thing, of which one patient may have many
+        return sum(bool(np.size(t)) for t in targets), "patients with something to find"
     if metric in OF_CLASSES and len(targets):
         return int(np.unique(targets, return_counts=True)[1].min()), "patients of the rarest grade"
     return len(targets), "patients"
 
 
 def usable(predictions: Predictions) -> Predictions:
-    """The labelled patients whose answer is a number."""
+    """The labelled patients whose answer is a number (boxes and points are, however many)."""
     known = predictions.labelled()
+    if known.outputs.dtype == object:
+        return known
     each = known.outputs.reshape(len(known.patients), -1) if known.patients else np.zeros((0, 1))
     return known.where(np.isfinite(each).sum(axis=1) == each.shape[1])
 
@@ -58,22 +64,22 @@ def figure(
     """One metric of predictions, over the labelled patients.
 
     Args:
-        metric: a name in `METRICS`.
+        metric: a name in `COMPARED`.
         predictions: a model's, or several seeds' of the same patients (their mean is the value).
         split: the split's hash.
     """
     each = [usable(p) for p in ([predictions] if isinstance(predictions, Predictions) else predictions)]
     _same_patients(each)
     targets = each[0].targets
-    of = METRICS[metric]
-    statistic = lambda w: np.mean([of(p.outputs, targets, w) for p in each], axis=0)
+    of = [statistic(metric, replace(p, targets=targets)) for p in each]
     return bootstrap(
-        statistic,
+        lambda w: np.mean([one(w) for one in of], axis=0),
         strata_of(metric, targets),
         name=metric,
         split=split,
         draws=draws,
         seed=seed,
+        method="percentile" if metric in PLACED else "bca",
         bounded=metric not in UNBOUNDED,
         rarer=rarer_of(metric, targets),
     )
@@ -125,9 +131,9 @@ def figures(
     known = usable(predictions)
     out = [figure("dice", known, split, draws=draws, seed=seed)]
     for k, name in enumerate(classes):
-        statistic = lambda w, k=k: mean(known.outputs[:, k], known.targets, w)
+        of = lambda w, k=k: mean(known.outputs[:, k], known.targets, w)
         strata = np.zeros(len(known.patients), dtype=int)
-        out.append(bootstrap(statistic, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
+        out.append(bootstrap(of, strata, name=f"dice_{name}", split=split, draws=draws, seed=seed))
     return tuple(out)
 
 
@@ -144,8 +150,9 @@ def _called(predictions: Predictions, split: str, thresholds: Sequence[float], d
 
 def _each_kept(metric: str, predictions: Predictions, classes: np.ndarray, split: str, draws: int, seed: int) -> Figure:
     """A mean over classes (n,), of which every resample has each that these patients have: a rare one would be lost in most."""
-    statistic = lambda w: METRICS[metric](predictions.outputs, predictions.targets, w)
-    return bootstrap(statistic, classes.astype(int), name=metric, split=split, draws=draws, seed=seed)
+    return bootstrap(
+        statistic(metric, predictions), classes.astype(int), name=metric, split=split, draws=draws, seed=seed
+    )
 
 
 def _classed(
@@ -229,16 +236,17 @@ def difference(
     mine = [usable(p) for p in ([one] if isinstance(one, Predictions) else one)]
     theirs = [usable(p) for p in ([other] if isinstance(other, Predictions) else other)]
     _same_patients([*mine, *theirs])
-    targets, of = mine[0].targets, METRICS[metric]
-    average = lambda group, w: np.mean([of(p.outputs, targets, w) for p in group], axis=0)
-    statistic = lambda w: average(mine, w) - average(theirs, w)
+    targets = mine[0].targets
+    sides = [[statistic(metric, replace(p, targets=targets)) for p in group] for group in (mine, theirs)]
+    average = lambda group, w: np.mean([of(w) for of in group], axis=0)
     return bootstrap(
-        statistic,
+        lambda w: average(sides[0], w) - average(sides[1], w),
         strata_of(metric, targets),
         name=f"{metric}_difference",
         split=split,
         draws=draws,
         seed=seed,
+        method="percentile" if metric in PLACED else "bca",
         bounded=False,
         rarer=rarer_of(metric, targets),
     )
@@ -246,10 +254,7 @@ def difference(
 
 def _same_patients(each: Sequence[Predictions]) -> None:
     for other in each[1:]:
-        # A model's truth went through float32, a baseline's did not.
-        if other.patients != each[0].patients or not np.allclose(
-            other.targets, each[0].targets, rtol=1e-6, atol=0, equal_nan=True
-        ):
+        if other.patients != each[0].patients or not same_truth(other.targets, each[0].targets):
             raise EvidenceError(
                 f"predictions about {len(each[0].patients)} and about {len(other.patients)} patients, who are not the same",
                 "the same labelled patients in the same order, with the same truth",

@@ -6,7 +6,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...tasks import Predictions
 from ...tasks.hazards import mean_risk, of_event
+from ...tasks.keypoints import SHARES, share_within
+from ...tasks.matching import matched
+from ...tasks.matching import sensitivity as free_response
 
 Metric = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """outputs (n ...), targets (n ...), weights (r n) → (r,)."""
@@ -109,6 +113,19 @@ def accuracy(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> n
     return mean((outputs.argmax(1) == targets).astype(float), targets, weights)
 
 
+def multiclass_brier(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The mean over patients of the squared distances of (n k) probabilities from what happened, summed over the classes; (r,) in 0..2.
+
+    Args:
+        outputs: (n k).
+        targets: (n,) classes.
+        weights: (r n).
+    Source: Brier 1950, equation 2.
+    """
+    happened = targets[:, None] == np.arange(outputs.shape[1])
+    return mean(((outputs - happened) ** 2).sum(1), targets, weights)
+
+
 def f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The harmonic mean of precision and sensitivity of answers (n,) that are 0 or 1; (r,), NaN where there is no yes in either."""
     hits, said, there = (weights @ v for v in (outputs * targets, outputs, targets))
@@ -169,10 +186,15 @@ def micro_f1(outputs: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> n
 METRICS: dict[str, Metric] = {
     "auroc": auroc, "average_precision": average_precision, "concordance": concordance, "dice": mean, "brier": brier,
     "quadratic_kappa": quadratic_kappa, "mean_absolute_error": mean_absolute_error,
+    "multiclass_brier": multiclass_brier,
     "accuracy": accuracy, "f1": f1, "sensitivity": sensitivity, "specificity": specificity,
     "macro_concordance": macro_concordance, "hierarchical_f1": micro_f1,
     "macro_auroc": macro(auroc), "macro_average_precision": macro(average_precision), "macro_f1": macro(f1),
 }  # fmt: skip
+PLACED = ("froc", "pck_10")
+"""Metrics of boxes and points, whose answers are arrays of any length: `statistic` knows them."""
+COMPARED = (*METRICS, *PLACED)
+"""What models can be compared on."""
 OF_CLASSES = (
     "auroc",
     "average_precision",
@@ -183,10 +205,38 @@ OF_CLASSES = (
     "mean_absolute_error",
 )
 """Of which each resample keeps the share of each class or grade."""
-UNBOUNDED = ("quadratic_kappa", "mean_absolute_error")
+UNBOUNDED = ("quadratic_kappa", "mean_absolute_error", "multiclass_brier")
 """Which do not lie between 0 and 1."""
 PRIMARY = {"classification": "auroc", "classes": "accuracy", "findings": "macro_auroc", "grade": "quadratic_kappa",
            "survival": "concordance", "hazards": "macro_concordance", "segmentation": "dice", "detection": "froc",
            "keypoints": "pck_10", "retrieval": "recall_at_1", "report": "finding_f1"}  # fmt: skip
 """The metric on which the arms of a task are compared."""
 CHANCE = {"auroc": 0.5, "concordance": 0.5, "quadratic_kappa": 0.0, "macro_auroc": 0.5, "macro_concordance": 0.5}
+
+
+def statistic(metric: str, told: Predictions) -> Callable[[np.ndarray], np.ndarray]:
+    """A metric of answers about labelled patients.
+
+    Args:
+        metric: a name in `COMPARED`.
+        told: of n labelled patients.
+    Returns:
+        weights (r n), how often each patient was drawn → (r,).
+    """
+    if metric == "froc":
+        kinds = [column for rows in (*told.outputs, *told.targets) for column in rows[:, 1]]
+        found = free_response(matched(told, 1 + int(max(kinds, default=0))))
+        return lambda weights: found(weights).mean(1)
+    if metric == "pck_10":
+        points = max((np.shape(errors)[1] for errors in told.outputs), default=1)
+        within = share_within(told, points, SHARES[:1])
+        return lambda weights: within(weights)[:, 0]
+    return lambda weights: METRICS[metric](told.outputs, told.targets, weights)
+
+
+def same_truth(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether the targets of the same patients are the same; a model's went through float32, a baseline's did not."""
+    if one.dtype == object:
+        pairs = zip(one, other, strict=True)
+        return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-5, atol=1e-3, equal_nan=True) for a, b in pairs)
+    return np.allclose(one, other, rtol=1e-6, atol=0, equal_nan=True)

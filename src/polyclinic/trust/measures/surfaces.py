@@ -15,11 +15,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from ...adaptation import Adapted
-from ...cohort import Cohort
-from ...inference.predict import drawn_masks
-from ...schema import Figure, Modality
-from ...tasks import SegmentationTask
+from ...schema import Figure
 from .intervals import DRAWS, bootstrap
 from .metrics import mean
 
@@ -28,35 +24,56 @@ WITHIN_MM = 1.0
 WHAT = ("surface_dice", "hd95_mm", "volume_error_percent", "missed")
 
 
-def surface_figures(adapted: Adapted, cohort: Cohort, *, draws: int = DRAWS) -> list[Figure]:
-    """Of each structure, over the test patients who have it: surface Dice, HD95, the volume's error, and how often it was missed.
+class Surfaces:
+    """Of each structure, over the patients who have it: surface Dice, HD95, the volume's error, and how often it was missed.
+
+    It is shown the masks as `predict` draws them, and keeps figures alone.
 
     `surface_dice_X` is 0 where nothing was drawn. `hd95_mm_X` is of those in whom something was, and so is to be read with
     `missed_X`, the share in whom nothing was. `volume_error_percent_X` is the mean of |drawn - true| over the true volume.
 
     Args:
-        adapted: to a segmentation.
-        cohort: with masks.
-        draws: resamples of the intervals, over patients; several records of one count by their mean.
-    Returns:
-        one figure without a value, saying why, where MONAI is not installed or no record says how large its samples are.
+        classes: of the masks, without the background.
     """
-    task, split = adapted.task, adapted.run.split.hash
-    assert isinstance(task, SegmentationTask)
-    try:
-        import monai.metrics  # noqa: F401
-    except ImportError:
-        return [_none(split, "not measured: pip install 'polyclinic[surfaces]'")]
-    found: dict[str, list[np.ndarray]] = {}
-    for patient, mask, truth, spacing in drawn_masks(adapted, cohort, Modality(task.spec.modality)):
-        if np.isfinite(spacing).all():
-            found.setdefault(patient, []).append(apart(mask, truth, len(task.spec.classes), spacing))
-    if not found:
-        return [_none(split, "not measured: no masked record says how large its samples are")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of nobody there is a mean
-        each = np.stack([np.nanmean(rows, axis=0) for rows in found.values()])
-    return list(_figures(each, task.spec.classes, split, draws))
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = tuple(classes)
+        self._found: dict[str, list[np.ndarray]] = {}
+        try:
+            import monai.metrics  # noqa: F401
+        except ImportError:
+            self._measures = False
+        else:
+            self._measures = True
+
+    def look(self, patient: str, mask: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> None:
+        """Measure a record.
+
+        Args:
+            patient: whose.
+            mask, truth: (z y x) or (y x) label numbers, as drawn and as they are.
+            spacing: mm along each axis; one that nobody knows leaves the record out.
+        """
+        if self._measures and np.isfinite(spacing).all():
+            self._found.setdefault(patient, []).append(apart(mask, truth, len(self.classes), spacing))
+
+    def figures(self, split: str, *, draws: int = DRAWS) -> list[Figure]:
+        """What was seen.
+
+        Args:
+            split: the split's hash.
+            draws: resamples of the intervals, over patients; several records of one count by their mean.
+        Returns:
+            one figure without a value, saying why, where MONAI is not installed or no record says how large its samples are.
+        """
+        if not self._found:
+            sizes, extra = "no masked record says how large its samples are", "pip install 'polyclinic[surfaces]'"
+            why = f"not measured: {sizes if self._measures else extra}"
+            return [Figure("surface_dice", math.nan, math.nan, math.nan, 0, split, why)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of nobody there is a mean
+            each = np.stack([np.nanmean(rows, axis=0) for rows in self._found.values()])
+        return list(_figures(each, self.classes, split, draws))
 
 
 def apart(mask: np.ndarray, truth: np.ndarray, classes: int, spacing: Sequence[float]) -> np.ndarray:
@@ -102,7 +119,3 @@ def _figures(each: np.ndarray, classes: Sequence[str], split: str, draws: int) -
 
 def _mean_of(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     return lambda weights: mean(values, values, weights)
-
-
-def _none(split: str, why: str) -> Figure:
-    return Figure("surface_dice", math.nan, math.nan, math.nan, 0, split, why)

@@ -136,7 +136,8 @@ def draw(
     trained = maker.run.loader(cohort, tuple(learned))
     train = gathered(maker, trained, learned, first=False)
     tests = maker.run.loader(cohort, split.test)
-    held = gathered(maker, tests, tests.patients, first=True)
+    shown = tests.patients if maker.spec.source == () else tests.readable(tests.patients)
+    held = gathered(maker, tests, shown, first=True)
     count, models = min(max(FEWEST_DRAWN, len(held.whose)), MOST_DRAWN), templates(maker, cohort, seed)
     make = lambda loader, who, seed: _made(maker, loader, who, models, steps, guidance, seed)
     who = [held.whose[i % len(held.whose)] for i in range(count)]
@@ -152,7 +153,7 @@ def draw(
     able = there(maker, trained, sorted(set(train.whose))) if maker.spec.source != () else []
     if not able:
         return Drawn(train, held, values, spaces, found)
-    asked = [able[i] for i in random.permutation(len(able))[:FEWEST_DRAWN]]
+    asked = trained.readable([able[i] for i in random.permutation(len(able))[:FEWEST_DRAWN]])
     others, seen = make(trained, asked, seed + 1)
     sides = zip(spaces, found, (seen, pixels(others, maker.target)), strict=True)
     prompted = list[Figure]()

@@ -26,14 +26,16 @@ def report_figures(
 
     `finding_f1` (over all mentions), `finding_precision`, `finding_recall`, `finding_f1_macro`, and `f1: NAME` of each finding that
     either side says; `side_errors` and `place_errors`, the share of findings said in both reports with a side (place) in both
-    on which they differ; `prior_made_up`, of the patients without an earlier study the share whose report speaks of one;
-    `bleu_1`, `bleu_4`, `rouge_l`, `meteor`.
+    on which they differ; `change_errors`, the same of what became of findings since an earlier study, and `change_f1` over all that is said
+    of it; `prior_made_up`, of the patients without an earlier study the share whose report speaks of one, and `prior_missed`, of those
+    with one whose reference speaks of it the share whose report does not; `bleu_1`, `bleu_4`, `rouge_l`, `meteor`.
 
     Args:
         predictions: written reports as outputs, references as targets.
         split: the split's hash.
         language: of the reports.
-        earlier: the patients of whom there is an earlier study; None where nobody knows, and then `prior_made_up` is not given.
+        earlier: the patients of whom there is an earlier study; None where nobody knows, and then `prior_made_up` and `prior_missed` are
+            not given.
     """
     known = predictions.labelled()
     written, references = [str(t) for t in known.outputs], [str(t) for t in known.targets]
@@ -42,15 +44,21 @@ def report_figures(
         name, statistic, len(each), split, draws, seed, note, keep
     )
     found = _said(stacked(each), made)
-    for name, counts in (("side_errors", [c.sides for c in each]), ("place_errors", [c.places for c in each])):
+    differing = {"side_errors": "sides", "place_errors": "places", "change_errors": "change_errors"}
+    for name, counts in ((n, [getattr(c, field) for c in each]) for n, field in differing.items()):
         pairs = np.array(counts, dtype=float).reshape(-1, 2)
         found.append(made(name, _share(pairs[:, 1], pairs[:, 0]), f"of {int(pairs[:, 0].sum())} findings"))
+    changes = np.array([c.changes for c in each], dtype=float).reshape(-1, 3)
+    note = f"{int(changes[:, [0, 2]].sum())} said in the references, {int(changes[:, [0, 1]].sum())} written"
+    found.append(made("change_f1", lambda w: f1(w @ changes), note))
     if earlier is not None:
-        alone = np.array([p not in earlier for p in known.patients], dtype=bool)
-        told = np.array([c.compared for c in each], dtype=float)
-        found.append(
-            made("prior_made_up", _share(told, np.ones(len(each))), "patients without an earlier study", alone)
+        has, whole = np.array([p in earlier for p in known.patients], dtype=bool), np.ones(len(each))
+        told, wanted = (
+            np.array(v, dtype=bool) for v in ([c.compared for c in each], [c.reference_compared for c in each])
         )
+        found.append(made("prior_made_up", _share(1.0 * told, whole), "patients without an earlier study", ~has))
+        note = "patients with an earlier study of which the reference speaks"
+        found.append(made("prior_missed", _share(1.0 * ~told, whole), note, has & wanted))
     return (*found, *_sound(written, references, language, made))
 
 
@@ -128,9 +136,13 @@ def _figure(
 
 
 def with_earlier(cohort: Cohort, where: str | None, modalities: Collection[Modality]) -> set[str]:
-    """The patients of whom there are images of two times or more: the earlier one is what a report may compare with."""
+    """The patients of whom there are images of two times or more: the earlier one is what a report may compare with.
+
+    Notes and tables are of other times than the images that they accompany, and are no studies.
+    """
     times: dict[str, set[object]] = {}
+    studies = set(modalities) - {Modality.TEXT, Modality.TABLE}
     for record in inputs(cohort.records(where)):
-        if record.modality in modalities and record.time is not None:
+        if record.modality in studies and record.time is not None:
             times.setdefault(record.patient, set()).add(record.time)
     return {p for p, seen in times.items() if len(seen) > 1}

@@ -166,7 +166,7 @@ def next_modality(
 
 def _of_files(adapted: Adapted, files: Sequence[str | Path]) -> tuple[np.ndarray, Chosen]:
     """The task's answer (1 …), and what was read."""
-    batch = next(iter(one_patient(adapted.run, files, adapted.inputs).each(1, modalities=adapted.inputs)))
+    batch = one_patient(adapted.run, files, adapted.inputs).of(["patient"], adapted.inputs)
     if not batch.payloads:
         raise RecordError("a file of which the model knows nothing", "values that it learned", "give another file")
     task = adapted.task

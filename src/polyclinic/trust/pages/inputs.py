@@ -16,6 +16,7 @@ from ..measures.retrieval import RetrievalExample
 from ..measures.synthesis import Pair
 from .embeddings import EmbeddingMap
 from .overlays import Overlay
+from .placed import Placed
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class ReportInputs:
         maps: of the embeddings.
         retrieval: examples.
         overlays: of a segmentation.
+        placed: pictures of what detections and keypoints place.
         pairs: what a run draws, beside the training records that it is closest to.
         words: what a modality is called in this hospital, such as image → X-ray.
         notes_tell: the notes may state the diagnosis; the report then says so beside every figure that read them.
@@ -79,6 +81,7 @@ class ReportInputs:
     maps: Sequence[EmbeddingMap] = ()
     retrieval: Sequence[RetrievalExample] = ()
     overlays: Sequence[Overlay] = ()
+    placed: Sequence[Placed] = ()
     pairs: Sequence[Pair] = ()
     words: Mapping[str, str] = field(default_factory=dict)
     notes_tell: bool = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 from ...adaptation import Adapted, open_adapted
 from ...cohort import Cohort, labels_of
 from ...harmonise.geometry import nearest_axes, spacing_of
+from ...harmonise.unread import UnreadError
 from ...inference import predict_masks
+from ...records import RecordError
 from ...records.raster import luminance
-from ...schema import Modality, Payload
-from ...tasks import SegmentationTask
+from ...schema import Modality, Payload, Record
+from ...tasks import Segmentation, SegmentationTask
 from ...tasks.segmentation import dice
 from ...training import Run
 from ..measures.intervals import EvidenceError
@@ -55,7 +58,7 @@ def overlays(
     patients: Sequence[str] | None = None,
     count: int = 3,
 ) -> tuple[Overlay, ...]:
-    """Overlays of test patients: the first by name who have a mask, not the best ones.
+    """Overlays of test patients: the first by name who have a mask and can be read, not the best ones.
 
     Args:
         run: adapted to a segmentation.
@@ -74,9 +77,20 @@ def overlays(
     spec = adapted.task.spec
     masks = labels_of(catalogue.records(adapted.run.recipe.cohort.where), spec.label(adapted.name))
     allowed = set(patients) if patients is not None else set(adapted.run.split.test)
-    chosen = sorted({mask.patient for mask in masks.values()} & allowed)[:count]
-    found = []
-    for answer in predict_masks(adapted, catalogue, patients=chosen) if chosen else []:
+    found = list[Overlay]()
+    for patient in sorted({mask.patient for mask in masks.values()} & allowed):
+        if len(found) >= count:
+            break
+        with suppress(RecordError, UnreadError):  # the next one, then
+            found += _of(adapted, catalogue, patient, masks)
+    return tuple(found[:count])
+
+
+def _of(adapted: Adapted, catalogue: Cohort, patient: str, masks: Mapping[str, Record]) -> list[Overlay]:
+    """Of each masked record of a patient."""
+    spec, found = adapted.run.recipe.tasks[adapted.name], list[Overlay]()
+    assert isinstance(spec, Segmentation)
+    for answer in predict_masks(adapted, catalogue, patients=[patient]):
         mask = masks.get(answer.record.id)
         if mask is None:
             continue
@@ -89,7 +103,7 @@ def overlays(
         found.append(
             _overlay(answer.record.patient, source, answer.on_source, drawn, spec.classes, volume, adapted.run)
         )
-    return tuple(found[:count])
+    return found
 
 
 def _overlay(

@@ -168,3 +168,13 @@ def warning(inside: str) -> str:
         inside: markup.
     """
     return f'<p class="warn">{inside}</p>'
+
+
+def told(sentences: Sequence[str]) -> str:
+    """What was found, a sentence a line; plain words."""
+    return '<ul class="told">' + "".join(f"<li>{escape(one)}</li>" for one in sentences) + "</ul>"
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """What something is, by its name; both are markup."""
+    return '<dl class="facts">' + "".join(f"<dt>{name}</dt><dd>{what}</dd>" for name, what in pairs) + "</dl>"

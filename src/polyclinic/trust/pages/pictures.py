@@ -67,13 +67,7 @@ def masked(
         alternative: what a screen reader says.
         edges: letters at the left, right, top and bottom.
     """
-    height, width = picture.shape
-    body = [
-        tag(
-            "image", href=png(picture, LARGEST_PX), width=width, height=height, preserveAspectRatio="none",
-            style="image-rendering:pixelated" if max(picture.shape) <= LARGEST_PX else None,
-        )
-    ]  # fmt: skip
+    body = list[str]()
     for k in range(1, classes + 1):
         colour = label_colour(k)
         if predicted is not None and (predicted == k).any():
@@ -82,13 +76,34 @@ def masked(
     for k in range(1, classes + 1):
         if truth is not None and (truth == k).any():
             body += drawn_line(outline(truth == k), k)
+    return framed(picture, body, (), aspect, alternative, edges)
+
+
+def framed(
+    picture: np.ndarray, inside: Sequence[str], above: Sequence[str], aspect: float, alternative: str, edges: Sequence[str] = ()
+) -> str:  # fmt: skip
+    """A grey slice with what is drawn on it, as SVG.
+
+    Args:
+        picture: (y x) in 0..1.
+        inside: markup in the picture's pixels, which may be higher than wide.
+        above: markup in units that are square, as wide as a pixel is.
+        aspect: height of a pixel over its width.
+        alternative: what a screen reader says.
+        edges: letters at the left, right, top and bottom.
+    """
+    height, width = picture.shape
+    image = tag(
+        "image", href=png(picture, LARGEST_PX), width=width, height=height, preserveAspectRatio="none",
+        style="image-rendering:pixelated" if max(picture.shape) <= LARGEST_PX else None,
+    )  # fmt: skip
     # The slice in its pixels, inside a frame whose units are square: so pixels may be higher than wide.
     tall = height * aspect
     inner = tag(
-        "svg", *body, viewBox=f"0 0 {width} {height}", width=float(width), height=float(tall), preserveAspectRatio="none"
+        "svg", image, *inside, viewBox=f"0 0 {width} {height}", width=float(width), height=float(tall), preserveAspectRatio="none"
     )  # fmt: skip
     return tag(
-        "svg", tag("title", escape(alternative)), inner, *letters(edges, width, tall),
+        "svg", tag("title", escape(alternative)), inner, *above, *letters(edges, width, tall),
         viewBox=f"0 0 {width} {tall:.2f}", role="img", aria_label=alternative, class_="picture",
     )  # fmt: skip
 
@@ -106,6 +121,29 @@ def drawn_line(path: str, k: int) -> list[str]:
         tag("path", **same, stroke="#000", stroke_width=3.6, stroke_opacity=0.65),
         tag("path", **same, stroke="#fff", stroke_width=1.8, stroke_dasharray=dashed),
     ]
+
+
+def told_line(path: str, k: int, alarm: bool = False, faint: bool = False) -> list[str]:
+    """The line of what was predicted of label k, in its colour on black; of a false alarm dotted."""
+    same = {"d": path, "fill": "none", "vector_effect": "non-scaling-stroke", "opacity": 0.5 if faint else None}
+    dotted = {"stroke_dasharray": "0.1 5", "stroke_linecap": "round"} if alarm else {}
+    return [
+        tag("path", **same, stroke="#000", stroke_width=4.4, stroke_opacity=0.65),
+        tag("path", **same, **dotted, stroke=label_colour(k), stroke_width=3.0 if alarm else 2.2),
+    ]
+
+
+def written(x: float, y: float, words: str, size: float, k: int, key: str) -> str:
+    """A label's words on a picture, in its colour on black.
+
+    Args:
+        x, y: where they begin, in the frame's units.
+        words: in plain words; key: of the number in the summary.
+        size: of the letters, in the same units.
+        k: the label.
+    """
+    style = f"font-size:{size:.2f}px;fill:{label_colour(k)};font-weight:600;paint-order:stroke;stroke:#000;stroke-width:{size / 5:.2f}px"
+    return tag("text", escape(words), x=float(x), y=float(y), style=style, data_key=key)
 
 
 def letters(edges: Sequence[str], width: float, height: float) -> list[str]:

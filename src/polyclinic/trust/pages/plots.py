@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...schema import Figure, Modality
+from ...tasks.matching import RATES
 from ..measures.calibration import Calibration
+from ..measures.curves import Traced
 from ..measures.prognosis import Reliability
 from .svg import (
     SERIES,
@@ -44,6 +46,7 @@ ARMS = {
     "full": Look("var(--s0)", "diamond"),
     "scratch": Look("var(--s1)", "square"),
     "baseline": Look("var(--s7)", "triangle"),
+    "null": Look("var(--s7)", "cross"),
 }
 ARM_WORDS = {
     "lora": "pretrained, LoRA",
@@ -51,6 +54,7 @@ ARM_WORDS = {
     "full": "pretrained, fine-tuned",
     "scratch": "same network from scratch",
     "baseline": "simple baseline",
+    "null": "nothing known of the patient",
 }
 PLAIN = Look("var(--s0)", "circle")
 UNLABELLED = "unlabelled"
@@ -207,6 +211,52 @@ def reliability(calibration: Calibration | Reliability, title: str) -> str:
         body += [drawn(at - 4, y(end), at + 4, y(end)) for end in (b.low, b.high)]
         body.append(mark(at, up, "circle", 3.5 + 5 * math.sqrt(b.n / most), PLAIN.colour))
     return drawing(360, 364, body, title, "The table beside the plot has the same numbers.")
+
+
+def traces(curves: Sequence[Traced], lines_: Sequence[Look], title: str) -> str:
+    """Curves of one kind with their bands; of the free-response curve the false alarms grow by doubling, as LUNA16 draws them.
+
+    Args:
+        curves: of the same axes; the band is drawn of the whole, or of the only one.
+        lines_: a look each.
+        title: for a screen reader.
+    """
+    axes, (along, up) = curves[0].axes, AXES[curves[0].axes]
+    doubling = axes == "froc"
+    at = (lambda v: math.log2(v)) if doubling else (lambda v: v)
+    x, y = Scale(at(curves[0].x[0]), at(curves[0].x[-1]), 48.0, 348.0), Scale(0, 1, 284.0, 24.0)
+    values = RATES if doubling else x.ticks(4)
+    body = [line(x(at(v)), 24, x(at(v)), 284, "grid") for v in values]
+    body += [text(x(at(v)), 299, _tick(axes, v), "tick", "middle") for v in values]
+    body += [text(198, 316, along, "axis", "middle"), *axis_y(y, 48, 348, 5)]
+    body.append(tag("text", up, transform="translate(12 154) rotate(-90)", class_="axis", text_anchor="middle"))
+    whole = curves[0] if len(curves) == 1 or not curves[0].name else None
+    if whole and all(map(math.isfinite, (*whole.low, *whole.high))):
+        there = [*zip(whole.x, whole.high, strict=True), *reversed([*zip(whole.x, whole.low, strict=True)])]
+        band = "L".join(f"{x(at(a)):.1f} {y(b):.1f}" for a, b in there)
+        body.append(tag("path", d=f"M{band}Z", fill=lines_[0].colour, fill_opacity=0.16))
+    for one, look in reversed([*zip(curves, lines_, strict=True)]):
+        path = "M" + "L".join(f"{x(at(a)):.1f} {y(b):.1f}" for a, b in zip(one.x, one.y, strict=True))
+        body.append(tag("path", d=path, fill="none", stroke=look.colour, stroke_width=2.4 if one is whole else 1.6))
+        marks = [n for n, a in enumerate(one.x) if any(abs(a - v) < 1e-9 for v in values)]
+        body += [mark(x(at(one.x[n])), y(one.y[n]), look.shape, 4.0, look.colour, look.hollow) for n in marks]
+    return drawing(360, 324, body, title, "The tables of figures have its numbers.")
+
+
+AXES: Mapping[str, tuple[str, str]] = {
+    "froc": ("false alarms an image", "share of things found"),
+    "precision_recall": ("recall: share of things found", "precision: share of answers that found one"),
+    "pck": ("distance, share of the points' extent", "share of points within it"),
+    "within_mm": ("distance, mm", "share of points within it"),
+}
+"""What lies along a curve's axes."""
+
+
+def _tick(axes: str, value: float) -> str:
+    """A tick's words: of false alarms a fraction, of a share of extents percent."""
+    if axes == "pck":
+        return f"{100 * value:g}%"
+    return {0.125: "⅛", 0.25: "¼", 0.5: "½"}.get(value, number(value)) if axes == "froc" else number(value)
 
 
 def scatter(points: np.ndarray, names: Sequence[str], looks: Mapping[str, Look], title: str) -> str:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ...adaptation import open_adapted
 from ...cohort import Cohort
@@ -24,6 +23,7 @@ from ..measures.synthesis import pairs
 from .embeddings import embedding_maps
 from .inputs import ReportInputs, curves_of
 from .overlays import Overlay, overlays
+from .placed import placed_pictures
 from .sections import whole
 
 
@@ -34,6 +34,7 @@ def gather(
     comparison: Comparison | None = None,
     evidence: Sequence[Evidence] = (),
     segmentation: Run | str | Path | None = None,
+    placed: Sequence[Run | str | Path] = (),
     title: str = "",
     words: Mapping[str, str] | None = None,
     tasks: Mapping[str, str] | None = None,
@@ -51,6 +52,7 @@ def gather(
         comparison: from `compare`.
         evidence: from `evaluate`, one an adapted run.
         segmentation: a run adapted to a segmentation, for the overlays.
+        placed: runs adapted to a detection or to keypoints, for pictures of what they place.
         tasks: what a task asks, in this hospital's words; for the others the recipe's columns speak.
         redact: show no training record beside what a run draws: for a report that leaves the hospital.
         title, words, licences, machine, seconds, made: see `ReportInputs`.
@@ -88,6 +90,7 @@ def gather(
         maps=embedding_maps(run, catalogue),
         retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
         overlays=masks,
+        placed=tuple(picture for one in placed for picture in placed_pictures(one, catalogue)),
         pairs=pairs(run, catalogue, redact=redact),
         words=called,
         notes_tell=texts,
@@ -100,7 +103,7 @@ def gather(
         weights=file_hash(run.weights),
         commit=run.lock.get("commit") or "",
         parameters=sum(p.numel() for p in run.model().parameters()),
-        tasks={name: asked(spec, called) for name, spec in run.recipe.tasks.items()} | dict(tasks or {}),
+        tasks={name: spec.asks(called) for name, spec in run.recipe.tasks.items()} | dict(tasks or {}),
     )
 
 
@@ -108,32 +111,6 @@ def patients_by_site(records: Sequence[Record]) -> dict[str, int]:
     """Site → how many patients have a record of it, the largest first."""
     pairs = {(r.site, r.patient) for r in records if r.site}
     return dict(Counter(site for site, _ in sorted(pairs)).most_common())
-
-
-def asked(spec: Any, words: Mapping[str, str]) -> str:
-    """What a task asks, by the names of its columns; `words` are the modalities'."""
-    if spec.kind == "classification":
-        return f"Is “{spec.column.replace('_', ' ')}” {' or '.join(spec.positive)}?"
-    if spec.kind == "findings":
-        return f"Which of {', '.join(spec.names())}?"
-    if spec.kind == "classes":
-        return f"Which class of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
-    if spec.kind == "grade":
-        return f"Which grade of “{spec.column.replace('_', ' ')}”: {', '.join(spec.names())}?"
-    if spec.kind == "segmentation":
-        return f"Where are the parts of the {spec.structure}: {', '.join(spec.classes)}?"
-    if spec.kind == "detection":
-        return f"Which {' or '.join(spec.classes)} are there, and where?"
-    if spec.kind == "keypoints":
-        return f"Where are the points {', '.join(spec.points)}?"
-    if spec.kind == "hazards":
-        return f"Which comes first, {' or '.join(n.replace('_', ' ') for n in spec.names())}, and when?"
-    if spec.kind == "survival":
-        return f"Whose event comes sooner, by “{spec.time.replace('_', ' ')}”?"
-    if spec.kind == "report":
-        return "What does the report say, written from the patient's other records?"
-    query, answer = (words.get(m.value, m.value) for m in (spec.query, spec.answer))
-    return f"Does a patient's {query} find their own {answer}?"
 
 
 PLAIN = {"text": "note", "volume": "volume", "image": "image", "signal": "signal", "table": "table", "omics": "omics"}

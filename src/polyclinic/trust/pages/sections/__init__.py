@@ -10,7 +10,20 @@ from ...comparisons.comparison import Row
 from ..inputs import ReportInputs
 from ..page import Section, page
 from ..summary import Summary
-from . import alone, comparison, contributions, evidence, giveaways, origin, population, pretraining, synthesis, verdict
+from . import (
+    alone,
+    comparison,
+    contributions,
+    evidence,
+    giveaways,
+    origin,
+    placed,
+    population,
+    pretraining,
+    synthesis,
+    unread,
+    verdict,
+)
 
 Part = Callable[[ReportInputs, Summary], Section | None]
 
@@ -19,6 +32,7 @@ ORDER: tuple[Part, ...] = (
     verdict.key_figures,
     population.population,
     population.set_aside,
+    unread.unread,
     comparison.comparison,
     alone.alone,
     evidence.subsets,
@@ -26,6 +40,7 @@ ORDER: tuple[Part, ...] = (
     giveaways.giveaways,
     evidence.calibration,
     evidence.overlays,
+    placed.placed,
     synthesis.synthesis,
     evidence.every_figure,
     pretraining.retrieval,

@@ -111,10 +111,11 @@ def _calibrated(inputs: ReportInputs, evidence: Evidence, found: Calibration, su
     beware = summary.said(evidence_key(evidence, f"{place}.note"), found.note)
     plot = reliability(found, f"Calibration of {evidence.task.replace('_', ' ')}: observed against predicted")
     of = f": {verbatim(found.name + (' or a higher grade' if evidence.kind == 'grade' else ''))}" if found.name else ""
-    return (
-        f'<h3>{headed(evidence.task, inputs)}{of}</h3><div class="beside"><div>{plot}</div>'
-        f"<div>{bins}{whole if lines else ''}{small(beware)}</div></div>"
-    )
+    heading = f"{headed(evidence.task, inputs)}{of}"
+    inside = f'<div class="beside"><div>{plot}</div><div>{bins}{whole if lines else ""}{small(beware) if beware else ""}</div></div>'
+    # Of classes there may be many: each stands below the whole, to be opened.
+    folded = evidence.kind == "classes" and found.name
+    return details(heading, inside) if folded else f"<h3>{heading}</h3>{inside}"
 
 
 def _bins(evidence: Evidence, key: str, bins: Sequence[Bin], how: str, summary: Summary) -> str:

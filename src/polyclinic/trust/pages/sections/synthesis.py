@@ -104,7 +104,7 @@ def _pairs(pairs: Sequence[Pair], summary: Summary) -> str:
     beware = ""
     if any(p.copy for p in pairs):
         beware = warning("A drawn record that is marked as a near-copy is to be handled as the training patient's own.")
-    return f'<h3>Closest to a training record</h3>{BESIDE}{beware}<div class="pictures">{figures}</div>'
+    return f'<h3>Closest to a training record</h3>{BESIDE}{beware}<div class="pairs">{figures}</div>'
 
 
 def _pair(pair: Pair, key: str, summary: Summary) -> str:
@@ -112,12 +112,12 @@ def _pair(pair: Pair, key: str, summary: Summary) -> str:
     limit = summary.shown(f"{key}.limit", pair.limit, what="distance below which it is a near-copy")
     said = "<strong>a near-copy</strong>" if pair.copy else "no near-copy"
     looks = ""
-    for picture, what in ((pair.drawn, "Drawn record"), (pair.real, f"Training record {pair.name}")):
+    for picture, words in ((pair.drawn, "Drawn"), (pair.real, "Training record")):
         if picture is None:
-            looks += f"<p>{escape(what.split(' ')[0])} record not shown: {verbatim(pair.why)}</p>"
+            looks += f"<p>{words}: not shown, {verbatim(pair.why)}</p>"
         else:
-            looks += f'<img class="thumb" src="{png(picture)}" alt="{escape(what, quote=True)}">'
+            looks += f'<div><img class="thumb" src="{png(picture)}" alt="{words}"><p>{words}</p></div>'
     return (
-        f'<figure><div class="beside">{looks}</div><figcaption>{verbatim(pair.name)}: {apart} apart, {said} (below {limit})'
+        f'<figure><div class="pair">{looks}</div><figcaption>{verbatim(pair.name)}: {apart} apart, {said} (below {limit})'
         "</figcaption></figure>"
     )

@@ -73,6 +73,18 @@ METRICS: Mapping[str, tuple[str, str]] = {
     ),
     "mre_mm": ("mean radial error in mm", "how far points are from where they were drawn; zero is best"),
     "ece": ("expected calibration error (ECE)", "the mean distance of predicted from observed shares; zero is best"),
+    "top_label_ece": (
+        "expected calibration error of the likeliest class",
+        "the mean distance of how sure the likeliest class is from how often it is right; zero is best",
+    ),
+    "classwise_ece": (
+        "class-wise expected calibration error",
+        "the mean over the classes of the distance of predicted from observed shares; zero is best",
+    ),
+    "multiclass_brier": (
+        "Brier score of all classes",
+        "the squared distances of the probabilities from what happened, summed over the classes; zero is best, two is worst",
+    ),
     "slope": ("calibration slope", "one is ideal; below one the probabilities are too extreme"),
     "intercept": ("calibration intercept", "zero is ideal; below zero the probabilities are too high"),
 }
@@ -90,6 +102,15 @@ SURFACES = {
     "hd95_mm": "distance of the surfaces of {} that 95% keep within, mm (HD95)",
     "volume_error_percent": "error of the volume of {}, %",
     "missed": "share in whom {} was there and nothing was drawn",
+}
+PLACED = {
+    "map_50_95": "mean average precision, the mean over overlaps from 0.5 to 0.95",
+    "map_10": "mean average precision at an overlap of 0.1",
+    "froc_": "free-response score (FROC), {}",
+    "ap_50_": "average precision at an overlap of one half, {}",
+    "pck_": "share of points within {}% of their extent (PCK)",
+    "mre_mm_": "mean radial error in mm, {}",
+    "within_": "share of points within {} mm",
 }
 RETRIEVAL = {
     "recall_at_1": "share whose own one is ranked first",
@@ -109,7 +130,7 @@ MADE = {
     "own_copies": "share that is nearly the own record of the patient who was shown",
     "authenticity": "share that is no closer to a training record than that is to other patients'",
     "mae": "mean absolute error",
-    "psnr": "peak signal-to-noise ratio",
+    "psnr": "peak signal-to-noise ratio, dB",
     "ssim": "structural similarity (SSIM)",
     "ms_ssim": "structural similarity at several scales (MS-SSIM)",
     "same_answer": "share with the same answer on what was made as on the real record",
@@ -135,6 +156,11 @@ BASELINES = {
     "auroc": "logistic regression on the pictures made small, on the notes' words and on the table's cells, their answers averaged",
     "macro_auroc": "the same, a logistic regression a finding",
     "quadratic_kappa": "the same, a logistic regression a threshold between grades",
+    "accuracy": "the same, a multinomial regression; of whom nothing is known the commonest class of the training patients is said",
+    "macro_concordance": "a Cox model of each event on the table's cells and the leading components of the omics; of whom nothing is "
+    "known the training patients' share with each event is said (Aalen and Johansen), which ranks nobody above another",
+    "froc": "the mean boxes of the training patients at the frequency of each, laid on every patient alike",
+    "pck_10": "the mean place of each point among the training patients, laid on every patient alike",
     "concordance": "Cox's model on the table's cells and the leading components of the omics",
     "dice": "the mean of the training masks, laid on every patient alike",
 }
@@ -177,6 +203,9 @@ def metric_name(name: str) -> str:
         return f"Dice overlap, shown by {name.removeprefix('dice_by_').replace('_', ' ')}"
     if name.startswith("sensitivity_at_"):
         return f"sensitivity at {name.removeprefix('sensitivity_at_')} false alarms an image"
+    for what, words in PLACED.items():
+        if name.startswith(what):
+            return words.format(name.removeprefix(what).removesuffix("mm").replace("_", " "))
     if name.startswith("dice_"):
         return f"Dice overlap, {name.removeprefix('dice_').replace('_', ' ')}"
     for what, words in SURFACES.items():
