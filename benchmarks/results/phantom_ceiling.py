@@ -30,10 +30,11 @@ from polyclinic.schema import Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run
 from polyclinic.trust.comparisons.baselines import Study, classify
+from polyclinic.trust.comparisons.kept_answers import kept
 from polyclinic.trust.measures.figures import difference, figure
 from polyclinic.trust.measures.intervals import bootstrap
 
-from .texts import kept, told
+from .texts import told
 
 TASKS = {
     "pneumonia": ("optimal_pneumonia_labs", (("table",), ("signal", "table"))),

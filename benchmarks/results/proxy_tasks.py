@@ -150,7 +150,7 @@ def pixels(runs: list[Run], cohort: Cohort, task: str, labels: int | None) -> li
     found = []
     for run in runs:
         loader = run.loader(cohort, run.split.train, (task,))
-        train = tuple(labelled(loader, task, labels, run.recipe.seed, [Modality.IMAGE]))
+        train = tuple(labelled(loader, task, labels, run.recipe.seed, [Modality.IMAGE])[0])
         having = {r.patient for r in records if r.modality is Modality.IMAGE}
         test = tuple(p for p in run.split.test if p in known and p in having)
         found.append(classify(Study(records, load, train, test, known, (Modality.IMAGE,)), task))

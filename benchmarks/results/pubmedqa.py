@@ -24,8 +24,9 @@ from polyclinic.cohort import Cohort, labels_of
 from polyclinic.inference import predict
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe
+from polyclinic.trust.comparisons.kept_answers import kept
 
-from .texts import commonest, kept, majority, table, texts_of, words
+from .texts import commonest, majority, table, texts_of, words
 
 ANSWERS = ("yes", "no", "maybe")
 METHODS = {"linear probe": "probe", "fine-tuned": {"kind": "full", "lr": 1e-3}}

@@ -17,7 +17,6 @@ import argparse
 import csv
 import importlib.util
 import io
-import json
 import platform
 import time
 import zipfile
@@ -36,6 +35,7 @@ from polyclinic.schema import Figure, Modality
 from polyclinic.tasks import Predictions
 from polyclinic.training import Recipe, Run
 from polyclinic.trust.comparisons.baselines import Study, cells, cox
+from polyclinic.trust.comparisons.kept_answers import kept
 from polyclinic.trust.measures.intervals import bootstrap
 from polyclinic.trust.measures.metrics import concordance
 
@@ -206,26 +206,6 @@ ARMS: dict[str, Arm] = {
 FIRST, PEER = "ours, components, ridge on directions", "Cox, ridge, 10 components"
 
 
-def kept(place: Path, make: Callable[[], Predictions | None]) -> Predictions | None:
-    """Answers from a file, or made and written there."""
-    if not place.exists():
-        made = make()
-        if made is None:
-            return None
-        place.parent.mkdir(parents=True, exist_ok=True)
-        rows = {
-            "patients": made.patients,
-            "outputs": made.outputs.tolist(),
-            "targets": made.targets.tolist(),
-            "mask": made.mask.tolist(),
-        }
-        place.with_suffix(".part").write_text(json.dumps(rows))
-        place.with_suffix(".part").rename(place)
-    rows = json.loads(place.read_text())
-    outputs, targets, mask = (np.array(rows[name]) for name in ("outputs", "targets", "mask"))
-    return Predictions("survival", tuple(rows["patients"]), outputs, targets, mask)
-
-
 def answers(
     cancer: str, cohort: Cohort, by: str, seeds: int, out: Path, small: bool
 ) -> dict[tuple[str, str], list[list[Predictions]]]:
@@ -245,7 +225,7 @@ def answers(
                         / "answers"
                         / f"{cancer}-{by}-{seed}-{turn}-{arm}-{words}.json".replace(" ", "_").replace(",", "")
                     )
-                    made = kept(place, lambda ask=ask, fold=fold, reads=reads: ask(fold, reads))
+                    made = kept(place, lambda ask=ask, fold=fold, reads=reads: ask(fold, reads), "survival")
                     if made is not None:
                         group = found.setdefault((arm, words), [[] for _ in range(seeds)])
                         group[seed - FIRST_SEED].append(made.labelled())

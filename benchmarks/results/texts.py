@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -58,19 +56,6 @@ def words(
 def _as(like: Predictions, outputs: np.ndarray) -> Predictions:
     """Other answers about the same patients."""
     return Predictions(like.task, like.patients, outputs, like.targets, like.mask)
-
-
-def kept(place: Path, make: Callable[[], Predictions]) -> Predictions:
-    """Answers from a file, or made and written there."""
-    if not place.exists():
-        made = make()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        rows = {name: getattr(made, name).tolist() for name in ("outputs", "targets", "mask")}
-        place.with_suffix(".part").write_text(json.dumps({"patients": made.patients, **rows}))
-        place.with_suffix(".part").rename(place)
-    rows = json.loads(place.read_text())
-    outputs, targets, mask = (np.array(rows[name]) for name in ("outputs", "targets", "mask"))
-    return Predictions("asked", tuple(rows["patients"]), outputs, targets, mask)
 
 
 def told(value: Figure, sign: bool = False) -> str:
