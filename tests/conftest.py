@@ -169,6 +169,27 @@ def tiny_run(tiny_cohort: Cohort, tiny_recipe: Path, tmp_path_factory: pytest.Te
     return pretrain(tiny_recipe, tiny_cohort, into=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.fixture
+def own_hospital(small_hospital: Path, tmp_path: Path) -> Path:
+    """The small hospital's files once more, to be damaged."""
+    return Path(shutil.copytree(small_hospital, tmp_path / "in"))
+
+
+@pytest.fixture
+def own_cohort(own_hospital: Path, tmp_path: Path) -> Cohort:
+    """Their catalogue, made while they were whole."""
+    from polyclinic.cohort import ingest
+
+    return ingest(own_hospital, tmp_path / "cohort")
+
+
+@pytest.fixture
+def own_run(tiny_run: Run, tmp_path: Path) -> Run:
+    """The pretrained run, which has not harmonised anything yet: what it has it need not read."""
+    shutil.copytree(tiny_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("adapted", "cache"))
+    return Run.open(tmp_path / "run")
+
+
 @pytest.fixture(scope="session")
 def tiny_finding_run(tiny_run: Run) -> Run:
     """Adapted to the finding by a probe."""
