@@ -284,6 +284,9 @@ def test_orders_are_shuffled_rounds_with_as_many_of_each_class(tiny_run: Run) ->
         def labelled(self, task: str) -> dict[str, int]:
             return known
 
+        def left(self, patients: list[str]) -> list[str]:
+            return patients
+
     plan = Plan(tiny_run, "finding", (Lora(),), (Modality.TEXT,), Known(), names, 0, 10)  # type: ignore[arg-type]
     dealt = orders(plan, 4)
     assert all(len(set(batch)) == 4 and sum(known[p] for p in batch) == 2 for batch in dealt)

@@ -3,6 +3,7 @@ held against the picture."""
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors.torch import load
 
 import polyclinic as pc
 from corners import draw, pretrained, words_of
+from damaged import of, path_of
 from polyclinic.adaptation import open_adapted
 from polyclinic.adaptation.adapt import AdaptError
 from polyclinic.adaptation.report import reference, writer_of
@@ -61,6 +63,20 @@ def test_writes_what_is_there(adapted: Run, cohort: Cohort) -> None:
     assert evidence.figure("prior_made_up").value == 0
     assert evidence.figure("bleu_4").n == answers.mask.sum()
     assert "f1: nodule" in str(evidence)
+
+
+def test_a_report_that_vanishes_while_the_decoder_is_tuned(corners: Path, run: Run, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(corners, tmp_path / "in"))
+    cohort = pc.ingest(folder, tmp_path / "cohort")
+    gone = of(cohort, run.split.train, Modality.TEXT)
+    path = path_of(gone, folder)
+    made = pc.adapt(
+        run, "report", method="probe", steps=2, cohort=cohort, into=tmp_path / "made",
+        progress=lambda done, total, what: path.unlink() if done == 1 else None,
+    )  # fmt: skip
+    assert [(one["patient"], one["record"]) for one in made.adapter["unread"]] == [(gone.patient, gone.id)]
+    assert gone.patient not in made.adapter["labelled"]
+    assert "nodule" in made.adapter["checked"]
 
 
 def test_a_sentence_rests_on_the_corner_of_which_it_speaks(adapted: Run, cohort: Cohort) -> None:

@@ -69,6 +69,24 @@ def test_another_stands_in_while_it_trains_and_resumed_it_is_the_same(
     assert weights(again) == weights(whole)
 
 
+def test_a_file_may_vanish_while_it_trains(
+    own_cohort: Cohort, own_hospital: Path, recipe: Recipe, tmp_path: Path, tiny_run: Run
+) -> None:
+    """After the first step, which read none of these: a volume is read when it is drawn."""
+    images = [r for r in own_cohort.records() if "/images/" in r.uri and r.patient in tiny_run.split.train]
+
+    def vanish(done: int, total: int, what: str) -> None:
+        if done == 1:
+            for record in images:
+                path_of(record, own_hospital).unlink()
+
+    run = pretrain(recipe, own_cohort, into=tmp_path / "runs", progress=vanish)
+    aside = {one.record for one in run.set_aside}
+    assert aside
+    assert aside <= {r.id for r in images}
+    assert run.metrics().num_rows
+
+
 def test_nobody_is_left(own_cohort: Cohort, own_hospital: Path, recipe: Recipe, tmp_path: Path) -> None:
     shutil.rmtree(own_hospital)
     with pytest.raises(UnreadError, match="patients who cannot be read, the first for no file at"):

@@ -39,12 +39,12 @@ from ..training.methods import KINDS, Full, Kind, Knn, Probe, Prototype, Scratch
 from ..training.reading import guess
 from ..training.repeatable import repeatable
 from ..training.run import file_hash
-from .adapted import FILE, head_of, write
+from .adapted import FILE, Adapted, head_of, write
 from .chain import begun, check_after
 from .fine_tune import PATIENTS, Progress, fine_tune
 from .forgetting import Keeper, Pretraining, interpolated
-from .plan import AdaptError, Plan, inputs_of, labelled, reads_of
-from .probe import features, fit_head, views
+from .plan import AdaptError, Plan, enough, inputs_of, labelled, reads_of
+from .probe import View, features, fit_head, views
 from .report import adapt_report
 from .shots import Neighbours, Sentences, between, fit_class_prototypes, fit_prototypes, sentences
 
@@ -276,9 +276,7 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
         ridge, evenly = (method.ridge, method.penalty == "directions") if isinstance(method, Probe) else (None, False)
-        chosen["ridge"] = fit_head(
-            head, views(model, head, plan.loader, plan.patients, plan.reads), plan.seed, ridge, evenly
-        )
+        chosen["ridge"] = fit_head(head, _seen(plan, model, head), plan.seed, ridge, evenly)
     if not isinstance(head, LinearTask) or not frozen:
         share = AFTER_PROBE if "ridge" in chosen else 1.0
         chosen |= {"steps": plan.steps, "lr": min(m.lr for m in plan.methods) * share}
@@ -299,10 +297,22 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
     return chosen
 
 
+def _seen(plan: Plan, model: Model, head: Task) -> list[View]:
+    """The patients as the model shows them.
+
+    Raises:
+        AdaptError: of those who can still be read there are too few.
+    """
+    seen = views(model, head, plan.loader, plan.patients, plan.reads)
+    enough(plan.loader, plan.task, plan.patients)
+    return seen
+
+
 def _operating_point(plan: Plan, model: Model, head: DetectionTask) -> None:
     """Choose by the annotated training images from which score on a thing is told."""
     found, truth = list[np.ndarray](), list[np.ndarray]()
-    for batch in plan.loader.each(8, plan.patients, plan.reads, whole=True):
+    asked = Adapted(plan.run, plan.task, model, head, plan.reads)
+    for batch in plan.loader.each(asked.together(8), plan.patients, plan.reads, whole=True):
         target = batch.targets[plan.task]
         for said, boxes, known in zip(head.found(model, batch), target.values, target.mask.tolist(), strict=True):
             if known:
@@ -348,7 +358,9 @@ def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progres
         for part, weights in zip(parts, start, strict=True):
             interpolated(part, weights, method.interpolate)
     after = asked.losses(model.requires_grad_(True))
-    return {"forgetting": {"patients": len(asked.loader.patients), "before": before, "after": after}}
+    aside = [*asked.loader.gone.values(), *(keeper.aside if keeper else ())]
+    told = {"patients": len(asked.loader.patients), "before": before, "after": after}
+    return {"forgetting": told} | ({"unread": aside} if aside else {})
 
 
 def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:
@@ -361,7 +373,7 @@ def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:
         head.across = between(plan.run, model, yes, no)
         return {"yes": yes, "no": no}
     assert isinstance(head, ClassificationTask | ClassesTask)
-    seen = views(model, head, plan.loader, plan.patients, plan.reads)
+    seen = _seen(plan, model, head)
     if isinstance(head, Neighbours):
         return {"k": head.fit(method, seen)}
     if isinstance(head, ClassesTask):

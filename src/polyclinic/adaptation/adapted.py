@@ -206,7 +206,8 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
         place: its folder.
         chosen: what was decided on the way, for `adapter.json`.
     """
-    run, before = plan.run, tensors(plan.run.model())
+    run, before, chosen = plan.run, tensors(plan.run.model()), dict(chosen)
+    aside = {one.patient: one for one in (*plan.aside, *chosen.pop("unread", ()))}
     changed = {k: v for k, v in tensors(model).items() if not torch.equal(v, before[k])}
     tensors_kept = (
         {f"head.{k}": v.clone() for k, v in head.state_dict().items()}  # a decoder's may be one and the same
@@ -226,7 +227,7 @@ def write(plan: Plan, place: Path, model: Model, head: Task, chosen: dict[str, A
             **told, "run": os.path.relpath(run.path.resolve(), place.resolve()), "method": plan.method,
             "inputs": list(plan.reads), "labels": len(plan.patients), "labelled": plan.patients, "seed": plan.seed,
             **({"after": os.path.relpath(plan.after.path.resolve(), place.resolve())} if plan.after else {}), **chosen,
-            **({"unread": [dataclasses.asdict(one) for one in plan.unread]} if plan.unread else {}),
+            **({"unread": [dataclasses.asdict(one) for one in aside.values()]} if aside else {}),
         },
     )  # fmt: skip
     return Run.open(place)

@@ -19,7 +19,7 @@ from ..training import Run
 from ..training.methods import Full, Probe, methods
 from ..training.run import file_hash
 from .adapted import kept, open_adapted
-from .fine_tune import at_once, batch_of, orders
+from .fine_tune import at_once, batch_of, drawn, orders
 from .plan import AdaptError, Plan
 
 
@@ -101,7 +101,9 @@ class Earlier:
         groups = dict(zip(known, label.groups(list(known.values())), strict=True))
         reads = tuple(map(Modality, about["inputs"]))
         who = loader.readable(sorted(subset(groups, memory, about["seed"])), reads)
-        self.plan = changed(plan, task=name, loader=loader, patients=who, reads=reads)
+        self.plan = changed(
+            plan, task=name, loader=loader, chosen=who, unread=loader.aside(set(about["labelled"])), reads=reads
+        )
         self.head: Task = open_adapted(run).task
         if isinstance(self.head, LinearTask):
             _weigh_alike(self.head, [known[p] for p in about["labelled"]])
@@ -114,8 +116,8 @@ class Earlier:
         if isinstance(self.head, LinearTask):
             batch = batch_of(self.plan, who, step)
         else:
-            batch = self.plan.loader.of(who, self.plan.reads, seed=step)
-        if not batch.patients:  # none of them had anything to be read at this landmark yet
+            batch = drawn(self.plan, who, self.plan.reads, step)
+        if not batch.patients:  # none of them had anything to be read at this landmark yet, or can be read any more
             return None
         return self.head.loss(self.head.output(model, batch), batch.targets[self.plan.task])
 

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..harmonise.loader import Loader
 from ..models import Model
 from ..models.adapters import AdapterFields, additions
-from ..schema import Batch
+from ..schema import Batch, Modality
 from ..tasks import Segmentation, SegmentationTask, Task, TaskSpec
 from ..tasks.task import LinearTask
 from ..training.methods import Full
@@ -140,14 +141,15 @@ def fine_tune(
         keep: what is added to the loss of a batch and a step, that the old may be kept.
     Raises:
         AdaptError: the loss is not a number.
+        UnreadError: nearly nobody can be read any more.
     """
     fabric, linear = fabric_for(plan.run.recipe.precision), isinstance(head, LinearTask)
     each_step = orders(plan, at_once(plan.run.recipe.tasks[plan.task]))
 
     def loss_of(step: int) -> Tensor | None:
         patients = each_step[step]
-        batch = batch_of(plan, patients, step) if linear else plan.loader.of(patients, plan.reads, seed=step)
-        if not batch.patients:  # none of them had anything to be read at this landmark yet
+        batch = batch_of(plan, patients, step) if linear else drawn(plan, patients, plan.reads, step)
+        if not batch.patients:  # none of them had anything to be read at this landmark yet, or can be read any more
             return None
         if isinstance(head, SegmentationTask):
             batch = head.varied(batch, generator(plan.seed, "varied", step))
@@ -225,10 +227,20 @@ def batch_of(plan: Plan, patients: list[str], step: int) -> Batch:
     loader, random = there[step % len(there)], generator(plan.seed, "reads", step)
     alone = len(plan.reads) > 1 and float(torch.rand((), generator=random)) < ALONE
     reads = (plan.reads[int(torch.randint(len(plan.reads), (), generator=random))],) if alone else plan.reads
-    has = lambda some: [p for p in patients if set(some) & set(loader.by_patient[p])]
-    return (
-        loader.of(own, reads, seed=step) if (own := has(reads)) else loader.of(has(plan.reads), plan.reads, seed=step)
-    )
+    has = lambda some: [p for p in loader.left(patients) if set(some) & set(loader.by_patient[p])]
+    own = has(reads)
+    return drawn(plan, own or has(plan.reads), reads if own else plan.reads, step, loader)
+
+
+def drawn(
+    plan: Plan, patients: list[str], reads: Sequence[Modality], step: int, loader: Loader | None = None
+) -> Batch:  # fmt: skip
+    """A step's batch of some of the plan's patients; who can no longer be read is left out from then on.
+
+    Raises:
+        UnreadError: nearly nobody of the plan's can be.
+    """
+    return (loader or plan.loader).drawn(patients, reads, step, plan.chosen)
 
 
 def orders(plan: Plan, size: int) -> list[list[str]]:

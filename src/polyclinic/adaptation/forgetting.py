@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..cohort import Cohort, subset
+from ..harmonise.unread import Unread
 from ..models import Model
 from ..schema import Batch, Fused, Losses
 from ..training import Run
@@ -120,6 +121,12 @@ class Keeper:
 
     def _see(self, _: Any, args: Any, fused: Any) -> None:
         self.seen.append(fused)
+
+    @property
+    def aside(self) -> tuple[Unread, ...]:
+        """Of those who were rehearsed, who could not be read."""
+        own = self.pretraining.loader.gone.values() if self.pretraining is not None else ()
+        return (*own, *(one for earlier in self.earlier for one in earlier.plan.aside))
 
     def done(self) -> None:
         """Leave the model alone."""

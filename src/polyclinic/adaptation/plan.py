@@ -29,13 +29,13 @@ class Plan:
         task: its name.
         methods: what learns, or is asked.
         reads: the modalities that may be read.
-        loader: of the training side, which knows the labels of `patients` and of nobody else.
-        patients: whose labels may be used, sorted.
+        loader: of the training side, which knows the labels of `chosen` and of nobody else.
+        chosen: whose labels may be used, sorted.
         seed: of the batches.
         steps: of the optimiser.
         cohort: of the run, where pretraining is asked again.
         after: the adapted run that this one goes on from.
-        unread: whose labels might have been used, but who cannot be read.
+        unread: whose labels might have been used, but who could not be read at first.
     """
 
     run: Run
@@ -43,12 +43,22 @@ class Plan:
     methods: tuple[Any, ...]
     reads: tuple[Modality, ...]
     loader: Loader
-    patients: list[str]
+    chosen: list[str]
     seed: int
     steps: int
     cohort: Cohort | None = None
     after: Run | None = None
     unread: tuple[Unread, ...] = ()
+
+    @property
+    def patients(self) -> list[str]:
+        """Whoever of the chosen can still be read."""
+        return self.loader.left(self.chosen)
+
+    @property
+    def aside(self) -> tuple[Unread, ...]:
+        """Who could not be read at first, or no longer while it learned."""
+        return self.unread + self.loader.aside(set(self.chosen))
 
     @property
     def method(self) -> str:
@@ -122,7 +132,17 @@ def labelled(
             "label some, or read more modalities",
         )
     tried, chosen = chosen, loader.readable(chosen, reads)
-    if lacking := label.lacking([known[p] for p in chosen]):
-        raise AdaptError(f"{len(chosen)} labelled patients {lacking[0]}", lacking[1], "give more labels")
     loader.only(task, chosen)
-    return chosen, loader.aside(set(tried) - set(chosen))
+    enough(loader, task, chosen)
+    return chosen, loader.aside(set(tried))
+
+
+def enough(loader: Loader, task: str, patients: Sequence[str]) -> None:
+    """Refuse labels from which a task cannot be learned.
+
+    Raises:
+        AdaptError: they are of one class, of any of several findings; nobody has one of the grades; no event was seen.
+    """
+    known = loader.labelled(task)
+    if lacking := loader.labels[0].lacking([known[p] for p in patients]):
+        raise AdaptError(f"{len(patients)} labelled patients {lacking[0]}", lacking[1], "give more labels")

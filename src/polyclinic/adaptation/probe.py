@@ -8,7 +8,8 @@ candidates as the baselines' (`trust.baselines`): a fixed one would make a straw
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,16 +30,21 @@ FOLDS, FEWEST = 3, 6
 
 View = tuple[Tensor, Target]
 """Vectors (p d) and targets of all patients, as some of their modalities show them."""
+Looked = TypeVar("Looked")
 ALONE = 0.5
 """The share of the loss that goes to modalities alone, where there are several."""
 
 
-@torch.no_grad()
 def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
     """Every patient's vector (p d) and target, from a frozen model; who has nothing that it knows is not labelled.
 
-    Of a task with landmarks all patients at the first, then all at the second, and so on.
+    Of a task with landmarks all patients at the first, then all at the second, and so on. Who turns out not to be readable is at none.
     """
+    return _of_the_same(loader, patients, lambda who: _features(model, head, loader, who, reads))
+
+
+@torch.no_grad()
+def _features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
     pooled, values, known = [], [], []
     model.eval()
     for batch in (batch for then in loader.landmarks(head.name) for batch in then.each(64, patients, reads)):
@@ -52,9 +58,19 @@ def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], 
 
 
 def views(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> list[View]:
-    """All that is read first; then, where that is more than one, each modality alone."""
-    alone = [(m,) for m in reads] if len(reads) > 1 else []
-    return [features(model, head, loader, patients, seen) for seen in (tuple(reads), *alone)]
+    """All that is read first; then, where that is more than one, each modality alone. All are of the same patients."""
+    each = (tuple(reads), *([(m,) for m in reads] if len(reads) > 1 else []))
+    look = lambda who: [_features(model, head, loader, who, seen) for seen in each]
+    return _of_the_same(loader, patients, look)
+
+
+def _of_the_same(loader: Loader, patients: Sequence[str], look: Callable[[list[str]], Looked]) -> Looked:
+    """What several looks at patients show; where one of them could not be read in one, all are taken again without."""
+    while True:
+        who = loader.left(patients)
+        seen = look(who)
+        if loader.left(who) == who:
+            return seen
 
 
 FLOOR = 0.01

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..cohort import Cohort, subset
 from ..harmonise.loader import Loader
 from ..harmonise.text import TextStandard
+from ..harmonise.unread import UnreadRecordError, check, reading
 from ..models import Model
 from ..models.adapters import AdapterFields, put, settle
 from ..objectives import CaptionObjective, RetellObjective
@@ -28,7 +29,7 @@ from ..training.methods import Full, Probe
 from ..training.ranks import fabric_for
 from ..training.repeatable import generator, repeatable
 from .adapted import write
-from .fine_tune import Progress, descend
+from .fine_tune import Progress, descend, drawn
 from .plan import AdaptError, Plan
 
 STEPS, PATIENTS = 200, 16
@@ -74,9 +75,14 @@ def reference(loader: Loader, patient: str, language: str | None) -> Record | No
     return fitting[-1] if fitting else None
 
 
-def reference_text(loader: Loader, task: ReportTask, record: Record) -> str:
-    """What of a report counts, in its own words."""
-    return task.standard.of(loader.load(record).text)
+def words_of(loader: Loader, task: ReportTask, record: Record) -> str | None:
+    """What of a report counts, in its own words; None, and its patient is set aside, where it can no longer be read."""
+    try:
+        with reading(record):
+            return task.standard.of(loader.load(record).text)
+    except UnreadRecordError as error:
+        loader.note(error.aside)
+        return None
 
 
 def reports_of(loader: Loader, patients: Sequence[str], language: str | None) -> tuple[Reports, list[Record | None]]:
@@ -134,7 +140,7 @@ def adapt_report(
         )
     tried, chosen = chosen, loader.readable(chosen, (*reads, Modality.TEXT))
     steps = min(STEPS, math.ceil(8 * len(chosen) / PATIENTS)) if steps is None else steps
-    unread = loader.aside(set(tried) - set(chosen))
+    unread = loader.aside(set(tried))
     plan = Plan(run, name, methods, reads, loader, chosen, seed, steps, cohort, unread=unread)
     began, learned = time.monotonic(), dict[str, Any](steps=steps)
     with repeatable():
@@ -153,14 +159,18 @@ def _tune(plan: Plan, model: Model, task: ReportTask, progress: Progress | None)
         model.requires_grad_(False)
     elif isinstance(plan.methods[0], AdapterFields):
         put(model, plan.methods, plan.seed)
-    fabric, each = fabric_for(plan.run.recipe.precision), max(1, math.ceil(len(plan.patients) / PATIENTS))
+    fabric, who = fabric_for(plan.run.recipe.precision), plan.patients
+    each = max(1, math.ceil(len(who) / PATIENTS))
 
-    def loss_of(step: int) -> Tensor:
+    def loss_of(step: int) -> Tensor | None:
         turn, place = divmod(step, each)
-        order = torch.randperm(len(plan.patients), generator=generator(plan.seed, "order", turn)).tolist()
-        picked = sorted(plan.patients[i] for i in order[place * PATIENTS : (place + 1) * PATIENTS])
+        order = torch.randperm(len(who), generator=generator(plan.seed, "order", turn)).tolist()
+        picked = sorted(who[i] for i in order[place * PATIENTS : (place + 1) * PATIENTS])
+        batch = drawn(plan, picked, (*plan.reads, Modality.TEXT), step)
+        if not batch.patients:
+            return None
         with fabric.autocast():
-            return task.output(model, plan.loader.of(picked, (*plan.reads, Modality.TEXT), seed=step))
+            return task.output(model, batch)
 
     descend(plan, model, task, SPENT, loss_of, progress)
     settle(model)
@@ -173,10 +183,13 @@ def _compare(plan: Plan, model: Model, task: ReportTask) -> None:
     found, said, denied = [], [], []
     for batch in plan.loader.each(32, plan.patients, plan.reads):
         reports, own = reports_of(plan.loader, batch.patients, task.spec.language)
-        found.append(task.margins(model, task.told(model, batch, reports)).float().cpu())
-        for record in own:
-            assert record is not None
-            told = summary(read_findings(reference_text(plan.loader, task, record), task.language).mentions)
+        words = [words_of(plan.loader, task, record) for record in own if record is not None]
+        assert len(words) == len(own)  # they were chosen by it
+        there = [number for number, text in enumerate(words) if text is not None]
+        found.append(task.margins(model, task.told(model, batch, reports)).float().cpu()[there])
+        for text in (text for text in words if text is not None):
+            told = summary(read_findings(text, task.language).mentions)
             said.append([told.get(n) == PRESENT for n in NAMES])
             denied.append([told.get(n) == ABSENT for n in NAMES])
+    check(len(plan.chosen), plan.loader.aside(set(plan.chosen)))
     task.learn_thresholds(torch.cat(found), np.array(said), np.array(denied))

@@ -76,6 +76,7 @@ class Loader:
         self.standards, self.fingerprint, self.load = dict(standards), fingerprint, load
         self.cache, self.seed, self.most = cache or Cache(), seed, most
         self.unread: dict[str, Unread] = {} if unread is None else unread
+        self.gone = dict[str, Unread]()  # patient → the first record; of this loader, and of it as it stood earlier
         chosen = set(patients)
         mine = [r for r in inputs(records) if r.modality in self.standards and r.patient in chosen]
         self.by_patient: dict[str, dict[Modality, list[Record]]] = {}
@@ -118,8 +119,8 @@ class Loader:
             try:
                 return [self._assemble(part.tolist(), None, random) for part in np.array_split(who, count)]
             except UnreadRecordError as error:
-                noted(self.unread, error.aside)
-                check(len(self.patients), self.aside(self.by_patient))
+                self.note(error.aside)
+                check(len(self.patients), self.gone.values())
                 out.add(error.aside.patient)
                 who = self._stood_in(who, error.aside.patient, out)
 
@@ -149,7 +150,7 @@ class Loader:
         for start in range(0, len(who), size):
             batch, unread = self.parted(who[start : start + size], modalities, whole)
             for one in unread:
-                noted(self.unread, one)
+                self.note(one)
             aside += unread
             if batch is not None:
                 yield batch
@@ -176,11 +177,38 @@ class Loader:
         Raises:
             UnreadError: nearly nobody can be.
         """
-        return [p for batch in self.each(8, patients, modalities, whole=True) for p in batch.patients]
+        return [p for batch in self.each(1, patients, modalities, whole=True) for p in batch.patients]
+
+    def note(self, one: Unread) -> None:
+        """Keep who was set aside."""
+        noted(self.unread, one)
+        self.gone.setdefault(one.patient, one)
 
     def aside(self, patients: Collection[str]) -> tuple[Unread, ...]:
-        """Whoever of them was set aside, and why."""
-        return tuple(one for one in self.unread.values() if one.patient in patients)
+        """Whoever of them this loader set aside, and why."""
+        return tuple(one for patient, one in self.gone.items() if patient in patients)
+
+    def left(self, patients: Sequence[str]) -> list[str]:
+        """Whoever of them it did not."""
+        return [p for p in patients if p not in self.gone]
+
+    def drawn(
+        self, patients: Sequence[str], modalities: Sequence[Modality], seed: int, among: Sequence[str]
+    ) -> Batch:  # fmt: skip
+        """A batch as `of`, of those who can still be read; who no longer can is noted, and left out from then on.
+
+        Args:
+            patients, modalities, seed: as `of`'s.
+            among: whom all batches are drawn from.
+        Raises:
+            UnreadError: nearly nobody of them can be read any more.
+        """
+        batch, unread = self.parted(self.left(patients), modalities, seed=seed)
+        for one in unread:
+            self.note(one)
+        if unread:
+            check(len(among), self.aside(set(among)))
+        return batch or self.of([], modalities)
 
     def of(
         self, patients: Sequence[str], modalities: Sequence[Modality] | None = None, seed: int | None = None, whole: bool = False

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..adaptation.adapted import Adapted
 from ..adaptation.plan import AdaptError
-from ..adaptation.report import reference_text, reports_of, shown_of
+from ..adaptation.report import reports_of, shown_of, words_of
 from ..harmonise.loader import Loader
 from ..harmonise.text import spelled
 from ..records.findings import read_findings
@@ -47,7 +47,9 @@ def written(
     texts = lambda values: np.array([*values, None], dtype=object)[
         :-1
     ]  # None: an array of nothing but texts would be one of letters
-    targets = texts("" if (r := own[p]) is None else reference_text(loader, task, r) for p in patients)
+    words = {p: "" if r is None else words_of(loader, task, r) for p, r in own.items()}
+    patients = [p for p, text in words.items() if text is not None]  # who could be read, each time
+    targets = texts(words[p] for p in patients)
     known = np.array([counts(own[p]) and p in reports for p in patients], dtype=bool)
     return Predictions(
         adapted.name,
