@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner
 
+from damaged import of, path_of
 from polyclinic.cli import app
-from polyclinic.cohort import Cohort, ingest
+from polyclinic.cohort import Cohort
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 
 
-@pytest.fixture
-def cohort(small_hospital: Path, tmp_path: Path) -> Cohort:
-    shutil.copytree(small_hospital, tmp_path / "in")
-    return ingest(tmp_path / "in", tmp_path / "cohort")
-
-
-def test_adapt_and_evaluate_name_them(tiny_run: Run, cohort: Cohort, tmp_path: Path) -> None:
-    shutil.copytree(tiny_run.path, tmp_path / "run", ignore=shutil.ignore_patterns("adapted", "cache"))
-    run, broken = tmp_path / "run", []
-    for side in (tiny_run.split.train, tiny_run.split.test):
-        record = next(r for r in cohort.records() if r.patient in side and r.modality is Modality.IMAGE)
-        (tmp_path / "in" / record.uri).unlink()
-        broken.append(record)
-    learned = ["adapt", run, "--task", "finding", "--method", "probe", "--into", tmp_path / "a"]
+def test_adapt_and_evaluate_name_them(own_run: Run, own_cohort: Cohort, own_hospital: Path, tmp_path: Path) -> None:
+    broken = [of(own_cohort, side, Modality.IMAGE) for side in (own_run.split.train, own_run.split.test)]
+    for record in broken:
+        path_of(record, own_hospital).unlink()
+    learned = ["adapt", own_run.path, "--task", "finding", "--method", "probe", "--into", tmp_path / "a"]
     asked = ["evaluate", tmp_path / "a"]
     for words, record, file in ((learned, broken[0], "adapter.json"), (asked, broken[1], "evidence.json")):
-        words = [str(w) for w in (*words, "--cohort", cohort.path)]
+        words = [str(w) for w in (*words, "--cohort", own_cohort.path)]
         done = CliRunner().invoke(app, words, env={"COLUMNS": "400"})
         assert done.exit_code == 0, done.output
         assert f"set aside, cannot be read: {record.patient}: no file at {record.uri}" in done.stdout

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from damaged import of, path_of
+from polyclinic.cli import app
 from polyclinic.cohort import Cohort
+from polyclinic.harmonise.unread import UnreadError
 from polyclinic.inference import Index, SearchError, embed, index
 from polyclinic.schema import Modality
 from polyclinic.training import Run
@@ -120,3 +124,29 @@ def test_what_cannot_be_asked_is_refused(made: Index, tiny_run: Run, tmp_path: P
         file.write(b"\x01")
     with pytest.raises(SearchError, match="other weights"):
         Index.open(copy)
+
+
+def test_who_cannot_be_read_is_named(own_run: Run, own_cohort: Cohort, own_hospital: Path, tmp_path: Path) -> None:
+    gone = of(own_cohort, tuple(own_cohort.patients(None)), Modality.IMAGE)
+    path_of(gone, own_hospital).unlink()
+    built = index(own_run, own_cohort, into=tmp_path / "index")
+    (told,) = built.about["unread"]
+    assert (told["patient"], told["record"]) == (gone.patient, gone.id)
+    assert "no file at" in told["why"]
+    with pytest.raises(SearchError):
+        built.similar(gone.patient)
+    again = index(own_run, own_cohort, into=tmp_path / "index")  # nothing is asked again
+    assert again.about == built.about
+    words = ["index", str(own_run.path), "--cohort", str(own_cohort.path), "--into", str(tmp_path / "index")]
+    shown = CliRunner().invoke(app, words)
+    assert f"set aside, cannot be read: {gone.patient}: {told['why']}" in " ".join(shown.stdout.split())
+
+
+def test_a_disk_that_is_not_there_is_asked_again(
+    own_run: Run, own_cohort: Cohort, own_hospital: Path, tmp_path: Path, made: Index
+) -> None:
+    away = own_hospital.rename(tmp_path / "away")
+    with pytest.raises(UnreadError, match="patients who cannot be read"):
+        index(own_run, own_cohort, into=tmp_path / "index")
+    away.rename(own_hospital)
+    assert index(own_run, own_cohort, into=tmp_path / "index").about["rows"] == made.about["rows"]

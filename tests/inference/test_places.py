@@ -208,6 +208,13 @@ def test_the_report_shows_what_was_drawn_beside_what_was_told(
         told = predict_files(detector, [folder / f"{one.patient}.png"]).extra["things"]
         np.testing.assert_allclose([(m.low, m.high) for m in one.told], [(t.low, t.high) for t in told], atol=1e-3)
     assert shown[0].missed <= shown[-1].missed or shown[-1].alarms
+    path = folder / f"{shown[0].patient}.png"
+    moved = path.rename(tmp_path / path.name)
+    left = placed_pictures(detector, cohort)  # the run has harmonised it, but there is nothing to show
+    moved.rename(path)
+    assert [p.rank for p in left] == ["best", "middle", "worst"]
+    assert left[0].patient != shown[0].patient
+    assert (left[-1].patient, left[-1].of) == (shown[-1].patient, shown[-1].of)
     points = placed_pictures(pointer, cohort)
     assert points[0].apart < points[-1].apart
     assert {p.unit for p in points} == {"px"}

@@ -19,9 +19,10 @@ from polyclinic.harmonise.unread import NEARLY_ALL, Unread, UnreadError
 from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.training import Run
-from polyclinic.trust import Evidence, evaluate
+from polyclinic.trust import Continual, Evidence, continual, evaluate, retrieval_examples
 from polyclinic.trust.comparisons.comparison import Cell, Comparison, compare
 from polyclinic.trust.comparisons.label_curve import LabelCurve, label_curve
+from polyclinic.trust.measures.retrieval import GONE
 from polyclinic.trust.pages.inputs import ReportInputs
 from polyclinic.trust.pages.overlays import overlays
 from polyclinic.trust.pages.report import write_report
@@ -144,6 +145,21 @@ def test_a_curve_counts_the_others(own_run: Run, own_cohort: Cohort, own_hospita
     assert asked.patient in (own_run.path / "labels/finding-probe/labels.html").read_text()
 
 
+def test_a_sequence_names_them(own_run: Run, own_cohort: Cohort, own_hospital: Path, tmp_path: Path) -> None:
+    learns, asked = (of(own_cohort, side, Modality.IMAGE) for side in (own_run.split.train, own_run.split.test))
+    for record in (learns, asked):
+        path_of(record, own_hospital).unlink()
+    teach = lambda: continual(
+        Run.open(own_run.path), ["finding", "survival"], "probe", seeds=(0,), cohort=own_cohort, into=tmp_path, draws=20
+    )
+    found = teach()
+    assert {one.patient for one in found.unread} == {learns.patient, asked.patient}
+    assert Continual.open(tmp_path).unread == found.unread
+    page = (tmp_path / "continual.html").read_text()
+    assert all(word in page for one in found.unread for word in (one.patient, one.record))
+    assert set(teach().unread) == set(found.unread)  # also where the answers are only read again
+
+
 def test_a_baseline_reads_the_sources_that_the_run_no_longer_needs(
     own_run: Run, own_cohort: Cohort, own_hospital: Path
 ) -> None:
@@ -166,6 +182,18 @@ def test_the_report_draws_the_next_one(own_run: Run, own_cohort: Cohort, own_hos
     left = overlays(Run.open(adapted.path), own_cohort, count=1)
     assert len(left) == 1
     assert left[0].patient > whole[0].patient
+
+
+def test_the_report_shows_what_is_left_of_a_gallery(own_run: Run, own_cohort: Cohort, own_hospital: Path) -> None:
+    examples = lambda run: retrieval_examples(run, own_cohort, Modality.IMAGE, Modality.TEXT)
+    whole = examples(own_run)
+    own_run.cache.flush()
+    gone = next(r for r in own_cohort.records() if r.patient == whole[0].patient and r.modality is Modality.IMAGE)
+    path_of(gone, own_hospital).unlink()
+    left = examples(own_run)
+    assert [(e.patient, e.rank) for e in left] == [(e.patient, e.rank) for e in whole]
+    assert (left[0].words, left[0].image) == (GONE, None)
+    assert all(a.words and a.words != GONE for a in left[0].answers)
 
 
 def test_the_report_names_them(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def continual(
     minutes: Minutes = None,
 ) -> Reply:
     """Teach one task after another and ask all after each: accuracy, transfer, forgetting. Ctrl-C stops; the same command goes on."""
+    from ..harmonise.unread import listed as named
     from ..training import Run
     from ..trust import continual as teach
     from ..trust.comparisons.continual_page import CALLED, verdict
@@ -115,7 +116,8 @@ def continual(
     rows = [(w.protect, *(interval(w.measures[name]) for name in CALLED)) for w in made.ways]
     shown += [
         table(f"{averaged(made.seeds)} (95% interval)", ("protect", *(f"#{words}" for words in CALLED.values())), rows),
-        *verdict(made), *left(numbers, made.seeds, minutes), f"written to {place}/continual.html and .json",
+        *verdict(made), *left(numbers, made.seeds, minutes), *named(made.unread, f"{place}/continual.json"),
+        f"written to {place}/continual.html and .json",
     ]  # fmt: skip
     data = {
         "into": str(place),
@@ -124,6 +126,7 @@ def continual(
         "ways": made.ways,
         "fresh": made.fresh,
         "verdict": verdict(made),
+        "unread": made.unread,
     }
     return Reply(data, shown)
 

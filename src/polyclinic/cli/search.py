@@ -23,13 +23,16 @@ def index(
     into: Annotated[Path | None, typer.Option(help="The index's folder; `index` in the run's by default.")] = None,
 ) -> Reply:
     """Give every patient of a catalogue a place in the run's space, to be searched. Ctrl-C stops it; the same command goes on."""
+    from ..harmonise.unread import Unread, listed
     from ..inference import index as build
 
     with progress("index") as report:
         made = build(run, cohort, into=into, progress=report)
     rows = [(side, n, f"{made.about['recall'][side]:.3f}") for side, n in made.about["rows"].items()]
+    aside = [Unread(**one) for one in made.about["unread"]]
     shown = [
         table("", ("of", "#vectors", "#of the ten nearest are found"), rows),
+        *listed(aside, f"{made.path}/index.json"),
         f"{made.path}",
         f'next: polyclinic search {made.path} --patient NAME    polyclinic search {made.path} --say "words"',
     ]

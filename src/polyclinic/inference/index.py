@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ..cohort import Cohort
-from ..harmonise.unread import noted
+from ..harmonise.unread import Unread, UnreadError, check
 from ..models import Model
 from ..schema import Batch, Modality, PolyclinicError, Ragged
 from ..tokens import TextEncoder
@@ -90,7 +90,7 @@ class Index:
 
     @cached_property
     def about(self) -> dict[str, Any]:
-        """Whose vectors: run, weights, cohort, how many of each modality, and what share of the nearest is found."""
+        """Whose vectors: run, weights, cohort, how many of each modality, what share of the nearest is found, and who could not be read."""
         return json.loads((self.path / "index.json").read_text())
 
     @cached_property
@@ -197,6 +197,7 @@ def index(
     Raises:
         EmptyCohortError: nobody is admitted.
         SearchError: no patient has anything that the run reads.
+        UnreadError: nearly nobody can be read. Who cannot be is otherwise set aside, and stands in `index.json` as `unread`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
@@ -205,7 +206,8 @@ def index(
     plan = {"weights": file_hash(run.weights)}
     (place / "index.json").unlink(missing_ok=True)
     make = partial(_embed, str(run.path), plan["weights"], catalogue.path)
-    over(make, who, place, plan, name="vectors", size=CHUNK, progress=progress)
+    parts = over(make, who, place, plan, name="vectors", size=CHUNK, progress=progress)
+    unread = _unread(parts, len(who))
     rows, recall = {}, {}
     for side in [*(m.value for m in run.recipe.encoders), PATIENT]:
         made = _gather(place, side)
@@ -220,14 +222,31 @@ def index(
         place / "index.json",
         {
             "run": os.path.relpath(run.path.resolve(), place.resolve()), "weights": plan["weights"], "cohort": str(catalogue.path),
-            "rows": rows, "recall": recall,
+            "rows": rows, "recall": recall, "unread": [asdict(one) for one in unread],
         },
     )  # fmt: skip
     return Index.open(place)
 
 
+def _unread(parts: Sequence[Path], asked: int) -> list[Unread]:
+    """Who of all chunks could not be read.
+
+    Raises:
+        UnreadError: nearly nobody could be; the chunks that say so are forgotten, so that the same call asks again.
+    """
+    each = {part: json.loads((pq.read_schema(part).metadata or {}).get(_UNREAD, b"[]")) for part in parts}
+    found = [Unread(**one) for told in each.values() for one in told]
+    try:
+        check(asked, found)
+    except UnreadError:
+        for part in (part for part, told in each.items() if told):
+            part.unlink()
+        raise
+    return found
+
+
 def _embed(run: str, weights: str, cohort: Path, who: tuple[str, ...]) -> pa.Table:
-    """The vectors of some patients."""
+    """The vectors of some patients; of those who cannot be read it says so, beside its schema."""
     opened, model = _opened(run, weights)
     loader = opened.loader(Cohort.open(cohort), who, alone=True)
     rows = list[dict[str, Any]]()
@@ -236,10 +255,11 @@ def _embed(run: str, weights: str, cohort: Path, who: tuple[str, ...]) -> pa.Tab
     ):  # that nobody of some hundred can be read says nothing of the others
         batch, aside = loader.parted(loader.patients[start : start + 32])
         for one in aside:
-            noted(loader.unread, one)
+            loader.note(one)
         rows += _rows(model, batch) if batch is not None else []
     loader.cache.flush()
-    return pa.Table.from_pylist(rows, schema=_SCHEMA)
+    told = json.dumps([asdict(one) for one in loader.gone.values()])
+    return pa.Table.from_pylist(rows, schema=_SCHEMA.with_metadata({_UNREAD: told}))
 
 
 @lru_cache(maxsize=1)
@@ -249,6 +269,7 @@ def _opened(run: str, weights: str) -> tuple[Run, Model]:
     return opened, opened.model()
 
 
+_UNREAD = b"unread"
 _SCHEMA = pa.schema(
     [("patient", pa.string()), ("side", pa.string()), ("records", pa.list_(pa.string())), ("vector", pa.list_(pa.float32()))]
 )  # fmt: skip

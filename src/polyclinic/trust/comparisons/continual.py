@@ -59,12 +59,14 @@ def continual(
         EvidenceError: fewer than two tasks, one twice, one that cannot be judged so; no seed; no such protection; test patients of one
             class.
         AdaptError, MethodError, AdapterError: as `adapt`.
+        UnreadError: nearly nobody of a task can be read. Who cannot be is otherwise set aside, and stands in `unread`.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
     told = methods(method)
     _check(run, tasks, told, seeds, protect)
     ways = {name: protected(told, name) for name in protect}
+    run.unread.clear()
     for task in tasks:  # too few labels are an error now, not after an hour
         planned(run, task, told, labels, catalogue, seeds[0], steps, reads_of(run, task, None))
     place = Path(into) if into is not None else run.path / "continual" / f"{'-'.join(tasks)}-{name_of(told)}"

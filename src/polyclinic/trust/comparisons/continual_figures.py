@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...harmonise.unread import Unread
 from ...schema import Figure
 from ...tasks import Predictions
 from ...training.run import write_json
@@ -57,6 +58,7 @@ class Continual:
         fresh: each task by a head on the same network with fresh weights: the baseline of forward transfer.
         ways: one a protection, in the order asked.
         split: the split's hash.
+        unread: who of either side could not be read, and why.
     """
 
     run: str
@@ -68,6 +70,7 @@ class Continual:
     fresh: tuple[Figure, ...]
     ways: tuple[Way, ...]
     split: str
+    unread: tuple[Unread, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Write `continual.json` and `continual.html` into a folder."""
@@ -89,7 +92,8 @@ class Continual:
             for w in data["ways"]
         )  # fmt: skip
         lists = {k: tuple(data[k]) for k in ("tasks", "metrics", "seeds")}
-        return cls(**{**data, **lists, "fresh": tuple(map(figure_of, data["fresh"])), "ways": ways})
+        unread = tuple(Unread(**one) for one in data.get("unread", ()))
+        return cls(**{**data, **lists, "fresh": tuple(map(figure_of, data["fresh"])), "ways": ways, "unread": unread})
 
 
 def _tuples(value: Any) -> Any:
@@ -116,6 +120,14 @@ class Answers:
         """Of each seed: all tasks' answers before all and after each."""
         steps = zip(self.pretrained, self.ways[way], strict=True)
         return [[first, *(step.answers for step in each)] for first, each in steps]
+
+    @property
+    def unread(self) -> dict[str, Unread]:
+        """Who could not be read, of those who were learned from and of those who were asked about; by the record."""
+        steps = [step for way in self.ways.values() for each in way for step in each]
+        rows = [*self.fresh, *self.pretrained, *(step.answers for step in steps)]
+        learned = [one for step in steps for one in step.unread]
+        return {one.record: one for one in (*learned, *(one for row in rows for said in row for one in said.unread))}
 
 
 class _Grid:
@@ -216,9 +228,11 @@ def measured(school: School, method: str, seeds: tuple[int, ...], answers: Answe
     cells = [
         judge.figure(m, at_fresh[:, j], figures[j], len(grid.who[j]), grid.rarer(j)) for j, m in enumerate(grid.metrics)
     ]
+    aside = answers.unread | school.run.unread
     return Continual(
-        school.run.path.name, tasks, tuple(grid.metrics), method, school.labels, seeds, tuple(cells), tuple(ways), split
-    )
+        school.run.path.name, tasks, tuple(grid.metrics), method, school.labels, seeds, tuple(cells), tuple(ways), split,
+        tuple(aside.values()),
+    )  # fmt: skip
 
 
 Told = dict[str, tuple[np.ndarray, np.ndarray]]

@@ -16,6 +16,7 @@ from ..measures.figures import shown
 from ..measures.metrics import CHANCE
 from ..measures.transfer import LESS_IS_BETTER
 from ..pages.page import Section, details, facts, lead, mono, page, small, table, told, verbatim
+from ..pages.sections.unread import set_aside
 from ..pages.sections.words import capital, short_metric
 from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
@@ -225,4 +226,5 @@ def _made(found: Continual) -> Section:
     ]  # fmt: skip
     heads = [f"{_called(t)}: {_metric(m)}" for t, m in zip(found.tasks, found.metrics, strict=True)]
     inside += table("Each seed by itself, after all tasks", ("way", "seed", *heads), rows, range(1, len(heads) + 2))
+    inside += set_aside(found.unread)
     return Section("made", "How it was made", inside)

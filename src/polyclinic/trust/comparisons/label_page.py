@@ -11,6 +11,7 @@ from ...training.run import write_text
 from ..measures.figures import shown
 from ..measures.metrics import CHANCE
 from ..pages.page import Section, facts, lead, mono, page, small, table, told, verbatim
+from ..pages.sections.unread import set_aside
 from ..pages.sections.words import METRICS, capital, metric_name, short_metric
 from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
@@ -122,9 +123,7 @@ def _curve(found: LabelCurve) -> Section:
     value = f"{short_metric(found.metric)} (95% interval)"
     head = ("arm", "labels", "of whom it could read", value, "n", seeds, "pretrained minus this arm")
     inside += table("Every point of the plot", head, rows, (1, 2, 3, 4, 5, 6))
-    if found.unread:
-        aside = [[verbatim(one.patient), verbatim(one.record), verbatim(one.why)] for one in found.unread]
-        inside += table("Who could not be read", ("patient", "record", "why"), aside, wrap=(2,))
+    inside += set_aside(found.unread)
     if found.skipped:
         inside += table("Not run", ("what", "why"), [[escape(s.what), escape(s.why)] for s in found.skipped], wrap=(1,))
     return Section("curve", "The curve", inside)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,6 +14,7 @@ from ...adaptation.adapt import planned, taught_by
 from ...adaptation.forgetting import Pretraining
 from ...adaptation.plan import reads_of
 from ...cohort import Cohort
+from ...harmonise.unread import Unread
 from ...inference import predict
 from ...models import Model
 from ...tasks import Predictions
@@ -27,10 +28,11 @@ from .kept_answers import kept, key_of
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is known after one task was learned: all tasks' answers, and the losses of pretraining."""
+    """What is known after one task was learned: all tasks' answers, the losses of pretraining, and who could not be learned from."""
 
     answers: tuple[Predictions, ...]
     pretraining: dict[str, float]
+    unread: tuple[Unread, ...] = ()
 
 
 class Teller:
@@ -163,7 +165,8 @@ class School:
         lost = done[-1].adapter.get("forgetting", {}).get("after")  # a run whose weights all moved asked it already
         if lost is None:
             lost = self._losses(self.place / "answers" / f"{where}-pretraining.json", model)
-        return Step((*known, *coming), lost)
+        aside = tuple(Unread(**one) for one in done[-1].adapter.get("unread", ()))
+        return Step((*known, *coming), lost, aside)
 
     def _probed(self, task: str, seed: int, where: str, model: Callable[[], Model]) -> Predictions:
         """A task's answers by a head that is fitted to a model as it is."""
@@ -186,8 +189,12 @@ class School:
         if not place.exists():
             self.told.within("what pretraining lost")
             asked = model()
+            pretraining = Pretraining(self.run, self.cohort, train=False)
             with repeatable():
-                found = Pretraining(self.run, self.cohort, train=False).losses(asked.requires_grad_(True))
+                found = pretraining.losses(asked.requires_grad_(True))
             asked.requires_grad_(False)
-            write_json(place, found)
-        return json.loads(place.read_text(encoding="utf-8"))
+            write_json(place, found | {"unread": [asdict(one) for one in pretraining.loader.gone.values()]})
+        told = json.loads(place.read_text(encoding="utf-8"))
+        for one in told.pop("unread", ()):  # whose losses are kept was set aside when they were made
+            self.run.unread[one["record"]] = Unread(**one)
+        return told

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...cohort import Cohort
 from ...cohort.catalogue import inputs
+from ...harmonise.unread import UnreadRecordError, reading
 from ...inference import embed
 from ...records.raster import luminance
 from ...schema import Figure, Modality, Record
@@ -21,6 +22,8 @@ from ..modalities.design import Chosen, asked
 from ..modalities.subsets import AT_MOST, NONE, Subset, Subsets
 from .intervals import DRAWS, bootstrap
 
+GONE = "its file can no longer be read"
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -30,7 +33,7 @@ class Candidate:
         patient: whose.
         similarity: cosine with the query.
         own: whether it is the query's own patient.
-        words: of a note, how it begins.
+        words: of a note, how it begins; of what can no longer be read, that.
         image: of an image, (y x) grey in 0..1.
     """
 
@@ -204,8 +207,12 @@ def retrieval_examples(
 
 
 def look(cohort: Cohort, record: Record, letters: int = 220) -> tuple[str, np.ndarray | None]:
-    """What a person sees of a record: how its words begin, or its picture (y x) in 0..1."""
-    payload = cohort.load(record)
+    """What a person sees of a record: how its words begin, or its picture (y x) in 0..1; that there is nothing to see any more."""
+    try:
+        with reading(record):
+            payload = cohort.load(record)
+    except UnreadRecordError:  # the run has harmonised it, and its place among the others stands
+        return GONE, None
     if record.modality is Modality.TEXT:
         words = " ".join((payload.text or "").split())
         return (words if len(words) <= letters else words[:letters].rsplit(" ", 1)[0] + " …"), None

@@ -13,6 +13,7 @@ from ...adaptation import Adapted, open_adapted
 from ...cohort import Cohort
 from ...harmonise.geometry import nearest_axes, spacing_of
 from ...harmonise.shapes import overlaps
+from ...harmonise.unread import UnreadRecordError, noted, reading
 from ...inference.places import Beside, beside, names_of
 from ...records.raster import luminance
 from ...schema import Modality, Payload
@@ -93,7 +94,7 @@ def placed_pictures(
     """The test patients who came out best, in the middle and worst, of whom there is something to find or something was told.
 
     Boxes are ranked by their F1 and then by how far the found ones overlap, points by their mean distance. Of a patient with several
-    annotated records the first counts.
+    annotated records the first counts. For one whose file can no longer be read the next one is shown.
 
     Args:
         run: adapted to a detection or to keypoints.
@@ -116,11 +117,17 @@ def placed_pictures(
     names, boxes = names_of(adapted.task), isinstance(adapted.task, DetectionTask)
     worth = _of_boxes if boxes else _of_points
     order = sorted(first.values(), key=lambda one: (*worth(one), one.record.patient))
-    chosen = dict.fromkeys([0, len(order) // 2, len(order) - 1]) if order else ()
-    ranks = RANKS if len(order) > 2 else (RANKS[0], RANKS[2])
-    return tuple(
-        _placed(adapted, catalogue, order[at], rank, len(order), names) for at, rank in zip(chosen, ranks, strict=False)
-    )
+    of = len(order)
+    while order:
+        chosen = dict.fromkeys([0, len(order) // 2, len(order) - 1])
+        ranks = RANKS if len(order) > 2 else (RANKS[0], RANKS[2])
+        each = zip((order[at] for at in chosen), ranks, strict=False)
+        try:
+            return tuple(_placed(adapted, catalogue, one, rank, of, names) for one, rank in each)
+        except UnreadRecordError as error:
+            noted(adapted.run.unread, error.aside)
+            order = [one for one in order if one.record.id != error.aside.record]
+    return ()
 
 
 def judged(one: Beside) -> tuple[np.ndarray, int]:
@@ -162,7 +169,8 @@ def _of_points(one: Beside) -> tuple[float, ...]:
 
 def _placed(adapted: Adapted, cohort: Cohort, one: Beside, rank: Rank, of: int, names: tuple[str, ...]) -> Placed:
     volume = adapted.task.spec.modality == Modality.VOLUME
-    source = cohort.load(one.record)
+    with reading(one.record):
+        source = cohort.load(one.record)
     shown = source.array[0] if volume else luminance(source.array)
     grey, aspect, edges = upright(shown, source.to_world, volume)
     told, drawn = ([turned(t, source, volume) for t in things] for things in (one.told, one.drawn))

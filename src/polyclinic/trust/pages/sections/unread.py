@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from ....harmonise.unread import Unread
 from ..inputs import ReportInputs
 from ..page import Section, lead, table, verbatim
 from ..summary import Summary
@@ -14,13 +17,17 @@ SHOWN = 50
 """Rows of each run; `evidence.json` has all."""
 
 
+def set_aside(who: Sequence[Unread], caption: str = "Who could not be read") -> str:
+    """A table of them; nothing of nobody."""
+    rows = [[verbatim(one.patient), verbatim(one.record), verbatim(one.why)] for one in who]
+    return table(caption, ("patient", "record", "why"), rows, wrap=(2,)) if rows else ""
+
+
 def unread(inputs: ReportInputs, summary: Summary) -> Section | None:
     """A table for each run that set somebody aside."""
     parts = ""
     for e in (e for e in inputs.evidence if e.unread):
-        rows = [[verbatim(one.patient), verbatim(one.record), verbatim(one.why)] for one in e.unread[:SHOWN]]
         many = summary.shown(evidence_key(e, "unread"), len(e.unread), what="patients who could not be read")
         more = f", the first {SHOWN} of them here" if len(e.unread) > SHOWN else ""
-        head = ("patient", "record", "why")
-        parts += f"<h3>{headed(e.task, inputs)}: {many}{more}</h3>" + table("Who was set aside", head, rows, wrap=(2,))
+        parts += f"<h3>{headed(e.task, inputs)}: {many}{more}</h3>" + set_aside(e.unread[:SHOWN], "Who was set aside")
     return Section("unread", "Who could not be read", WHO + parts) if parts else None
