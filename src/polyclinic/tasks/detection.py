@@ -6,7 +6,6 @@ An annotated image that holds nothing is a negative one; one that nobody annotat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -18,7 +17,8 @@ from ..cohort import Label
 from ..harmonise.shapes import overlaps
 from ..models import Model
 from ..schema import Batch, Modality, Ragged, Target
-from .heat import LEAST_LR, LEAST_SPREAD, NEAR, SPREAD, DenseHead, alone, bells, focal, peaks
+from .boxes import boxed
+from .heat import LEAST_LR, LEAST_SPREAD, NEAR, SPREAD, DenseHead, bells, focal, peaks
 from .matching import HIT, MOST, by_place, measures
 from .sliding import tiles
 from .task import Answer, PlacedFields, Predictions, Task, Thing, told
@@ -212,10 +212,8 @@ class DetectionTask(Task):
         """What is found in one whole record: of each box what has its middle where no other box sees better."""
         every = [np.zeros((0, 2 + 2 * self.d))]
         for start, low, high in tiles(one.values[0].shape[1:], box):
-            seen = alone(batch, one, self.head.modality, 1)
             part = one.values[0][(slice(None), *(slice(s, s + b) for s, b in zip(start, box, strict=True)))]
-            seen[self.head.modality] = replace(seen[self.head.modality], values=part[None])
-            (output,) = self.output(model, Batch(seen, {}, [""]))
+            (output,) = self.output(model, boxed(batch, one, self.head.modality, part[None]))
             said = self.decoded(output)
             said[:, 2:] += np.tile(start, 2)
             middle = (said[:, 2 : 2 + self.d] + said[:, 2 + self.d :]) / 2

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from ..models import Model
 from ..objectives.decoders import CONVOLUTION
 from ..objectives.objective import on_grid
-from ..schema import Batch, Modality, Ragged, Tokens
-from .segmentation import repeated
+from ..schema import Batch, Modality, Tokens
 from .task import TaskError
 
 STRIDE = 4
@@ -171,10 +170,3 @@ def peaks(heat: Tensor) -> Tensor:
     order = torch.arange(heat[0].numel(), 0, -1, device=heat.device, dtype=heat.dtype).view(heat.shape[1:])
     first = torch.where(highest, order.expand_as(heat), torch.zeros((), dtype=heat.dtype, device=heat.device))
     return highest & (around(first[:, None], 3, 1, 1)[:, 0] == first)
-
-
-def alone(batch: Batch, one: Ragged, modality: Modality, times: int) -> dict[Modality, Ragged]:
-    """A record beside all else that its patient has, as that of so many patients: a whole volume's boxes are asked together."""
-    owner = int(one.patient[0])
-    beside = {m: r.only(torch.nonzero(r.patient == owner).flatten().tolist()) for m, r in batch.payloads.items()}
-    return {m: repeated(r, times) for m, r in (beside | {modality: one}).items() if len(r)}

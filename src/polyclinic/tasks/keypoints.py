@@ -6,7 +6,6 @@ A point that was not drawn on an annotated image is unknown there: it takes part
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Literal, Self
 
 import numpy as np
@@ -17,8 +16,9 @@ from torch import Tensor
 from ..cohort import Label
 from ..models import Model
 from ..schema import Batch, Modality, Ragged, Target
+from .boxes import boxed
 from .detection import check_drawn, numbered
-from .heat import LEAST_LR, DenseHead, alone, bells, focal
+from .heat import LEAST_LR, DenseHead, bells, focal
 from .sliding import tiles
 from .task import Answer, PlacedFields, Predictions, Task, Thing, told
 
@@ -160,10 +160,8 @@ class KeypointsTask(Task):
         """The surest place of each point in one whole record, each box telling of where no other sees better."""
         best = np.full((self.k, 1 + self.d), -1.0)
         for start, low, high in tiles(one.values[0].shape[1:], box):
-            seen = alone(batch, one, self.head.modality, 1)
             part = one.values[0][(slice(None), *(slice(s, s + b) for s, b in zip(start, box, strict=True)))]
-            seen[self.head.modality] = replace(seen[self.head.modality], values=part[None])
-            (output,) = self.output(model, Batch(seen, {}, [""]))
+            (output,) = self.output(model, boxed(batch, one, self.head.modality, part[None]))
             said = self.decoded(output, (low - start).tolist(), (high - start).tolist())
             said[:, 1:] += start
             best = np.where(said[:, :1] > best[:, :1], said, best)

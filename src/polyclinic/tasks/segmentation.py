@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -16,6 +16,7 @@ from ..models import Model
 from ..objectives.segmentation import decoder_words, labelled_loss, mask_decoder
 from ..schema import Batch, Modality, Ragged, Target
 from .augment import Augment, augmented
+from .boxes import boxed
 from .sliding import sliding
 from .task import Answer, PlacedFields, Predictions, Task, TaskError
 
@@ -135,20 +136,9 @@ class SegmentationTask(Task):
 
     def _whole(self, model: Model, batch: Batch, one: Ragged, box: tuple[int, ...]) -> Tensor:
         """The mask (z y x) of one whole record."""
-        told = lambda logits: logits.argmax(0)
-        return sliding(self._of_boxes(model, batch, one), one.values[0], box, batch=AT_ONCE, told=told)
-
-    def _of_boxes(self, model: Model, batch: Batch, one: Ragged) -> Callable[[Tensor], Tensor]:
-        """What is said (w k z y x) of boxes (w c z y x) of one whole record, each seen beside all else that its patient has."""
-        modality, owner = Modality(self.spec.modality), int(one.patient[0])
-        beside = {m: r.only(torch.nonzero(r.patient == owner).flatten().tolist()) for m, r in batch.payloads.items()}
-
-        def say(boxes: Tensor) -> Tensor:
-            seen = {m: repeated(r, len(boxes)) for m, r in (beside | {modality: one}).items() if len(r)}
-            seen[modality] = replace(seen[modality], values=boxes)
-            return self.decoder(model(Batch(seen, {}, [""] * len(boxes))).tokens, boxes)
-
-        return say
+        modality, told = Modality(self.spec.modality), lambda logits: logits.argmax(0)
+        say = lambda boxes: self.decoder(model(boxed(batch, one, modality, boxes)).tokens, boxes)
+        return sliding(say, one.values[0], box, batch=AT_ONCE, told=told)
 
     def present(self, mask: np.ndarray, voxel_ml: float | None, used: tuple[Modality, ...]) -> Answer:
         """The volumes in mL of a mask on the source's grid; in samples where the file has no scale."""
@@ -162,24 +152,6 @@ class SegmentationTask(Task):
 
 AT_ONCE = 2
 """Boxes of a whole volume that are asked together."""
-
-
-def repeated(ragged: Ragged, times: int) -> Ragged:
-    """One patient's records, as so many patients'."""
-    values = ragged.values
-    return replace(
-        ragged,
-        values=list(values) * times if isinstance(values, list) else values.repeat(times, *[1] * (values.ndim - 1)),
-        patient=torch.arange(times, device=ragged.patient.device).repeat_interleave(len(ragged)),
-        time_h=ragged.time_h.repeat(times),
-        spacing=None if ragged.spacing is None else ragged.spacing.repeat(times, 1),
-        patients=times,
-        ids=[f"{i}/{n}" for n in range(times) for i in ragged.ids],
-        places=None if ragged.places is None else ragged.places * times,
-        kinds=None if ragged.kinds is None else ragged.kinds * times,
-        dated_h=None if ragged.dated_h is None else ragged.dated_h.repeat(times),
-        studies=None if ragged.studies is None else ragged.studies * times,
-    )
 
 
 def volumes_ml(masks: Sequence[Tensor], classes: int, voxel_ml: float) -> np.ndarray:
