@@ -21,7 +21,7 @@ from polyclinic.schema import Modality
 from polyclinic.tasks import DetectionTask, KeypointsTask
 from polyclinic.training import Recipe, Run, pretrain
 from polyclinic.trust import Cell, Evidence, compare, continual, evaluate, gather, label_curve, write_report
-from polyclinic.trust.comparisons.comparison import baseline
+from polyclinic.trust.comparisons.simple import baseline
 from polyclinic.trust.pages.placed import placed_pictures
 
 SIDE, PATIENTS, UNSEEN = 96, 64, 4

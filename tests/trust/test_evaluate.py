@@ -20,8 +20,8 @@ from polyclinic.tasks import ClassificationTask, Predictions, SegmentationTask
 from polyclinic.training import Run
 from polyclinic.training.run import file_hash
 from polyclinic.trust import Evidence, EvidenceError, calibration, evaluate, figures, prognosis, subsets
-from polyclinic.trust.comparisons.comparison import plain
 from polyclinic.trust.measures.surfaces import WHAT
+from polyclinic.trust.measures.written import plain
 
 predicting = import_module("polyclinic.inference.predict")
 

@@ -20,7 +20,9 @@ from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.training import Run
 from polyclinic.trust import Continual, Evidence, continual, evaluate, retrieval_examples
-from polyclinic.trust.comparisons.comparison import Cell, Comparison, compare
+from polyclinic.trust.comparisons.cells import Cell
+from polyclinic.trust.comparisons.compare import compare
+from polyclinic.trust.comparisons.comparison import Comparison
 from polyclinic.trust.comparisons.label_curve import LabelCurve, label_curve
 from polyclinic.trust.measures.retrieval import GONE
 from polyclinic.trust.pages.inputs import ReportInputs

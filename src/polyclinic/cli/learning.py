@@ -150,7 +150,7 @@ def curve(
     from ..harmonise.unread import listed as named
     from ..training import Run
     from ..trust import label_curve
-    from ..trust.comparisons.label_curve import BASELINES
+    from ..trust.comparisons.label_arms import BASELINES
     from ..trust.comparisons.label_page import verdict
     from ..trust.comparisons.line_plot import averaged
 

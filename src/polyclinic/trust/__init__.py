@@ -4,7 +4,9 @@ Imports `inference` and above. Every figure carries n, a 95% interval by bootstr
 """
 
 from .card import card
-from .comparisons.comparison import Cell, Comparison, Row, Verdict, cells_of, compare, verdict
+from .comparisons.cells import Cell, cells_of
+from .comparisons.compare import compare
+from .comparisons.comparison import Comparison, Row, Verdict, verdict
 from .comparisons.continual import continual
 from .comparisons.continual_figures import Continual
 from .comparisons.factorial import Factorial, factorial, judged

@@ -12,9 +12,9 @@ from ..inference.synthesis import makes
 from ..schema import Figure
 from ..training import Run
 from ..training.run import file_hash
-from .comparisons.comparison import interval
 from .evidence import Evidence
 from .measures.prognosis import Reliability
+from .measures.written import interval
 from .modalities.contributions import Contributions
 
 NOT_FOR = (

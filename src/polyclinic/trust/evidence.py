@@ -11,11 +11,11 @@ from typing import Any
 from ..harmonise.unread import Unread, listed
 from ..schema import Figure
 from ..training.run import write_json
-from .comparisons.comparison import figure_of, interval, plain
 from .measures.calibration import Bin, Calibration
 from .measures.curves import Traced
 from .measures.intervals import EvidenceError
 from .measures.prognosis import Reliability
+from .measures.written import figure_of, interval, plain
 from .modalities.contributions import Contributions
 from .modalities.subsets import Subset
 

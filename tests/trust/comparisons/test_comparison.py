@@ -14,7 +14,9 @@ from polyclinic.cohort import Cohort, subset
 from polyclinic.schema import Figure, Modality
 from polyclinic.training import Run
 from polyclinic.trust import Cell, Comparison, EvidenceError, Row, cells_of, compare, figure, verdict
-from polyclinic.trust.comparisons.comparison import Skipped, _longer, describe_cell, figure_of, interval, plain
+from polyclinic.trust.comparisons.compare import _longer
+from polyclinic.trust.comparisons.comparison import Skipped
+from polyclinic.trust.measures.written import figure_of, interval, plain
 
 IMAGE, TEXT, TABLE, OMICS, VOLUME = Modality.IMAGE, Modality.TEXT, Modality.TABLE, Modality.OMICS, Modality.VOLUME
 
@@ -253,7 +255,7 @@ def test_figures_in_words() -> None:
     assert interval(Figure("d", -0.123, -0.2, 0.05, 9, "h")) == "−0.12 (−0.20–0.05)"
     assert interval(Figure("d", 0.5, math.nan, math.nan, 9, "h")) == "0.50 (no interval)"
     assert interval(Figure("d", math.nan, math.nan, math.nan, 9, "h")) == "not defined"
-    assert describe_cell(Cell("t", (IMAGE, TEXT), None, struck=True)) == "image+text, all labels, disease words struck"
+    assert Cell("t", (IMAGE, TEXT), None, struck=True).words == "image+text, all labels, disease words struck"
     assert figure_of(None) is None
 
 

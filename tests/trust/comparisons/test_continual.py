@@ -19,9 +19,9 @@ from polyclinic.training.methods import Full, Lora
 from polyclinic.trust import Continual, EvidenceError, continual
 from polyclinic.trust.comparisons.continual import STRENGTHS, protected
 from polyclinic.trust.comparisons.continual_page import PROTECTS, against, html, sentence, verdict
-from polyclinic.trust.comparisons.factorial import unsigned
 from polyclinic.trust.measures.figures import usable
 from polyclinic.trust.measures.metrics import METRICS
+from polyclinic.trust.measures.written import unsigned
 
 RECIPE = """
 name: sequence

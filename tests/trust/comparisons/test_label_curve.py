@@ -18,11 +18,12 @@ from polyclinic.inference import predict
 from polyclinic.schema import Figure
 from polyclinic.training import InterruptedRunError, Recipe, Run, pretrain
 from polyclinic.trust import EvidenceError, LabelCurve, label_curve
-from polyclinic.trust.comparisons.factorial import signed, unsigned
-from polyclinic.trust.comparisons.label_curve import Saved, _nested, needed
+from polyclinic.trust.comparisons.label_arms import nested
+from polyclinic.trust.comparisons.label_curve import Saved, needed
 from polyclinic.trust.comparisons.label_page import html, sentence, verdict
 from polyclinic.trust.measures.figures import usable
 from polyclinic.trust.measures.metrics import METRICS
+from polyclinic.trust.measures.written import signed, unsigned
 
 RECIPE = """
 name: curve
@@ -93,7 +94,7 @@ def test_labels_saved_are_told_only_where_they_were_reached() -> None:
 @given(seed=st.integers(0, 1000))
 def test_fewer_labels_are_among_more_and_have_both_classes(seed: int, run: Run, tiny_cohort: Cohort) -> None:
     reads = tuple(run.recipe.encoders)
-    numbers, chosen = _nested(run, tiny_cohort, "finding", [2, 3, 5, None], [seed], reads)
+    numbers, chosen = nested(run, tiny_cohort, "finding", [2, 3, 5, None], [seed], reads)
     known = run.loader(tiny_cohort, run.split.train, ("finding",)).labelled("finding")
     sets = [set(chosen[seed, n]) for n in numbers]
     assert [len(s) for s in sets] == numbers

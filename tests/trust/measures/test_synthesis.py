@@ -17,11 +17,11 @@ from polyclinic.inference.synthesis import Maker
 from polyclinic.schema import Modality
 from polyclinic.training import Run, pretrain
 from polyclinic.trust import Evidence, evaluate, gather
-from polyclinic.trust.comparisons.comparison import plain
 from polyclinic.trust.measures.memorisation import memorisation
 from polyclinic.trust.measures.realism import Space
 from polyclinic.trust.measures.synthesis import Drawn, draw, pairs, picture, pixels
 from polyclinic.trust.measures.translated import Units, _same_answers
+from polyclinic.trust.measures.written import plain
 from polyclinic.trust.pages.sections import whole
 
 PATIENTS = 32

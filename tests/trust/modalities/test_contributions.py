@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from polyclinic.schema import Modality
-from polyclinic.trust.comparisons.comparison import figure_of, plain
 from polyclinic.trust.measures.metrics import mean
+from polyclinic.trust.measures.written import figure_of, plain
 from polyclinic.trust.modalities.contributions import Contributions, Game, contributions, functionals, left_open
 from polyclinic.trust.modalities.design import Chosen, asked, every, pairs
 

@@ -22,7 +22,7 @@ from polyclinic.tasks import (
 )
 from polyclinic.training import Run
 from polyclinic.trust import figure, subsets
-from polyclinic.trust.comparisons.comparison import plain
+from polyclinic.trust.measures.written import plain
 from polyclinic.trust.modalities.subsets import each_subset, game_of, nothing_known
 
 IMAGE, TEXT = Modality.IMAGE, Modality.TEXT

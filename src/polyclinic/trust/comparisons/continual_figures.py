@@ -19,7 +19,7 @@ from ..measures.figures import rarer_of, strata_of
 from ..measures.intervals import EvidenceError, resamples
 from ..measures.metrics import PRIMARY, statistic
 from ..measures.transfer import MEASURES
-from .comparison import figure_of, plain
+from ..measures.written import figure_of, plain
 from .seeded import in_order, interval_of, seeds_drawn
 from .sequence import School, Step
 

@@ -15,10 +15,10 @@ from ...training.run import write_text
 from ..measures.figures import shown
 from ..measures.metrics import CHANCE
 from ..measures.transfer import LESS_IS_BETTER
+from ..measures.written import signed, unsigned
 from ..pages.page import Section, details, facts, lead, mono, page, small, table, told, verbatim
 from ..pages.sections.unread import set_aside
 from ..pages.sections.words import capital, short_metric
-from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from ...training.taxonomy import taxonomy
 from ..measures.figures import usable
 from ..measures.intervals import DRAWS, EvidenceError
 from ..measures.metrics import COMPARED, PRIMARY
-from .comparison import figure_of, plain
+from ..measures.written import figure_of, plain, signed, unsigned
 from .factorial_plot import plot
 from .kept_answers import answers_of, key_of, told
 from .seeded import drawn
@@ -144,17 +144,6 @@ class Factorial:
         budget = Budget(**data["budget"]) if data["budget"] else None
         unread = tuple(Unread(**one) for one in data.get("unread", ()))
         return cls(**{**data, "arms": tuple(arms), "seeds": tuple(data["seeds"]), "budget": budget, "unread": unread})
-
-
-def unsigned(figure: Figure) -> str:
-    """`0.712 (0.581 to 0.843)`."""
-    return f"{figure.value:.3f} ({figure.low:.3f} to {figure.high:.3f})"
-
-
-def signed(figure: Figure) -> str:
-    """`+0.012 (−0.031 to +0.055)`; nothing is neither more nor less."""
-    value, low, high = (f"{v:+.3f}" if abs(v) >= 0.0005 else "0.000" for v in (figure.value, figure.low, figure.high))
-    return f"{value} ({low} to {high})".replace("-", "−")
 
 
 def factorial(

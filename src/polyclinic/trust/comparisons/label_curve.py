@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,29 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from ...adaptation import Adapted
-from ...adaptation.adapt import planned, taught_by
 from ...adaptation.plan import reads_of
-from ...cohort import Cohort, subset
+from ...cohort import Cohort
 from ...harmonise.unread import Unread
-from ...inference import predict
-from ...schema import Figure, Modality, PolyclinicError
-from ...tasks import Predictions
-from ...training import InterruptedRunError, Run
+from ...schema import Figure, Modality
+from ...training import Run
 from ...training.methods import Scratch, Told, ZeroShot, methods, name_of
-from ...training.repeatable import repeatable
 from ...training.run import write_json
-from ..measures.figures import usable
 from ..measures.intervals import DRAWS, EvidenceError
 from ..measures.metrics import COMPARED, PRIMARY
-from .comparison import FEW_LABELS, Cell, Skipped, baseline, figure_of, plain
-from .kept_answers import basis, kept, key_of
+from ..measures.written import figure_of, plain
+from .comparison import Skipped
+from .kept_answers import basis
+from .label_arms import BASELINES, Bench, Said, arms_of, nested
 from .seeded import Drawn, drawn, interval_of
 from .sequence import Teller
 
 Progress = Callable[[int, int, str], None]
-BASELINES = ("scratch", "single", "plain")
-"""The same network from fresh weights; the method reading one modality alone; the simple baselines of `trust.baselines`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,42 +162,18 @@ def label_curve(
     _check(run, task, told, baselines, seeds)
     reads = reads_of(run, task, inputs)
     run.unread.clear()
-    numbers, chosen = _nested(run, catalogue, task, labels, seeds, reads)
+    numbers, chosen = nested(run, catalogue, task, labels, seeds, reads)
     place = Path(into) if into is not None else run.path / "labels" / f"{task}-{name_of(told)}"
-    arms = _arms(told, reads, baselines)
+    arms = arms_of(told, reads, baselines)
     tell = Teller(progress, len(arms) * len(numbers) * len(seeds), minutes)
-    bench = _Bench(run, catalogue, task, reads, steps, place, basis(run, catalogue), tell)
-    answers, read, skipped = (
-        dict[tuple[str, int], list[Predictions]](),
-        dict[tuple[str, int], list[int]](),
-        list[Skipped](),
-    )
-    for arm, count in ((arm, count) for arm in arms for count in numbers):
-        try:
-            each = [bench.asked(arm, *arms[arm], chosen[seed, count], seed) for seed in seeds]
-        except PolyclinicError as error:
-            if arm == "pretrained" or (arm == "scratch" and not isinstance(error, InterruptedRunError)):
-                raise
-            skipped.append(Skipped(task, f"{arm}, {count} labels", error.found))
-            continue
-        answers[arm, count], read[arm, count] = [a for a, _ in each], [n for _, n in each]
+    said = Bench(run, catalogue, task, reads, steps, place, basis(run, catalogue), tell).all(arms, chosen, seeds)
     tell.end("compared")
     metric, split = PRIMARY[run.recipe.tasks[task].kind], run.split.hash
-    points, saved = _judged(task, metric, split, answers, read, numbers, draws, skipped)
-    unread = {**run.unread, **{one.record: one for each in answers.values() for said in each for one in said.unread}}
+    points, saved = _judged(said, metric, split, numbers, draws)
     made = LabelCurve(
-        run.path.name,
-        task,
-        metric,
-        name_of(told),
-        tuple(m.value for m in reads),
-        tuple(seeds),
-        points,
-        saved,
-        tuple(skipped),
-        split,
-        tuple(unread.values()),
-    )
+        run.path.name, task, metric, name_of(told), tuple(m.value for m in reads), tuple(seeds), points, saved, tuple(said.skipped),
+        split, tuple((run.unread | said.unread).values()),
+    )  # fmt: skip
     made.write(place)
     return made
 
@@ -227,116 +197,11 @@ def _check(run: Run, task: str, told: tuple[Any, ...], baselines: Sequence[str],
         raise EvidenceError(f"the seeds {list(seeds)}", "at least one, each once", "correct them")
 
 
-def _arms(
-    told: tuple[Any, ...], reads: Sequence[Modality], baselines: Sequence[str]
-) -> dict[str, tuple[Any, tuple[Modality, ...]]]:
-    """Arm → its method (None for the simple baseline) and what it reads."""
-    found: dict[str, tuple[Any, tuple[Modality, ...]]] = {"pretrained": (told, tuple(reads))}
-    if "scratch" in baselines:
-        found["scratch"] = ((Scratch(),), tuple(reads))
-    if "single" in baselines and len(reads) > 1:
-        found |= {f"{m.value} alone": (told, (m,)) for m in reads}
-    if "plain" in baselines:
-        found["plain"] = (None, tuple(reads))
-    return found
-
-
-def _nested(
-    run: Run, cohort: Cohort, task: str, labels: Sequence[int | None], seeds: Sequence[int], reads: Sequence[Modality]
-) -> tuple[list[int], dict[tuple[int, int], tuple[str, ...]]]:
-    """The numbers, and whose labels they are with each seed: fewer are always among more.
-
-    Raises:
-        EvidenceError: they are not ascending, or above what there are, or one class is absent.
-    """
-    loader = run.loader(cohort, run.split.train, (task,))
-    known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
-    known = {p: known[p] for p in loader.readable(list(known), reads)}
-    label, told = loader.labels[0], ", ".join("all" if n is None else str(n) for n in labels)
-    numbers = [len(known) if n is None else n for n in labels]
-    if not numbers or min(numbers) < 1 or None in labels[:-1]:
-        raise EvidenceError(
-            f"the numbers of labels {told or 'none'}", "numbers from 1, and `all` at most as the last", "correct them"
-        )
-    if max(numbers) > len(known):
-        raise EvidenceError(
-            f"{max(numbers)} labels of {task!r}", f"at most {len(known)}, as many as training patients have who can be read",
-            "ask for fewer, or for all",
-        )  # fmt: skip
-    if any(a >= b for a, b in pairwise(numbers)):
-        all_are = f" (all are {len(known)})" if None in labels else ""
-        raise EvidenceError(
-            f"the numbers of labels {told}{all_are}",
-            "each larger than the one before it",
-            "put them in order, each once",
-        )
-    groups = dict(zip(known, label.groups(list(known.values())), strict=True))
-    chosen = {}
-    for seed in seeds:
-        for count in numbers:
-            mine = subset(groups, count, seed)
-            if lacking := label.lacking([known[p] for p in mine]):
-                raise EvidenceError(
-                    f"{count} labels with seed {seed} {lacking[0]}", lacking[1], "begin with more labels"
-                )
-            chosen[seed, count] = tuple(sorted(mine))
-    return numbers, chosen
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """What stays the same through all arms, numbers and seeds."""
-
-    run: Run
-    cohort: Cohort
-    task: str
-    reads: tuple[Modality, ...]
-    steps: int | None
-    place: Path
-    basis: str
-    tell: Teller
-
-    def asked(
-        self, arm: str, method: tuple[Any, ...] | None, reads: tuple[Modality, ...], who: tuple[str, ...], seed: int
-    ) -> tuple[Predictions, int]:
-        """An arm's answers about the test patients, and how many of the labelled it could read."""
-        self.tell.begin(f"{arm}, {len(who)} labels, seed {seed}")
-        specs = None if method is None else [m.model_dump(mode="json") for m in method]
-        told = key_of(self.basis, self.task, specs, [m.value for m in reads], who, seed if method else None, self.steps)
-        there = self.place / "answers" / f"{arm.replace(' ', '-')}-{len(who)}-{seed}-{told}.json"
-        learn = (lambda: self._plain(who)) if method is None else (lambda: self._adapted(method, reads, who, seed))
-        has = self.run.loader(self.cohort, who).by_patient
-        return kept(there, learn), sum(bool(set(reads) & set(has.get(p, {}))) for p in who)
-
-    def _adapted(
-        self, method: tuple[Any, ...], reads: tuple[Modality, ...], who: tuple[str, ...], seed: int
-    ) -> Predictions:
-        plan = planned(self.run, self.task, method, who, self.cohort, seed, self.steps, reads)
-        model, head, _ = taught_by(plan, self.tell.step)
-        with repeatable():
-            return usable(
-                predict(
-                    Adapted(self.run, self.task, model.requires_grad_(False).eval(), head.eval(), reads), self.cohort
-                )
-            )
-
-    def _plain(self, who: tuple[str, ...]) -> Predictions:
-        kind = self.run.recipe.tasks[self.task].kind
-        if kind not in FEW_LABELS:
-            raise EvidenceError(f"a {kind}, of which there is no simple baseline", ", ".join(FEW_LABELS), "")
-        loader = self.run.loader(self.cohort, self.run.split.test, (self.task,))
-        known = loader.labelled(self.task)
-        test = [p for p in loader.patients if p in known and set(self.reads) & set(loader.by_patient[p])]
-        able = tuple(loader.readable(test, self.reads))
-        return usable(baseline(self.run, self.cohort, Cell(self.task, self.reads, None), who, able))
-
-
 def _judged(
-    task: str, metric: str, split: str, answers: Mapping[tuple[str, int], Sequence[Predictions]],
-    read: Mapping[tuple[str, int], Sequence[int]], numbers: Sequence[int], draws: int, skipped: list[Skipped],
-) -> tuple[tuple[Point, ...], tuple[Saved, ...]]:  # fmt: skip
+    said: Said, metric: str, split: str, numbers: Sequence[int], draws: int
+) -> tuple[tuple[Point, ...], tuple[Saved, ...]]:
     """Each point on the patients whom its arm answered about; its distance from the pretrained on those whom both did."""
-    points = []
+    points, answers = list[Point](), said.answers
     for (arm, count), mine in answers.items():
         pair = {"pretrained": answers["pretrained", count], arm: mine}
         try:
@@ -344,10 +209,10 @@ def _judged(
         except EvidenceError as error:  # few test patients have the one modality
             if arm in ("pretrained", "scratch"):
                 raise
-            skipped.append(Skipped(task, f"{arm}, {count} labels", error.found))
+            said.skip(arm, count, error)
             continue
         behind = both.difference("pretrained", arm) if arm != "pretrained" else None
-        points.append(Point(arm, count, float(np.mean(read[arm, count])), own.figure(arm), own.each[arm], behind))
+        points.append(Point(arm, count, float(np.mean(said.read[arm, count])), own.figure(arm), own.each[arm], behind))
     if not all(("scratch", n) in answers for n in numbers):
         return tuple(points), ()
     wanted = {f"{arm} {n}": answers[arm, n] for arm in ("pretrained", "scratch") for n in numbers}

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from ...training.run import write_text
 from ..measures.figures import shown
 from ..measures.metrics import CHANCE
+from ..measures.written import signed, unsigned
 from ..pages.page import Section, facts, lead, mono, page, small, table, told, verbatim
 from ..pages.sections.unread import set_aside
 from ..pages.sections.words import METRICS, capital, metric_name, short_metric
-from .factorial import signed, unsigned
 from .line_plot import Line, Panel, averaged, plot
 
 if TYPE_CHECKING:

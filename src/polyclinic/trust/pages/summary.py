@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...schema import Figure
-from ..comparisons.comparison import interval
+from ..measures.written import interval
 
 THIN = "\u202f"
 """A narrow space that does not break, between thousands."""
