@@ -6,13 +6,16 @@ import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from .frame import Reply, command, files_in, progress, table
 from .learning import Minutes, curve, label_counts
 from .recipe import Overrides, RecipePath
+
+if TYPE_CHECKING:
+    from ..training import Run
 
 RunPath = Annotated[Path, typer.Argument(help="The run's folder.", show_default=False)]
 CohortOption = Annotated[
@@ -153,30 +156,29 @@ def adapt(
             "--seeds, --baselines and --minutes go with several numbers of labels, as --labels 10,50,all"
         )
     from ..adaptation import adapt as fit
-    from ..harmonise.unread import Unread, listed
 
     with progress(f"adapt {task}") as report:
         made = fit(
             run, task, method, counts, cohort=cohort, seed=seed, steps=steps, after=after, leave_out=leave_out or (), into=into,
             progress=report,
         )  # fmt: skip
+    return _learned(made)
+
+
+def _learned(made: Run) -> Reply:
+    """What an adapted run learned from, and who could not be read."""
+    from ..harmonise.unread import Unread, listed
+
     about = made.adapter
-    data = {
-        "run": str(made.path),
-        "task": task,
-        "method": about["method"],
-        "labels": about["labels"],
-        "inputs": about["inputs"],
-        "split": made.split.hash,
-        "giveaways": about.get("giveaways", []),
-        "unread": about.get("unread", []),
-    }
+    known = {key: about[key] for key in ("task", "method", "labels", "inputs")}
+    told = {key: about.get(key, []) for key in ("giveaways", "unread")}
+    words = f"{about['task']} by {about['method']} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}"
     shown = [
-        *listed([Unread(**one) for one in data["unread"]], f"{made.path}/adapter.json"),
-        f"{made.path}: {task} by {about['method']} from {about['labels']} labelled patients, reading {', '.join(about['inputs'])}",
+        *listed([Unread(**one) for one in told["unread"]], f"{made.path}/adapter.json"),
+        f"{made.path}: {words}",
         f"next: polyclinic evaluate {made.path}    polyclinic serve {made.path}",
     ]
-    return Reply(data, shown)
+    return Reply({"run": str(made.path), **known, "split": made.split.hash, **told}, shown)
 
 
 @command

@@ -18,32 +18,21 @@ from ...training import Run, RunError
 from ...training.run import file_hash
 from ..comparisons.comparison import Comparison
 from ..evidence import Evidence
-from ..measures.retrieval import retrieval_examples
+from ..measures.retrieval import RetrievalExample, retrieval_examples
 from ..measures.synthesis import pairs
 from .embeddings import embedding_maps
-from .inputs import ReportInputs, curves_of
+from .inputs import Curve, ReportInputs, curves_of
 from .overlays import Overlay, overlays
 from .placed import placed_pictures
 from .sections import whole
 
 
 def gather(
-    run: Run | str | Path,
-    cohort: Cohort | None = None,
-    *,
-    comparison: Comparison | None = None,
-    evidence: Sequence[Evidence] = (),
-    segmentation: Run | str | Path | None = None,
-    placed: Sequence[Run | str | Path] = (),
-    title: str = "",
-    words: Mapping[str, str] | None = None,
-    tasks: Mapping[str, str] | None = None,
-    licences: Sequence[str] = (),
-    machine: str = "",
-    seconds: Mapping[str, float] | None = None,
-    made: str = "",
-    redact: bool = False,
-) -> ReportInputs:
+    run: Run | str | Path, cohort: Cohort | None = None, *, comparison: Comparison | None = None, evidence: Sequence[Evidence] = (),
+    segmentation: Run | str | Path | None = None, placed: Sequence[Run | str | Path] = (), title: str = "",
+    words: Mapping[str, str] | None = None, tasks: Mapping[str, str] | None = None, licences: Sequence[str] = (), machine: str = "",
+    seconds: Mapping[str, float] | None = None, made: str = "", redact: bool = False,
+) -> ReportInputs:  # fmt: skip
     """All that a report of a pretrained run shows, from the run and its cohort.
 
     Args:
@@ -62,49 +51,45 @@ def gather(
     records = catalogue.records(run.recipe.cohort.where)  # whom the run is about, who may be a part of the catalogue
     name = run.path.resolve().name  # an adapted run knows its backbone as ../..
     called = words if words is not None else modality_words(records)
-    looked = next((s for s in run.recipe.tasks.values() if isinstance(s, Retrieval)), None)
-    masks: tuple[Overlay, ...] = ()
-    if segmentation is not None:
-        adapted = open_adapted(segmentation)
-        masks = overlays(adapted, catalogue) if isinstance(adapted.task, SegmentationTask) else ()
-    try:
-        curves = curves_of(run.metrics())
-    except (OSError, RunError):  # a run that was moved without its curves
-        curves = ()
-    texts = any(
-        Modality.TEXT in (s.inputs or tuple(run.recipe.encoders))
-        for s in run.recipe.tasks.values()
-        if s.kind == "classification"
-    )
     return ReportInputs(
-        title=title or f"What {name} can and cannot do",
-        run=name,
-        split=run.split.hash,
-        cohort=describe(records, catalogue.rejected()),
-        sides=(len(run.split.train), len(run.split.test)),
-        sites=patients_by_site(records),
-        rejected=catalogue.rejected(),
-        comparison=comparison,
-        evidence=tuple(evidence),
-        curves=curves,
-        maps=embedding_maps(run, catalogue),
-        retrieval=retrieval_examples(run, catalogue, looked.query, looked.answer) if looked else (),
-        overlays=masks,
+        title=title or f"What {name} can and cannot do", run=name, split=run.split.hash,
+        cohort=describe(records, catalogue.rejected()), sides=(len(run.split.train), len(run.split.test)),
+        sites=patients_by_site(records), rejected=catalogue.rejected(), comparison=comparison, evidence=tuple(evidence),
+        curves=_curves(run), maps=embedding_maps(run, catalogue), retrieval=_retrieved(run, catalogue),
+        overlays=_masks(segmentation, catalogue) if segmentation is not None else (),
         placed=tuple(picture for one in placed for picture in placed_pictures(one, catalogue)),
-        pairs=pairs(run, catalogue, redact=redact),
-        words=called,
-        notes_tell=texts,
-        recipe=run.recipe.as_yaml(),
-        packages=run.lock.get("packages", {}),
-        machine=machine,
-        seconds=dict(seconds or {}),
-        licences=licences,
-        made=made,
-        weights=file_hash(run.weights),
-        commit=run.lock.get("commit") or "",
+        pairs=pairs(run, catalogue, redact=redact), words=called, notes_tell=_notes_tell(run), recipe=run.recipe.as_yaml(),
+        packages=run.lock.get("packages", {}), machine=machine, seconds=dict(seconds or {}), licences=licences, made=made,
+        weights=file_hash(run.weights), commit=run.lock.get("commit") or "",
         parameters=sum(p.numel() for p in run.model().parameters()),
-        tasks={name: spec.asks(called) for name, spec in run.recipe.tasks.items()} | dict(tasks or {}),
-    )
+        tasks={task: spec.asks(called) for task, spec in run.recipe.tasks.items()} | dict(tasks or {}),
+    )  # fmt: skip
+
+
+def _curves(run: Run) -> tuple[Curve, ...]:
+    """Of pretraining; none of a run that was moved without them."""
+    try:
+        return curves_of(run.metrics())
+    except (OSError, RunError):
+        return ()
+
+
+def _retrieved(run: Run, cohort: Cohort) -> tuple[RetrievalExample, ...]:
+    """Examples of the recipe's first retrieval, where it has one."""
+    first = next((s for s in run.recipe.tasks.values() if isinstance(s, Retrieval)), None)
+    return retrieval_examples(run, cohort, first.query, first.answer) if first else ()
+
+
+def _masks(run: Run | str | Path, cohort: Cohort) -> tuple[Overlay, ...]:
+    """Of a run that is adapted to a segmentation."""
+    adapted = open_adapted(run)
+    return overlays(adapted, cohort) if isinstance(adapted.task, SegmentationTask) else ()
+
+
+def _notes_tell(run: Run) -> bool:
+    """Whether a classification may read the notes."""
+    asked = [spec for spec in run.recipe.tasks.values() if spec.kind == "classification"]
+    return any(Modality.TEXT in (spec.inputs or tuple(run.recipe.encoders)) for spec in asked)
 
 
 def patients_by_site(records: Sequence[Record]) -> dict[str, int]:
