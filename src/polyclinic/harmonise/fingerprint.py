@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from ..schema import Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,17 @@ class Fingerprint:
     def hash(self) -> str:
         """What tells two fingerprints apart, as hex."""
         return hashlib.blake2b(self._json().encode(), digest_size=12).hexdigest()
+
+    def decides(self, record: Record, standard: Any) -> str:
+        """What of it decides a record's payload under a standard; a cache may be shared by runs of other training patients."""
+        match standard.kind:
+            case "image" | "slide" | "video" | "kinematics":
+                return ""
+            case "signal" if standard.rate_hz is not None:
+                return ""
+            case "volume" if standard.spacing_mm is not None and standard.intensity == "own":
+                return f"HU {self.hounsfield}" if record.kind.startswith("volume") else ""
+        return self.hash
 
     @cached_property
     def _gene_scale(self) -> tuple[np.ndarray, np.ndarray]:

@@ -18,8 +18,9 @@ from ..cohort.mixture import Mixture, Part
 from ..cohort.sampling import Harder, Sampler
 from ..cohort.sampling import rarity as rarities
 from ..schema import Batch, Modality, Payload, Record, Target
-from . import GridError, harmonise, image, shapes, table, volume
+from . import harmonise, table
 from .cache import Cache
+from .drawings import Drawings, records_of
 from .fingerprint import Fingerprint
 from .ragged import Box, ragged_of
 from .unread import Unread, UnreadRecordError, check, noted, reading
@@ -91,7 +92,7 @@ class Loader:
         self.patients = [p for p in patients if p in self.by_patient]
         self.labels = list(labels)
         self.answers = {label.task: labels_of(records, label) for label in labels}
-        self._drawn: dict[tuple[str, str], torch.Tensor] = {}
+        self.drawings = Drawings(load, self.standards, fingerprint, self.cache)
         kept = {p: s for p, s in signatures(mine).items() if p in set(self.patients)}
         sites = {r.patient: r.site for r in reversed(mine) if r.site and r.patient in kept}
         weights = rarities(_cells(records, rare, kept), rarity) if rare else None
@@ -232,7 +233,7 @@ class Loader:
         if not label.placed:
             return {p: v for p, v in answers.items() if p in mine}
         found: dict[str, int] = {}
-        for drawn in (d for of in answers.values() for d in _records(of) if d.patient in mine):
+        for drawn in (d for of in answers.values() for d in records_of(of) if d.patient in mine):
             there = int(label.kind == "boxes" and drawn.attributes.get("shapes") != 0)
             found[drawn.patient] = max(there, found.get(drawn.patient, 0))
         return found
@@ -278,7 +279,7 @@ class Loader:
         kept = set(patients)
         self._then.pop(task, None)
         placed = next(label for label in self.labels if label.task == task).placed
-        whose = lambda name, answer: _records(answer)[0].patient if placed else name
+        whose = lambda name, answer: records_of(answer)[0].patient if placed else name
         self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}
 
     def source(self, record: Record) -> Payload:
@@ -294,7 +295,7 @@ class Loader:
     def payload(self, record: Record) -> Payload:
         """The harmonised payload of a record."""
         standard = self.standards[record.modality]
-        told = record.kind + self._decided(record, standard)
+        told = record.kind + self.fingerprint.decides(record, standard)
         make = lambda: harmonise(self.source(record), record, standard, self.fingerprint)
         if record.modality is Modality.TABLE and record.patient in self.until:  # a history, whose events have hours
             told += f" to {self._hours(record)!r} h"
@@ -303,17 +304,6 @@ class Loader:
     def _read(self, record: Record) -> Payload:
         with reading(record):
             return self.payload(record)
-
-    def _decided(self, record: Record, standard: Any) -> str:
-        """What of the fingerprint decides a payload; a cache may be shared by runs of other training patients."""
-        match standard.kind:
-            case "image" | "slide" | "video" | "kinematics":
-                return ""
-            case "signal" if standard.rate_hz is not None:
-                return ""
-            case "volume" if standard.spacing_mm is not None and standard.intensity == "own":
-                return f"HU {self.fingerprint.hounsfield}" if record.kind.startswith("volume") else ""
-        return self.fingerprint.hash
 
     def _assemble(
         self, patients: list[str], modalities: Sequence[Modality] | None, random: np.random.Generator | None, whole: bool = False
@@ -347,20 +337,12 @@ class Loader:
             start = [int(random.integers(n - b + 1)) for n, b in zip(shape, size, strict=True)]
             drawn = [label for label in self.labels if label.placed and record.id in self.answers[label.task]]
             if drawn and random.random() < ABOUT:
-                places = self._places(drawn[int(random.integers(len(drawn)))], record, payload)
+                label = drawn[int(random.integers(len(drawn)))]
+                places = self.drawings.places(label, self.answers[label.task][record.id], record, payload)
                 if len(places):
                     about = places[int(random.integers(len(places)))].tolist()
                     start = [min(max(0, a - b // 2), n - b) for a, b, n in zip(about, size, shape, strict=True)]
         return tuple(slice(s, s + b) for s, b in zip(start, size, strict=True))
-
-    def _places(self, label: Label, record: Record, payload: Payload) -> np.ndarray:
-        """Where the structures that a task asks for lie on a record (n d) int: all samples of a mask, the middles of boxes, points."""
-        if label.kind == "mask":
-            return np.argwhere(self._mask(self.answers[label.task][record.id], record, payload).numpy())
-        shapes, d = self._shapes(label, record, payload).numpy(), payload.array.ndim - 1
-        middle = (shapes[:, 1 : 1 + d] + shapes[:, 1 + d :]) / 2 if label.kind == "boxes" else shapes
-        inside = ((middle >= 0) & (middle < payload.array.shape[1:])).all(1)
-        return middle[inside].astype(int)
 
     def hours(self, record: Record) -> float:
         """From the patient's index time; NaN of a record without a date."""
@@ -372,13 +354,7 @@ class Loader:
     ) -> Target:  # fmt: skip
         answers = self.answers[label.task]
         if label.placed:
-            pairs = kept.get(label.modality or Modality.VOLUME, [])
-            known = torch.tensor([r.id in answers for _, r, _ in pairs], dtype=torch.bool)
-            if label.kind == "mask":
-                return Target([self._mask(answers.get(r.id), r, p)[boxes.get(r.id, ...)] for _, r, p in pairs], known)
-            return Target(
-                [_shifted(self._shapes(label, r, p), boxes.get(r.id), label.kind) for _, r, p in pairs], known
-            )
+            return self.drawings.target(label, answers, kept.get(label.modality or Modality.VOLUME, []), boxes)
         values = torch.zeros(len(patients), label.width)
         for number, patient in enumerate(patients):
             if patient in answers:
@@ -387,49 +363,6 @@ class Loader:
             values.squeeze(1) if label.width == 1 else values,
             torch.tensor([p in answers for p in patients], dtype=torch.bool),
         )
-
-    def _shapes(self, label: Label, record: Record, payload: Payload) -> torch.Tensor:
-        """The boxes or points that were drawn on a record, on its whole standard grid; none where nobody drew."""
-        key, answers = (label.task, record.id), self.answers[label.task].get(record.id, ())
-        if key not in self._drawn:
-            with reading(answers[0] if answers else record):
-                drawn, modality = [(one, self.load(one)) for one in answers], label.modality or Modality.VOLUME
-                if label.kind == "boxes":
-                    found = shapes.boxes(drawn, payload, modality, label.classes, label.least_mm)
-                else:
-                    found = shapes.points(drawn, payload, modality, label.classes)
-            self._drawn[key] = torch.from_numpy(found)
-        return self._drawn[key]
-
-    def _mask(self, mask: Record | None, record: Record, payload: Payload) -> torch.Tensor:
-        """The mask on its image's standard grid; zeros where there is none (and the target's mask says so)."""
-        if mask is None:
-            return torch.zeros(payload.array.shape[1:], dtype=torch.int64)
-        standard = self.standards[record.modality]
-        how = image.harmonise_mask if record.modality is Modality.IMAGE else volume.harmonise_mask
-
-        def make() -> Payload:
-            try:
-                return Payload(how(self.load(mask), payload, standard).astype(np.int16))
-            except GridError as error:
-                raise GridError(f"{mask.uri}: {error.found}", error.expected, error.remedy) from error
-
-        with reading(mask):
-            kept = self.cache.get(mask.id, standard, f"mask of {record.id}{self._decided(record, standard)}", make)
-        return torch.from_numpy(kept.array.astype(np.int64))
-
-
-def _records(answer: Record | tuple[Record, ...]) -> tuple[Record, ...]:
-    """The records of what was drawn."""
-    return answer if isinstance(answer, tuple) else (answer,)
-
-
-def _shifted(shapes: torch.Tensor, box: Box | None, kind: str) -> torch.Tensor:
-    """Boxes or points on what is seen of a whole volume."""
-    if box is None:
-        return shapes
-    start = torch.tensor([s.start for s in box], dtype=shapes.dtype)
-    return torch.cat([shapes[:, :1], shapes[:, 1:] - start.repeat(2)], 1) if kind == "boxes" else shapes - start
 
 
 def _cells(records: Sequence[Record], column: str, patients: Collection[str]) -> dict[str, str]:
