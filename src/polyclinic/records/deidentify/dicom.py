@@ -243,9 +243,7 @@ class Cleaner(Cleaning):
         ]
         for part in done:
             for span in part.unsure:
-                self.report.ask(
-                    self.file, f"{place}{_shown(element.tag)} characters {span.start}–{span.stop}", "may be a name"
-                )
+                self.ask(f"{place}{_shown(element.tag)} characters {span.start}–{span.stop}", "may be a name")
         if not any(part.found for part in done):
             return ""
         most = {"SH": 16, "LO": 64}.get(str(element.VR), 1 << 20)

@@ -184,9 +184,7 @@ class Cleaner(Cleaning):
         if not re.fullmatch(r"[A-Z][A-Za-z]{1,60}", kind):
             raise RecordError("JSON that names no FHIR type", "a FHIR resource", "leave it out")
         if resource.get("modifierExtension"):
-            self.report.ask(
-                self.file, f"{place}{kind}.modifierExtension", "removed: it may change what the resource means"
-            )
+            self.ask(f"{place}{kind}.modifierExtension", "removed: it may change what the resource means")
         before = self.who, self.kind
         self.who, self.kind = whose, kind = _patient_of(resource) or patient, kind
         new: dict[str, Any] = {"resourceType": kind}
