@@ -62,7 +62,8 @@ def compare(
     began, rows, skipped = time.monotonic(), list[Row](), list[Skipped]()
     for number, cell in enumerate(todo):
         if budget_s is not None and number and time.monotonic() - began > budget_s:
-            skipped.append(Skipped(cell.task, cell.words, f"the comparison's {budget_s:.0f} s were over"))
+            over = f"the comparison's {budget_s:.0f} s were over" if budget_s >= 1 else "what came before left no time"
+            skipped.append(Skipped(cell.task, cell.words, over))
             continue
         tell = lambda arm, number=number, cell=cell: (
             progress and progress(number, len(todo), f"{cell.task}: {cell.words}, {arm}")
