@@ -25,7 +25,7 @@ import torch
 
 import polyclinic as pc
 from polyclinic.adaptation import Adapted, open_adapted
-from polyclinic.adaptation.report import reference, reference_text, reports_of
+from polyclinic.adaptation.report import reference, reports_of, words_of
 from polyclinic.cohort import Cohort
 from polyclinic.harmonise.loader import Loader
 from polyclinic.inference import predict
@@ -141,7 +141,7 @@ def others(adapted: Adapted, cohort: Cohort, like: Predictions, seed: int) -> di
     known = [
         p for p in run.split.train if Modality.IMAGE in loader.by_patient.get(p, {}) and reference(loader, p, "en")
     ]
-    texts = {p: reference_text(loader, task, r) for p in known if (r := reference(loader, p, "en"))}
+    texts = {p: words_of(loader, task, r) or "" for p in known if (r := reference(loader, p, "en"))}
     learned, asked = vectors(run, task, loader, known), vectors(run, task, loader, like.patients)
     nearest = [texts[known[i]] for i in (asked @ learned.T).argmax(1)]
     made = lambda outputs: Predictions(

@@ -38,8 +38,8 @@ from polyclinic.training import Recipe, Run
 from polyclinic.training.budget import Budget
 from polyclinic.trust import Factorial, factorial, judged
 from polyclinic.trust.comparisons.baselines import Study, classify
-from polyclinic.trust.comparisons.factorial import unsigned
 from polyclinic.trust.measures.figures import usable
+from polyclinic.trust.measures.written import unsigned
 
 SHOTS = {2: "1-shot", 10: "5-shot", 40: "20-shot", None: "linear probe"}
 UNTRAINED, FLOOR = "untrained", "pixels"
