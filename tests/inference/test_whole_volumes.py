@@ -21,6 +21,7 @@ from polyclinic.inference import answer_cohort, predict, predict_files, predict_
 from polyclinic.models import Model
 from polyclinic.schema import Batch, Modality
 from polyclinic.tasks import SegmentationTask
+from polyclinic.tasks.boxes import boxed
 from polyclinic.tasks.segmentation import dice
 from polyclinic.tasks.sliding import sliding
 from polyclinic.training import Run, pretrain
@@ -179,7 +180,9 @@ def test_a_bundle_blends_boxes_as_we_do(adapted: Run, cohort: Cohort, tmp_path: 
     ragged = batch.payloads[Modality.VOLUME]
     assert torch.equal(values[0], ragged.values[0])
     with torch.no_grad():
-        ours = sliding(opened.task._of_boxes(opened.model, batch, ragged), ragged.values[0], BOX)
+        model, decoder = opened.model, opened.task.decoder
+        seen = lambda boxes: boxed(batch, ragged, Modality.VOLUME, boxes)
+        ours = sliding(lambda boxes: decoder(model(seen(boxes)).tokens, boxes), ragged.values[0], BOX)
         mask = opened.task._whole(opened.model, batch, ragged, BOX)
         theirs = blending(BOX)(values, network, spacing)
         monais = SlidingWindowInferer(BOX, 1, 0.25, "gaussian", 0.125)(values, network, spacing)
