@@ -45,5 +45,5 @@ class Showing:
         return Reply(
             task="showing", headline="What the files show", values={}, used=[], read=[], not_used=[], whose="",
             structures=[Structure(number=n, name=f"structure {n}", colour=colour(n), size=1, unit="mL") for n in range(1, labels + 1)],
-            uncertainty="Nothing is answered.", evidence=None, views=views, model=self.card,
+            sentences=[], notes=[], overlay=None, uncertainty="Nothing is answered.", evidence=None, views=views, model=self.card,
         )  # fmt: skip

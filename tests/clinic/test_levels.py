@@ -48,7 +48,7 @@ def test_a_window_is_dicoms(function: str, center: float, width: float) -> None:
     values = np.arange(-2048, 2048)
     with np.errstate(over="ignore"):
         theirs = (apply_windowing(values, about) + 2048) / 4095
-        ours = shade(values, Preset(name="x", center=center, width=width, function=function))
+    ours = shade(values, Preset(name="x", center=center, width=width, function=function))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
@@ -122,8 +122,9 @@ def test_the_files_own_windows_come_first_and_bad_ones_not_at_all() -> None:
         ("the file’s: LUNG", -600, 1500, "LINEAR"),
     ]
     assert presets[2] == CT_PRESETS[0]
-    for wrong in ({"window_center": "x", "window_width": "9"}, {"window_center": "1", "window_width": "nan"}):
-        assert levels_of(record("MR", **wrong), np.zeros((2, 2))).presets[0].name == "automatic"
+    for center, width in (("x", "9"), ("1", "nan")):
+        wrong = record("MR", window_center=center, window_width=width)
+        assert levels_of(wrong, np.zeros((2, 2))).presets[0].name == "automatic"
 
 
 def test_the_windows_of_a_dicom_file_reach_its_record_and_its_picture(tmp_path: Path) -> None:

@@ -51,11 +51,11 @@ def drop(page: Any, *files: Path, at: str = "#drop") -> None:
 
 def wait_coloured(page: Any, right: Callable[[int], bool]) -> None:
     """Until so many pixels are in colours; asked from here, because the page's policy lets nothing be evaluated in it."""
-    for _ in range(100):
-        if right(count := page.evaluate(COLOURED)):
-            return
+    count, left = page.evaluate(COLOURED), 100
+    while not right(count) and left:
         page.wait_for_timeout(50)
-    pytest.fail(f"{count} pixels are in colours")
+        count, left = page.evaluate(COLOURED), left - 1
+    assert right(count), f"{count} pixels are in colours"
 
 
 def labels_of(reply: Reply, number: int) -> np.ndarray:

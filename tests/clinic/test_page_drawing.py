@@ -199,13 +199,13 @@ def test_marks_on_a_coronal_slice_are_sent_as_the_files_own_voxels_and_the_mask_
     assert point[0] == round(x)
     drawn = Segmenter(balls_run).begin([path]).segment([point]).overlay
     assert drawn is not None
-    up, across = np.nonzero(drawn[round(x)])  # y and z of the file
+    across, up = np.nonzero(drawn[:, :, round(x)])  # z and y of the file
     seen = (shown.SHAPE[2] - 0.5 - across.mean()) / shown.SHAPE[2], 1 - (up.mean() + 0.5) / shown.SHAPE[1]
     found = page.evaluate(ORANGE)
     assert (found["u"], found["v"]) == pytest.approx(seen, abs=0.03)
     # The slice with most of it, of this plane; and the axial one through the point.
     page.locator("#most").click()
-    expect(page.locator("#where")).to_have_text(f"{drawn.sum((1, 2)).argmax() + 1} of {shown.SHAPE[0]}")
+    expect(page.locator("#where")).to_have_text(f"{drawn.sum((0, 1)).argmax() + 1} of {shown.SHAPE[0]}")
     page.locator("#marks button").click()
     expect(page.locator("#where")).to_have_text(f"{round(x) + 1} of {shown.SHAPE[0]}")
     page.locator("#picture").focus()
@@ -226,6 +226,7 @@ def test_marks_on_a_coronal_slice_are_sent_as_the_files_own_voxels_and_the_mask_
     assert [low[1], high[1]] == pytest.approx([y - 0.2 * tall, y + 0.2 * tall], abs=0.3)
     assert [low[2], high[2]] == pytest.approx([z - 0.25 * wide, z + 0.25 * wide], abs=0.3)
     # The right button: moved, it changes the grey levels, and marks nothing; not moved, it marks a point beside it.
+    page.get_by_role("radio", name="Point on it").check()
     count, grey = len(sent), page.locator("#levels-now").inner_text()
     drag(page, (0.3, 0.3), (0.6, 0.6), button="right")
     expect(page.locator("#levels-now")).not_to_have_text(grey)

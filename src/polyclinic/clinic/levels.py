@@ -100,7 +100,7 @@ def shade(values: np.ndarray, window: Preset) -> np.ndarray:
     """
     x, c, w = values.astype(np.float32), window.center, window.width
     if window.function == "SIGMOID":
-        return 1 / (1 + np.exp(-4 * (x - c) / w))
+        return 1 / (1 + np.exp(np.clip(-4 * (x - c) / w, -80, 80)))
     middle, span = (c - 0.5, w - 1) if window.function == "LINEAR" else (c, w)
     inside = (x - middle) / (span or 1.0) + 0.5
     return np.where(x <= middle - span / 2, 0, np.where(x > middle + span / 2, 1, inside))

@@ -61,6 +61,7 @@ function picture(view, structures, shown, hand = null) {
     if (!planes[name]) return;
     [stack.plane, plane] = [name, planes[name]];
     if (hand) [hand.cross, hand.corner] = [null, null];
+    where.textContent = "…"; // all slices are unpacked for the first other plane
     const turning = plane, radio = planeRadios.find((r) => r.value === name), known = focus[plane.normal] !== undefined;
     if (radio) radio.checked = true;
     slider.max = plane.places.length - 1;
@@ -108,7 +109,7 @@ function picture(view, structures, shown, hand = null) {
     const by = single || hand ? 0 : { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 5, PageDown: -5, End: plane.places.length, Home: -plane.places.length }[event.key];
     const name = several && { a: "axial", c: "coronal", s: "sagittal" }[event.key.toLowerCase()];
     if (by) move(by);
-    else if (name) turn(name);
+    else if (name) { turn(name); say(planes[name].called); }
     else if (levels && /^[1-9]$/.test(event.key)) levels.choose(Number(event.key) - 1);
     else return;
     event.preventDefault();

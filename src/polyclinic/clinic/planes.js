@@ -6,7 +6,8 @@ const within = (v, low, high) => Math.min(high, Math.max(low, v));
 
 /** The samples of a slice, unpacked (see Slice.samples in /docs). */
 async function unpacked(base64, width, height) {
-  const packed = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const text = atob(base64), packed = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) packed[i] = text.charCodeAt(i);
   const raw = new Uint8Array(await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"))).arrayBuffer());
   const count = width * height, samples = new Uint16Array(count);
   for (let y = 0, i = 0; y < height; y++) for (let x = 0, last = 0; x < width; x++, i++) {
@@ -22,8 +23,9 @@ const decoded = async (base64) => { const image = new Image(); image.src = `data
 async function pixels(base64) {
   const mask = await decoded(base64), sheet = el("canvas", { width: mask.width, height: mask.height }), pen = sheet.getContext("2d", { willReadFrequently: true });
   pen.drawImage(mask, 0, 0);
-  const { data } = pen.getImageData(0, 0, mask.width, mask.height);
-  return Uint8Array.from({ length: mask.width * mask.height }, (_, i) => data[4 * i]);
+  const { data } = pen.getImageData(0, 0, mask.width, mask.height), labels = new Uint8Array(data.length / 4);
+  for (let i = 0; i < labels.length; i++) labels[i] = data[4 * i];
+  return labels;
 }
 
 const stacks = new WeakMap();
