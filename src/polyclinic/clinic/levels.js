@@ -17,13 +17,27 @@ function tableOf({ slope, intercept, low, high }, window) {
   });
 }
 
-/** Samples as a picture of their size. */
-function greyed(samples, width, height, table) {
-  const sheet = el("canvas", { width, height }), pen = sheet.getContext("2d"), image = pen.createImageData(width, height);
-  const dots = new Uint32Array(image.data.buffer);
+/** Samples k times as wide and as high, those between in proportion: before the window, and so that a grey stays grey to the last bit. */
+function enlarged(samples, width, height, k) {
+  if (k === 1) return samples;
+  const between = (size) => Array.from({ length: size * k }, (_, i) => {
+    const at = within((i + 0.5) / k - 0.5, 0, size - 1), first = Math.floor(at);
+    return [first, Math.min(first + 1, size - 1), at - first];
+  });
+  const across = between(width), out = new Uint16Array(width * height * k * k);
+  let i = 0;
+  for (const [top, bottom, down] of between(height)) for (const [left, right, part] of across) {
+    const above = samples[top * width + left] * (1 - part) + samples[top * width + right] * part;
+    out[i++] = Math.round(above * (1 - down) + (samples[bottom * width + left] * (1 - part) + samples[bottom * width + right] * part) * down);
+  }
+  return out;
+}
+
+/** Samples as greys, one a pixel of the canvas. */
+function paintGrey(pen, samples, table) {
+  const image = pen.createImageData(pen.canvas.width, pen.canvas.height), dots = new Uint32Array(image.data.buffer);
   for (let i = 0; i < dots.length; i++) dots[i] = table[samples[i]];
   pen.putImageData(image, 0, 0);
-  return sheet;
 }
 
 /** The window of a view and what changes it; null of a picture in colours. */

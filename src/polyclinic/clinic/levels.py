@@ -46,7 +46,8 @@ def levels_of(record: Record, array: np.ndarray) -> Levels:
         low, high = max(low, usual[0] - reach), min(high, usual[1] + reach)
     slope = 1.0 if whole and high - low <= STEPS else (high - low) / STEPS
     hu = hounsfield(record, low)
-    automatic = _between("automatic", *(np.rint(usual) if whole else usual), whole=whole)
+    fine = 1.0 if whole else 10 ** math.floor(math.log10(max(usual[1] - usual[0], 1e-9) / 100))
+    automatic = _between("automatic", *(float(f"{round(v / fine) * fine:.12g}") for v in usual), whole=whole)
     return Levels(
         unit="HU" if hu else "",
         slope=slope or 1.0,

@@ -22,7 +22,7 @@ function picture(view, structures, shown, hand = null) {
   const frame = el("div", { className: "picture", "data-modality": view.modality }, canvas), sides = el("p", { className: view.edges ? "quiet" : "caution", id: "sides" });
   const how = el("p", { className: "quiet", id: "look" }), value = el("span", { className: "value", id: "value", "aria-hidden": "true" });
   const levels = windowing(view, () => show());
-  let plane = planes[stack.plane], latest = 0, factor = 1, grey = null, tint = null; // factor: canvas pixels to one of the plane's
+  let plane = planes[stack.plane], latest = 0, grey = null, tint = null;
 
   async function show() {
     const mine = latest += 1, at = plane, n = Number(slider.value), label = single ? "1 picture" : `${at.places[n] + 1} of ${at.of}`;
@@ -33,11 +33,12 @@ function picture(view, structures, shown, hand = null) {
     if (grey?.plane !== at || grey.n !== n) grey = { plane: at, n, told: levels ? cutOf(view, at, n, stack.grey) : decoded(view.slices[n].image) };
     const { told } = grey, [seen, labels] = await Promise.all([told, marked ? labelsOf(view, at, n, source) : null]);
     if (mine !== latest) return; // another slice is wanted by now
-    const k = factor = Math.max(1, Math.floor(720 / Math.max(at.width, at.height)));
+    const k = Math.max(1, Math.floor(720 / Math.max(at.width, at.height)));
     if (canvas.width !== at.width * k || canvas.height !== at.height * k) [canvas.width, canvas.height] = [at.width * k, at.height * k];
     const pen = canvas.getContext("2d");
     pen.imageSmoothingQuality = "high";
-    pen.drawImage(levels ? greyed(seen, at.width, at.height, levels.table) : seen, 0, 0, canvas.width, canvas.height);
+    if (levels) paintGrey(pen, grey.large ??= enlarged(seen, at.width, at.height, k), levels.table);
+    else pen.drawImage(seen, 0, 0, canvas.width, canvas.height);
     if (labels) pen.drawImage(over(labels, at, k), 0, 0);
     const scale = canvas.width / (canvas.clientWidth || canvas.width);
     if (hand) hand.paint(pen, at, n, scale);
