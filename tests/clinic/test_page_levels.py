@@ -40,16 +40,15 @@ def ct(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, np.n
 
 
 @pytest.fixture(scope="module")
-def url(serve_app: Callable[..., Any], ct: tuple[Path, np.ndarray, np.ndarray]) -> Iterator[str]:
-    with serve_app(Showing({"masked.nii.gz": ct[2].T})) as address:
+def url(serve_app: Callable[..., Any]) -> Iterator[str]:
+    with serve_app(Showing()) as address:
         yield address
 
 
-def opened(open_page: Callable[..., Any], url: str, path: Path, name: str | None = None) -> Any:
+def opened(open_page: Callable[..., Any], url: str, path: Path) -> Any:
     page = open_page(url)
-    told = {"name": name or path.name, "mimeType": "application/octet-stream", "buffer": path.read_bytes()}
-    page.locator("#files").set_input_files([told])
-    expect(page.locator("#picture")).to_have_attribute("data-slice", r"0" if path.suffix != ".gz" else "6")
+    page.locator("#files").set_input_files(path)
+    expect(page.locator("#picture")).to_have_attribute("data-slice", "0" if path.suffix != ".gz" else "6")
     return page
 
 
