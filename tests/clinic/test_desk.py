@@ -53,7 +53,7 @@ def test_an_answer_says_what_was_read_and_which_model_read_it(
     )
     (view,) = reply.views
     assert (view.file, len(view.slices), view.start, view.of) == (xray.name, 1, 0, 1)
-    shown = np.asarray(Image.open(BytesIO(base64.b64decode(view.slices[0].image)))).astype(float)
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(view.slices[0].image or "")))).astype(float)
     source = pydicom.dcmread(xray).pixel_array.astype(float)
     assert shown.shape == source.shape
     assert np.corrcoef(shown.ravel(), source.ravel())[0, 1] > 0.99

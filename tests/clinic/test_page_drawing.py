@@ -180,6 +180,71 @@ def test_clicks_on_a_turned_volume_land_on_its_own_voxels(
     assert low[2] < z < high[2]
 
 
+def test_marks_on_a_coronal_slice_are_sent_as_the_files_own_voxels_and_the_mask_comes_back_there(
+    open_page: Callable[..., Any], balls_url: str, balls_run: Run, ball: tuple[Path, np.ndarray]
+) -> None:
+    """Coronal slices run along the file's first axis; across them lies its third, from the right, and up its second."""
+    path, mask = ball
+    page, sent = opened(open_page, balls_url, path)
+    x, y, z = (float(n.mean()) for n in np.nonzero(mask == 1))
+    page.get_by_role("radio", name="Coronal").check()
+    page.locator("#slice").fill(str(round(x)))
+    expect(page.locator("#picture")).to_have_attribute("data-plane", "coronal")
+    expect(page.locator("#where")).to_have_text(f"{round(x) + 1} of {shown.SHAPE[0]}")
+    u, v = (shown.SHAPE[2] - 0.5 - z) / shown.SHAPE[2], 1 - (y + 0.5) / shown.SHAPE[1]
+    page.mouse.click(*at(page, u, v))
+    wait_drawn(page, "mL")
+    (point,) = sent[-1]["points"]
+    assert point == pytest.approx([round(x), y, z], abs=0.3)
+    assert point[0] == round(x)
+    drawn = Segmenter(balls_run).begin([path]).segment([point]).overlay
+    assert drawn is not None
+    across, up = np.nonzero(drawn[:, :, round(x)])  # z and y of the file
+    seen = (shown.SHAPE[2] - 0.5 - across.mean()) / shown.SHAPE[2], 1 - (up.mean() + 0.5) / shown.SHAPE[1]
+    found = page.evaluate(ORANGE)
+    assert (found["u"], found["v"]) == pytest.approx(seen, abs=0.03)
+    # The slice with most of it, of this plane; and the axial one through the point.
+    page.locator("#most").click()
+    expect(page.locator("#where")).to_have_text(f"{drawn.sum((0, 1)).argmax() + 1} of {shown.SHAPE[0]}")
+    page.locator("#marks button").click()
+    expect(page.locator("#where")).to_have_text(f"{round(x) + 1} of {shown.SHAPE[0]}")
+    page.locator("#picture").focus()
+    page.keyboard.press("a")
+    expect(page.locator("#picture")).to_have_attribute("data-slice", str(round(y)))
+    # A box of two planes: its sides in the axial one, and how far it reaches in the coronal one.
+    page.locator("#clear-marks").click()
+    page.get_by_role("radio", name="Box around it").check()
+    drag(page, (u - 0.2, 0.1), (u + 0.2, 0.5))
+    wait_drawn(page, "structure")
+    page.keyboard.press("c")
+    expect(page.locator("#picture")).to_have_attribute("data-plane", "coronal")
+    drag(page, (u - 0.25, v - 0.2), (u + 0.25, v + 0.2))
+    wait_drawn(page, "structure")
+    low, high = sent[-1]["box"]
+    tall, wide = shown.SHAPE[1], shown.SHAPE[2]
+    assert [low[0], high[0]] == pytest.approx([0.1 * shown.SHAPE[0] - 0.5, 0.5 * shown.SHAPE[0] - 0.5], abs=0.3)
+    assert [low[1], high[1]] == pytest.approx([y - 0.2 * tall, y + 0.2 * tall], abs=0.3)
+    assert [low[2], high[2]] == pytest.approx([z - 0.25 * wide, z + 0.25 * wide], abs=0.3)
+    # The right button: moved, it changes the grey levels, and marks nothing; not moved, it marks a point beside it.
+    page.get_by_role("radio", name="Point on it").check()
+    count, grey = len(sent), page.locator("#levels-now").inner_text()
+    drag(page, (0.3, 0.3), (0.6, 0.6), button="right")
+    expect(page.locator("#levels-now")).not_to_have_text(grey)
+    page.mouse.click(*at(page, 0.9, 0.9), button="right")
+    expect(page.locator("#marks li").last).to_contain_text("beside it")
+    wait_drawn(page, "structure")
+    assert len(sent) == count + 1
+
+
+def drag(page: Any, start: tuple[float, float], end: tuple[float, float], button: str = "left") -> None:
+    """From one place of the picture to another."""
+    page.mouse.move(*at(page, *start))
+    page.mouse.down(button=button)
+    page.mouse.move(*at(page, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2))
+    page.mouse.move(*at(page, *end))
+    page.mouse.up(button=button)
+
+
 def test_it_is_drawn_by_name_and_by_the_keyboard_alone(
     open_page: Callable[..., Any], balls_url: str, ball: tuple[Path, np.ndarray]
 ) -> None:

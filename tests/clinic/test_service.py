@@ -34,7 +34,9 @@ from PIL import Image
 from polyclinic.clinic import Desk, serve
 from polyclinic.clinic.refusals import MOST_FILES
 from polyclinic.clinic.reply import NOTICE, Reply
+from polyclinic.clinic.views import Pictures
 from polyclinic.training import Run
+from showing import Showing
 
 Serve = Callable[..., Any]
 SECRET = "Mustermann-1957"
@@ -73,9 +75,11 @@ class Watching:
     def described(self) -> str:
         return self.desk.described
 
-    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
+    def answer(
+        self, files: Sequence[str | Path], names: Sequence[str] | None = None, pictures: Pictures = "png"
+    ) -> Reply:
         self.before([Path(f) for f in files])
-        return self.desk.answer(files, names)
+        return self.desk.answer(files, names, pictures)
 
 
 # ---- what it is
@@ -157,6 +161,21 @@ def test_a_nifti_volume_comes_back_with_its_mask(segmentation_url: str, segmenta
         expected.values, expected.structures, expected.views[0].slices,
     )  # fmt: skip
     assert reply.views[0].title == "volume", "the kind does not come from where the upload lay"
+
+
+def test_a_program_gets_pictures_and_who_asks_for_them_values(serve_app: Serve, volume: Path) -> None:
+    desk = Showing()
+    with serve_app(desk) as url:
+        plain = post(url, volume)
+        deep = post(url, volume, data={"pictures": "samples"})
+        wrong = refused(post(url, volume, data={"pictures": "jpeg"}), 422)
+        manual = httpx.get(f"{url}/docs").text
+    assert Reply.model_validate(plain.json()) == desk.answer([volume])
+    assert all(s["image"] and not s["samples"] for s in plain.json()["views"][0]["slices"])
+    assert Reply.model_validate(deep.json()) == desk.answer([volume], pictures="samples")
+    assert all(s["samples"] and not s["image"] for s in deep.json()["views"][0]["slices"])
+    assert "pictures" in str(wrong)
+    assert "<code>pictures</code>" in manual
 
 
 def test_names_are_kept_for_the_sender_and_made_harmless_on_the_disk(

@@ -132,6 +132,18 @@ def test_each_frame_has_its_own_rescale(tmp_path: Path, write_enhanced: Any) -> 
     assert load_taken(tmp_path / "a.dcm").array[0, :, 0, 0].tolist() == [0, 1 * 2 - 10, 2 * 3 - 20]
 
 
+@pytest.mark.parametrize("modality", ["CT", "US"])
+def test_a_stack_has_the_windows_of_its_middle_frame(tmp_path: Path, write_enhanced: Any, modality: str) -> None:
+    said = [{"WindowCenter": [40, -600 + i], "WindowWidth": [400, 1500]} for i in range(3)]
+    write_enhanced(tmp_path / "a.dcm", [frame_at(i, FrameVOILUTSequence=said[i]) for i in range(3)], Modality=modality)
+    (record,) = taken(tmp_path / "a.dcm")
+    found = [str(record.attributes.get(f"window_{k}")) for k in ("center", "width")]
+    if modality == "US":  # whose values are in no unit
+        assert found == ["None", "None"]
+    else:
+        assert [[float(v) for v in f.split("\\")] for f in found] == [[40, -599], [400, 1500]]
+
+
 @pytest.mark.parametrize(
     ("sequence", "keyword", "name"),
     [

@@ -21,7 +21,7 @@ from .drawing import Drawings, draws_on
 from .evidence import about, headline, measured
 from .given import Given, check_numbers, once, understood, whose
 from .reply import NOTICE, ModelCard, NotUsed, Region, Reply, Sentence, Structure, Used, View
-from .views import colour, overlay_of, stack_of, unread, view_of
+from .views import Pictures, colour, overlay_of, stack_of, unread, view_of
 
 
 class Carded(Protocol):
@@ -80,12 +80,15 @@ class Desk:
             f"reading {', '.join(c.inputs)}.\n\n## It has not been examined\n\n{self.why_none}\n\n{NOTICE}\n"
         )
 
-    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
+    def answer(
+        self, files: Sequence[str | Path], names: Sequence[str] | None = None, pictures: Pictures = "png"
+    ) -> Reply:
         """The answer about one patient, given as one or several files.
 
         Args:
             files: any subset of the modalities that the run reads.
             names: what to call them in the answer; by default as the files are called.
+            pictures: how the slices of its views are told.
         Raises:
             RecordError: a file that cannot be used, files of several patients, or nothing that this run reads.
         """
@@ -102,7 +105,7 @@ class Desk:
         read, left = [], []
         for item in given:
             (read if item.record.modality in found.used and not self._says_nothing(item) else left).append(item)
-        views, overlay = self._pictures(found, shown)
+        views, overlay = self._pictures(found, shown, pictures)
         words, evidence = about(found, self.measured, self.why_none)
         return Reply(
             task=self.adapted.name,
@@ -195,14 +198,16 @@ class Desk:
             for claim in found.extra.get("claims", ())
         ]  # fmt: skip
 
-    def _pictures(self, found: Answer, shown: Sequence[tuple[Given, Payload]]) -> tuple[list[View], str | None]:
+    def _pictures(
+        self, found: Answer, shown: Sequence[tuple[Given, Payload]], pictures: Pictures
+    ) -> tuple[list[View], str | None]:
         """The views, the mask on the one that it is about."""
         views: list[View] = []
         overlay: str | None = None
         for item, payload in shown:
             mine = found.overlay if item.record.id == found.extra.get("record") else None
             stack = stack_of(item.record, payload, mine)
-            views.append(view_of(stack, item.record, item.name, self._caution(item.record, payload)))
+            views.append(view_of(stack, item.record, item.name, self._caution(item.record, payload), pictures))
             if mine is not None:
                 overlay = overlay_of(stack)
         return views, overlay

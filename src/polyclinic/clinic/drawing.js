@@ -27,25 +27,25 @@ const toBegin = (files, run) => {
   const body = new FormData();
   for (const file of files) body.append("files", file, file.name);
   if (run) body.append("run", run);
+  body.append("pictures", "samples");
   return { method: "POST", body };
 };
 
 // ---- from a place in a picture to a place in the record, and back
 
 const round2 = (v) => Math.round(v * 100) / 100;
-const within = (v, low, high) => Math.min(high, Math.max(low, v));
 
-/** The record's samples at a share of the picture's width and height, on its slice n. */
-const placeOf = ({ axes, view }, u, v, n) => axes.map(({ along, samples, reversed }) => {
-  const at = along === "slice" ? view.slices[n].place - 1 : within((along === "column" ? u : v) * samples - 0.5, 0, samples - 1);
+/** The record's samples at a place (see planes.js). */
+const sampleOf = ({ axes }, place) => axes.map(({ along, samples, reversed }) => {
+  const at = along === "slice" ? place.slice : within(place[along] * samples - 0.5, 0, samples - 1);
   return round2(reversed ? samples - 1 - at : at);
 });
 
-/** Where a place lies: shares of the picture's width and height, and the slice, from 0, of the source. */
-function shareOf({ axes }, place) {
+/** The place of a record's samples. */
+function placeOf({ axes }, sample) {
   const found = { column: 0, row: 0, slice: 0 };
   axes.forEach(({ along, samples, reversed }, i) => {
-    const at = reversed ? samples - 1 - place[i] : place[i];
+    const at = reversed ? samples - 1 - sample[i] : sample[i];
     found[along] = along === "slice" ? at : (at + 0.5) / samples;
   });
   return found;
@@ -115,7 +115,7 @@ function sketch(files, run, told, changed) {
 
 function drawingSection(files, run, told, back = null) {
   const { view } = told, single = view.slices.length === 1, ways = new Set(told.ways);
-  const hand = { mode: ways.has("point") ? "on" : "box", cross: null, corner: null, band: null, kept: new Map() };
+  const hand = { mode: ways.has("point") ? "on" : "box", cross: null, corner: null, band: null, kept: new Map(), sheets: new Map() };
   const it = sketch(files, run, told, changed);
   const shown = { outline: false, opacity: 0.45, off: new Set() };
 
@@ -125,35 +125,42 @@ function drawingSection(files, run, told, back = null) {
   const undo = el("button", { type: "button", className: "second", id: "undo", onclick: () => it.undo() }, "Undo");
   const clear = el("button", { type: "button", className: "second", id: "clear-marks", onclick: () => it.clear() }, "Clear marks");
   const save = el("button", { type: "button", id: "save", onclick: keep }, `Save the mask (${single ? ".png" : ".nii.gz"})`);
-  const most = el("button", { type: "button", className: "second", id: "most", onclick: () => hand.go(it.drawn.fullest) }, "Slice with most of it");
-  const reach = el("button", { type: "button", className: "second", id: "reach", onclick: () => { const box = promptOf(it.marks).box; if (box) it.add({ kind: "box", corners: hull([...box, placeOf(told, 0, 0, hand.slice())], told.axes, box) }); } }, "Box to this slice");
+  const most = el("button", { type: "button", className: "second", id: "most", onclick: async () => { const n = await fullestOf(view, hand.plane(), hand); if (n !== null) hand.go(hand.plane().at(0.5, 0.5, n)); } }, "Slice with most of it");
+  const reach = el("button", { type: "button", className: "second", id: "reach", onclick: () => { const box = promptOf(it.marks).box; if (box) it.add({ kind: "box", plane: hand.plane().name, corners: hull([...box, sampleOf(told, hand.plane().at(0, 0, hand.slice()))], box) }); } }, "Box to this slice");
 
-  /** The smallest box that holds some places; of `only`, where given, columns and rows stay as they are. */
-  function hull(corners, axes, only = null) {
-    const end = (pick) => axes.map((axis, i) => pick(...(only && axis.along !== "slice" ? only : corners).map((c) => c[i])));
+  /** The smallest box that holds some samples; of `only`, where given, it keeps the sides that lie in the plane that is looked at. */
+  function hull(corners, only = null) {
+    const { normal } = hand.plane(), end = (pick) => told.axes.map((axis, i) => pick(...(only && axis.along !== normal ? only : corners).map((c) => c[i])));
     return [end(Math.min), end(Math.max)];
   }
-  const sliceAxis = told.axes.findIndex((a) => a.along === "slice");
-  const spans = (corners) => corners.map((c) => shareOf(told, c).slice).sort((a, b) => a - b);
+  /** From where to where some samples reach across a plane, in its own samples. */
+  const reaches = (corners, plane) => corners.map((c) => plane.onto(placeOf(told, c)).place).sort((a, b) => a - b);
+  const spans = (corners) => reaches(corners, stackOf(view).planes.axial);
 
-  /** A box between two shares of the picture; beyond the slices of the last one it grows, within them it takes its place. */
+  /** A box between two places of the picture. Beyond the slices of the last one it grows; within them it takes its place, and of one
+   * that was drawn on another plane the depth stays. */
   function boxed(a, b) {
-    const n = hand.slice(), corners = hull([placeOf(told, a.u, a.v, n), placeOf(told, b.u, b.v, n)], told.axes);
-    const last = promptOf(it.marks).box;
-    if (last && sliceAxis >= 0) {
-      const [low, high] = spans(last), at = view.slices[n].place - 1;
-      if (at < low || at > high) return it.add({ kind: "box", corners: hull([...last, ...corners], told.axes) });
-    }
-    return it.add({ kind: "box", corners });
+    const plane = hand.plane(), n = hand.slice(), corners = hull([a, b].map(({ u, v }) => sampleOf(told, plane.at(u, v, n))));
+    const last = it.marks.findLast((m) => m.kind === "box"), add = (made) => it.add({ kind: "box", plane: plane.name, corners: made });
+    if (!last || single) return add(corners);
+    const [low, high] = reaches(last.corners, plane), at = plane.places[n];
+    if (at < low - 0.5 || at > high + 0.5) return add(hull([...last.corners, ...corners]));
+    if (last.plane === plane.name) return add(corners);
+    const deep = told.axes.findIndex((axis) => axis.along === plane.normal);
+    return add(corners.map((c, end) => c.map((v, i) => i === deep ? last.corners[end][i] : v)));
   }
-  const point = (kind, { u, v }) => it.add({ kind, at: placeOf(told, u, v, hand.slice()) });
+  function point(kind, { u, v }) {
+    const place = hand.plane().at(u, v, hand.slice());
+    hand.pointed(place);
+    return it.add({ kind, at: sampleOf(told, place) });
+  }
 
   // -- what stands under the picture
 
   const said = (place) => place.map((p) => Math.round(p)).join(", ");
   const word = (mark) => mark.kind === "name" ? `name: ${mark.name || "none"}` : mark.kind === "box"
     ? `box${single ? "" : `, slices ${spans(mark.corners).map((s) => Math.round(s) + 1).join(" to ")}`}`
-    : `${mark.kind === "on" ? "on it" : "beside it"}${single ? "" : `, slice ${Math.round(shareOf(told, mark.at).slice) + 1}`}`;
+    : `${mark.kind === "on" ? "on it" : "beside it"}${single ? "" : `, slice ${Math.round(placeOf(told, mark.at).slice) + 1}`}`;
 
   function changed(fresh = false) {
     const { drawn, marks } = it, asking = promptOf(marks), some = drawn?.structure.size > 0;
@@ -173,18 +180,17 @@ function drawingSection(files, run, told, back = null) {
     list.replaceChildren(...marks.map((mark) => {
       const glyph = { on: "+", off: "−", box: "▭", name: "“”" }[mark.kind], at = mark.at ?? mark.corners?.[0];
       const inside = [el("span", { className: `glyph ${mark.kind}`, "aria-hidden": "true" }, glyph), word(mark)];
-      return el("li", {}, at && !single ? el("button", { type: "button", onclick: () => hand.go(near(shareOf(told, at).slice)) }, inside) : el("span", {}, inside));
+      return el("li", {}, at && !single ? el("button", { type: "button", onclick: () => hand.go(placeOf(told, at)) }, inside) : el("span", {}, inside));
     }));
     if (name) name.value = asking.name ?? "";
     if (fresh) { // not read while it is in the making
-      hand.kept.clear();
+      forgetSheets();
       say(`${drawn.headline}${about.length ? `, ${about.join(", ")}` : ""}`);
       const headline = $("headline");
       if (headline && !back) headline.textContent = drawn.headline;
-    } else if (!drawn) hand.kept.clear();
+    } else if (!drawn) forgetSheets();
     hand.redraw?.();
   }
-  const near = (slice) => view.slices.reduce((best, s, n) => Math.abs(s.place - 1 - slice) < Math.abs(view.slices[best].place - 1 - slice) ? n : best, 0);
 
   /** Which slices the mask is on, or how large it is at the file's scale. */
   function extent(drawn) {
@@ -207,27 +213,26 @@ function drawingSection(files, run, told, back = null) {
 
   // -- the picture: marks on it, and the hand
 
-  hand.labels = async (n) => {
-    const png = it.drawn?.masks[n];
-    if (!png) return null;
-    if (!hand.kept.has(n)) hand.kept.set(n, pixels(png));
-    return hand.kept.get(n);
+  const forgetSheets = () => { hand.kept.clear(); hand.sheets.clear(); };
+  hand.read = (k) => {
+    const png = it.drawn?.masks[k];
+    if (!hand.sheets.has(k)) hand.sheets.set(k, png ? pixels(png) : Promise.resolve(null));
+    return hand.sheets.get(k);
   };
-  hand.colours = () => ({ 1: [1, 3, 5].map((i) => parseInt((it.drawn?.structure.colour ?? "#e69f00").slice(i, i + 2), 16)) });
+  hand.colours = () => ({ 1: rgb(it.drawn?.structure.colour ?? "#e69f00") });
   hand.strength = () => it.waiting ? 0.4 : 1; // what is on the screen is not yet the mask of the marks
-  hand.paint = (pen, n, scale) => {
-    const { width, height } = pen.canvas, here = view.slices[n].place - 1;
-    const box = promptOf(it.marks).box, on = (slice) => single || Math.abs(slice - here) < 0.5;
+  hand.paint = (pen, plane, n, scale) => {
+    const { width, height } = pen.canvas, here = plane.places[n], box = promptOf(it.marks).box;
     const rectangle = (a, b) => twice(pen, scale, () => pen.strokeRect(Math.min(a.u, b.u) * width, Math.min(a.v, b.v) * height, Math.abs(a.u - b.u) * width, Math.abs(a.v - b.v) * height));
     if (box) {
-      const [a, b] = box.map((c) => shareOf(told, c)), [low, high] = spans(box);
-      if (single || (here >= low - 0.5 && here <= high + 0.5)) rectangle({ u: a.column, v: a.row }, { u: b.column, v: b.row });
+      const [low, high] = reaches(box, plane);
+      if (single || (here >= low - 0.5 && here <= high + 0.5)) rectangle(...box.map((c) => plane.onto(placeOf(told, c))));
     }
     if (hand.band) rectangle(...hand.band);
     for (const mark of it.marks) {
       if (mark.kind !== "on" && mark.kind !== "off") continue;
-      const { column, row, slice } = shareOf(told, mark.at);
-      if (on(slice)) dot(pen, column * width, row * height, scale, mark.kind);
+      const { u, v, place } = plane.onto(placeOf(told, mark.at));
+      if (single || plane.nearest(place) === n) dot(pen, u * width, v * height, scale, mark.kind);
     }
     if (hand.corner) dot(pen, hand.corner.u * width, hand.corner.v * height, scale, "corner");
     if (hand.cross) cross(pen, hand.cross.u * width, hand.cross.v * height, scale);
@@ -245,14 +250,16 @@ function drawingSection(files, run, told, back = null) {
     canvas.oncontextmenu = (event) => event.preventDefault();
     canvas.onpointerdown = (event) => {
       if (event.button !== 0 && event.button !== 2) return;
-      from = { ...at(event), beside: beside(event), touch: event.pointerType === "touch" };
+      from = { ...at(event), beside: beside(event), touch: event.pointerType === "touch", right: event.button === 2 };
       hand.cross = null;
       canvas.setPointerCapture(event.pointerId);
     };
     canvas.onpointermove = (event) => {
-      if (!from || !ways.has("box") || (from.touch && hand.mode !== "box")) return;
+      if (!from) return;
       const now = at(event);
-      hand.band = Math.hypot(now.x - from.x, now.y - from.y) > 5 ? [from, now] : null;
+      from.moved ||= Math.hypot(now.x - from.x, now.y - from.y) > CLICK;
+      if (from.right || !ways.has("box") || (from.touch && hand.mode !== "box")) return;
+      hand.band = from.moved ? [from, now] : null;
       hand.redraw();
     };
     canvas.onpointercancel = () => { [from, hand.band] = [null, null]; hand.redraw(); };
@@ -261,13 +268,14 @@ function drawingSection(files, run, told, back = null) {
       const [begin, band] = [from, hand.band];
       [from, hand.band] = [null, null];
       if (band) boxed(begin, at(event));
+      else if (begin.right && begin.moved && view.levels) return; // it was grey levels that were dragged
       else if (hand.mode !== "box" && ways.has("point")) point(begin.beside ? "off" : "on", begin);
       else { hand.redraw(); say("Drag a box around it"); }
     };
     canvas.onkeydown = (event) => {
-      const step = (event.shiftKey ? 10 : 1) / Math.max(hand.pixels(), 1), now = hand.cross ?? { u: 0.5, v: 0.5 };
-      const by = { ArrowUp: [0, -step], ArrowDown: [0, step], ArrowLeft: [-step, 0], ArrowRight: [step, 0] }[event.key];
-      const slices = single ? 0 : { PageUp: 1, PageDown: -1, Home: -view.slices.length, End: view.slices.length }[event.key];
+      const { width, height, places } = hand.plane(), step = event.shiftKey ? 10 : 1, now = hand.cross ?? { u: 0.5, v: 0.5 };
+      const by = { ArrowUp: [0, -step / height], ArrowDown: [0, step / height], ArrowLeft: [-step / width, 0], ArrowRight: [step / width, 0] }[event.key];
+      const slices = single ? 0 : { PageUp: 1, PageDown: -1, Home: -places.length, End: places.length }[event.key];
       const undoes = event.key === "Backspace" || event.key === "Delete" || (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey));
       if (!undoes && (event.ctrlKey || event.metaKey || event.altKey)) return;
       if (by) { hand.cross = { u: within(now.u + by[0], 0, 1), v: within(now.v + by[1], 0, 1) }; hand.redraw(); }
@@ -292,11 +300,12 @@ function drawingSection(files, run, told, back = null) {
     ways.has("point") ? [choose("on", "Point on it", "click"), choose("off", "Point beside it", "Shift and click, or the right button")] : "",
     ways.has("box") ? choose("box", "Box around it", "drag") : "");
   const name = told.names.length ? el("select", { id: "name", onchange: () => it.add({ kind: "name", name: name.value }) }, el("option", { value: "" }, "no name"), told.names.map((n) => el("option", { value: n }, n))) : null;
-  const by = [ways.has("point") ? "Click on the structure; with Shift or the right button, beside it." : "", ways.has("box") ? `Drag a box around it${single ? "" : ", on its first slice and on its last"}.` : "",
+  const by = [ways.has("point") ? "Click on the structure; with Shift or the right button, beside it." : "", ways.has("box") ? `Drag a box around it${single ? "" : ", on its first slice and on its last, or on two planes"}.` : "",
     name ? "Or choose its name." : "", "More marks mend what was drawn."].filter(Boolean).join(" ");
-  const [caption, figure, tools] = picture(view, [], shown, hand);
-  const place = el("div", {}, caption, figure, el("div", { className: "result" }, size, wait), tools);
-  const keys = ["Arrow keys on the picture move a cross (with Shift, by ten pixels)", ways.has("point") ? "Enter sets a point on the structure, Shift and Enter one beside it" : "", ways.has("box") ? "B sets a corner of a box, and B again the opposite one" : "", "Backspace or Ctrl and Z undo", single ? "" : "Page Up and Page Down go towards head and feet"].filter(Boolean);
+  const [caption, planes, figure, tools] = picture(view, [], shown, hand);
+  const place = el("div", {}, caption, planes, figure, el("div", { className: "result" }, size, wait), tools);
+  const keys = ["Arrow keys on the picture move a cross (with Shift, by ten pixels)", ways.has("point") ? "Enter sets a point on the structure, Shift and Enter one beside it" : "", ways.has("box") ? "B sets a corner of a box, and B again the opposite one" : "", "Backspace or Ctrl and Z undo", single ? "" : "Page Up and Page Down go through the slices; A, C and S turn to the axial, coronal and sagittal plane",
+    view.levels ? "1 to 9 choose grey levels, and the sliders below change them" : ""].filter(Boolean);
   changed();
   return el("section", { "aria-label": "Drawing", id: "drawing" }, el("h2", {}, "Show it a structure"), el("p", { className: "caption quiet", id: "how" }, by),
     el("div", { className: "hand" }, modes, name ? el("label", { className: "named" }, "Name ", name) : "", el("span", { className: "mend" }, undo, clear)),

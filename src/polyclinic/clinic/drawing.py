@@ -26,7 +26,7 @@ from ..training.run import file_hash
 from .evidence import of_drawing
 from .given import check_numbers, once, understood, whose
 from .reply import NOTICE, Begun, Drawn, ModelCard, NotUsed, Shown, Structure, Used
-from .views import Stack, colour, labels_of, stack_of, view_of
+from .views import Pictures, Stack, colour, labels_of, stack_of, view_of
 
 MOST_KEPT = 4
 """Records in memory; the one that was asked longest ago makes room."""
@@ -121,12 +121,15 @@ class Drawings:
             f"## It has not been examined\n\n{words}\n\n{NOTICE}\n"
         )
 
-    def begin(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Begun:
+    def begin(
+        self, files: Sequence[str | Path], names: Sequence[str] | None = None, pictures: Pictures = "png"
+    ) -> Begun:
         """One patient's files, of which one is drawn on, read and kept.
 
         Args:
             files: with just one record of the modality on which it draws.
             names: what to call them; by default as the files are called.
+            pictures: how the record's slices are told.
         Raises:
             RecordError: a file that cannot be used, files of several patients, or not just one record to draw on.
         """
@@ -144,7 +147,7 @@ class Drawings:
         words, evidence = of_drawing(self.run.path, self.card)
         return Begun(
             drawing=self._keep(session, stack),
-            view=view_of(stack, session.record, item.name),
+            view=view_of(stack, session.record, item.name, pictures=pictures),
             axes=stack.axes[: session.axes],
             ways=[*self.ways],
             names=list(self.segmenter.names),

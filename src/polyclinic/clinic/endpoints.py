@@ -13,8 +13,13 @@ from .drawing import Drawings, gone
 from .refusals import MOST_FILES, of
 from .reply import Begun, Card, Drawing, Drawn, Ended, Health, Reply, Shown
 from .uploads import laid_down
+from .views import Pictures
 
 Files = Annotated[list[UploadFile], File(description="One patient's files: DICOM, NIfTI, PNG, JPEG, text, CSV, FHIR …")]
+Asked = Annotated[
+    Pictures,
+    Form(description="`png`, to be looked at, or `samples`: values in sixteen bits, for grey levels of one's own"),
+]
 Named = Annotated[str | None, Form(description="Which of several runs is asked, by its name")]
 One = TypeVar("One")
 
@@ -58,10 +63,10 @@ def answering(served: Mapping[str, Any]) -> APIRouter:
         responses=of(403, 413, 421, 422, 500, 507),
         summary="The answer about one patient",
     )
-    async def predict(files: Files, run: Named = None) -> Any:
+    async def predict(files: Files, run: Named = None, pictures: Asked = "png") -> Any:
         """Any subset of the modalities that the model reads is a patient; the answer says which were used."""
         async with laid_down(files) as (paths, names):
-            return await run_in_threadpool(chosen(answer, run, " that answers").answer, paths, names)
+            return await run_in_threadpool(chosen(answer, run, " that answers").answer, paths, names, pictures)
 
     return router
 
@@ -84,10 +89,11 @@ def drawing(served: Mapping[str, Any]) -> APIRouter:
     @router.post(
         "/begin", response_model=Begun, responses=of(403, 413, 421, 422, 500, 507), summary="A record to draw on"
     )
-    async def begin(files: Files, run: Named = None) -> Any:
+    async def begin(files: Files, run: Named = None, pictures: Asked = "png") -> Any:
         """One patient's files, with just one record to draw on. It is read once, and kept in memory for the prompts that follow."""
         async with laid_down(files) as (paths, names):
-            return await run_in_threadpool(chosen(draw, run, " that draws what it is shown").begin, paths, names)
+            begun = chosen(draw, run, " that draws what it is shown").begin
+            return await run_in_threadpool(begun, paths, names, pictures)
 
     @router.post(
         "", response_model=Drawn, responses=of(403, 410, 413, 421, 422, 500), summary="The mask of what is shown"

@@ -37,17 +37,18 @@ def manual(described: Mapping[str, Any]) -> str:
         '<p><a href="/">The page</a> · <a href="/openapi.json">openapi.json</a></p>',
         "<pre>curl -F files=@chest.dcm -F files=@note.txt http://127.0.0.1:8000/predict</pre>",
     ]
+    shapes = described.get("components", {}).get("schemas", {})
     for path, verbs in described["paths"].items():
         for verb, about in verbs.items():
-            parts += _endpoint(path, verb, about)
+            parts += _endpoint(path, verb, about, shapes)
     parts.append("<h2>Shapes</h2>")
-    for name, schema in described.get("components", {}).get("schemas", {}).items():
+    for name, schema in shapes.items():
         if not name.startswith(("Body_", "HTTPValidation", "ValidationError")):
             parts += _shape(name, schema)
     return "\n".join([*parts, "</body></html>"])
 
 
-def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
+def _endpoint(path: str, verb: str, about: Mapping[str, Any], shapes: Mapping[str, Any]) -> list[str]:
     parts = [
         f'<h2><span class="verb">{escape(verb.upper())}</span> <code>{escape(path)}</code></h2>',
         f"<p>{escape(about.get('summary', ''))}. {escape(about.get('description', ''))}</p>",
@@ -58,7 +59,7 @@ def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
         how = (
             _kind(told.get("schema", {}))
             if kind == "application/json"
-            else "field <code>files</code>, once for each file"
+            else _fields(shapes[told["schema"]["$ref"].rsplit("/", 1)[1]])
         )
         parts.append(f"<p>Body: <code>{escape(kind)}</code>; {how}.</p>")
     rows = [
@@ -70,6 +71,15 @@ def _endpoint(path: str, verb: str, about: Mapping[str, Any]) -> list[str]:
         for code, r in about["responses"].items()
     ]
     return [*parts, _table(("status", "when", "answer"), rows)]
+
+
+def _fields(form: Mapping[str, Any]) -> str:
+    """Of a form: the files, and what else may be said."""
+    more = [(k, v.get("description", "")) for k, v in form["properties"].items() if k != "files"]
+    return "; ".join(
+        ["field <code>files</code>, once for each file"]
+        + [f"optional <code>{escape(k)}</code>: {escape(words[:1].lower() + words[1:])}" for k, words in more]
+    )
 
 
 def _shape(name: str, schema: Mapping[str, Any]) -> list[str]:

@@ -21,11 +21,41 @@ class Edges(BaseModel):
 
 
 class Slice(BaseModel):
-    """One picture: PNG and, where the answer has drawn on it, a PNG whose pixels are label numbers; both base64."""
+    """One picture, as asked for by `pictures`, and, where the answer has drawn on it, a PNG whose pixels are label numbers; all base64."""
 
-    image: str
+    image: str | None = Field(
+        None,
+        description="PNG at the first of the view's `presets`; of colours always; else null where samples were asked for",
+    )
+    samples: str | None = Field(
+        None,
+        description="the values: zlib of (2 height width) bytes, the high and the low ones of each pixel's difference from its left "
+        "neighbour, modulo 65536 and folded (0, -1, 1, -2 … are 0, 1, 2, 3 …); null where they were not asked for, and of colours",
+    )
     mask: str | None = None
     place: int = Field(description="which slice of the source, from 1, from the feet up")
+
+
+class Preset(BaseModel):
+    """A window: which values are black and which white (DICOM PS3.3 C.11.2.1.2)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    center: float
+    width: float
+    function: str = Field(description="between them: LINEAR, LINEAR_EXACT or SIGMOID (PS3.3 C.11.2.1.3)")
+
+
+class Levels(BaseModel):
+    """What grey values mean, and windows to look at them; a sample s of `samples` is the value `s * slope + intercept`."""
+
+    unit: str = Field(description="HU, or nothing: the file's own units")
+    slope: float
+    intercept: float
+    low: float = Field(description="the least value")
+    high: float = Field(description="the greatest value")
+    presets: list[Preset] = Field(description="the first is the one to begin with: the file's own where it has one")
 
 
 class View(BaseModel):
@@ -37,10 +67,18 @@ class View(BaseModel):
     slices: list[Slice]
     start: int = Field(description="the slice to show first, from 0: the one with most of the answer")
     of: int = Field(description="slices of the source; more than are here where it is tall")
+    width: int = Field(description="of the pictures, in pixels")
+    height: int
+    columns: int = Field(description="samples of the source along the pictures' width")
+    rows: int = Field(description="the same along their height")
+    step: float | None = Field(
+        description="from one of the source's slices to the next, in these pictures' pixels; null of an image"
+    )
+    levels: Levels | None = Field(description="null of a picture in colours")
     edges: Edges | None = Field(description="null where it is not known how the patient lay")
     pixel_mm: float | None = Field(description="the side of these pictures' square pixels; null without a scale")
     scale: str = Field(description="the file's own sample spacing in mm, or that it has none")
-    note: str = Field("", description="what to know before looking: window, tilt, slices or samples left out")
+    note: str = Field("", description="what to know before looking: tilt, slices or samples left out")
     caution: str = Field("", description="what the answer does not cover")
 
 

@@ -22,6 +22,7 @@ from .drawing import Drawings, draws_on
 from .guards import LOG, Guard, only_our_words
 from .manual import manual
 from .reply import NOTICE, ModelCard, Reply
+from .views import Pictures
 
 LIMIT_MB = 256
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -41,7 +42,9 @@ class Answerer(Protocol):
         """The run's card as Markdown."""
         ...
 
-    def answer(self, files: Sequence[str | Path], names: Sequence[str] | None = None) -> Reply:
+    def answer(
+        self, files: Sequence[str | Path], names: Sequence[str] | None = None, pictures: Pictures = "png"
+    ) -> Reply:
         """The answer about one patient."""
         ...
 
@@ -71,7 +74,8 @@ def page() -> tuple[str, str]:
     """The page and its Content-Security-Policy: nothing but its own scripts and styles, known by their hashes."""
     folder = shipped("polyclinic.clinic")
     text = folder.joinpath("page.html").read_text(encoding="utf-8")
-    for name, tag in (("drawing.css", "style"), ("drawing.js", "script")):
+    for name, kind in re.findall(r"<!-- (\w+\.(css|js)) -->", text):
+        tag = {"css": "style", "js": "script"}[kind]
         text = text.replace(f"<!-- {name} -->", f"<{tag}>\n{folder.joinpath(name).read_text(encoding='utf-8')}</{tag}>")
     return text, policy(text)
 

@@ -8,22 +8,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from io import BytesIO
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..harmonise.geometry import nearest_axes, spacing_of
 from ..records.raster import luminance
 from ..schema import Modality, Payload, Record
-from .reply import Axis, Edges, Slice, View
+from .levels import levels_of, packed, shade, sixteen
+from .reply import Axis, Edges, Levels, Slice, View
+
+Pictures = Literal["png", "samples"]
+"""Slices as PNG that anything can show, or as values in sixteen bits, of which a page makes pictures at any grey levels."""
 
 COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#d55e00", "#cc79a7", "#0072b2")
 """Told apart by people who see colours differently (Okabe and Ito 2008)."""
 LARGEST_PX, FEW_SLICES, MOST_SLICES = 512, 64, 256
 """A stack of more than `FEW_SLICES` is sent at half the size, one of more than `MOST_SLICES` thinned: 17 million pixels at most."""
-CT_WINDOW = (-160.0, 240.0)
-"""Soft tissue, HU."""
 TILT_DEG = 15.0
+SHEAR_DEG = 2.0
 _OPPOSITE = str.maketrans("LRAPHF", "RLPAFH")
 
 
@@ -39,23 +42,25 @@ class Stack:
     Args:
         values: (n y x), of a volume with patient's left on the right and head last; in the file's own units.
         mask: (n y x) labels, or None.
-        window: the values that are black and white.
+        levels: what its grey values mean, and which of them are black and white.
         pixel_mm: (height, width) of a sample; None where the file has no scale.
         step_mm: from slice to slice.
         edges: the letters; None where the file does not say.
         notes: what to know before looking.
         colours: (y x 3) of a single image that is in colours.
+        image: whether it is an image, and no volume.
         turned: which axis of the source each of x, y, z is, and whether it runs on; None where the source is shown as it lies.
     """
 
     values: np.ndarray
     mask: np.ndarray | None
-    window: tuple[float, float]
+    levels: Levels
     pixel_mm: tuple[float, float] | None
     step_mm: float | None = None
     edges: Edges | None = None
     notes: tuple[str, ...] = ()
     colours: np.ndarray | None = None
+    image: bool = False
     turned: tuple[tuple[int, int, int], tuple[int, int, int]] | None = None
 
     def with_mask(self, mask: np.ndarray) -> Stack:
@@ -95,15 +100,30 @@ class Stack:
         shrink = min(1.0, largest / max(height, width))
         return max(1, round(width * shrink)), max(1, round(height * shrink))
 
-    def picture(self, at: int) -> Any:
-        """The picture of a slice: grey, or in its colours."""
+    @property
+    def step(self) -> float | None:
+        """Pixels of the pictures from one slice to the next, as the patient is built; as many as a sample is wide where that is unknown."""
+        if self.image:
+            return None
+        wide = self.values.shape[2] / self.size[0] * (self.pixel_mm[1] if self.pixel_mm else 1.0)
+        return (self.step_mm or 1.0) / wide
+
+    def samples(self, at: int) -> np.ndarray:
+        """(height width) float32: the values of a slice as its picture has them, one channel."""
         from PIL import Image
 
-        low, high = self.window
-        shown = self.values[at] if self.colours is None else self.colours
-        shade = (shown.astype(np.float32) - low) / max(high - low, 1e-6)
-        shade = np.nan_to_num(np.clip(shade, 0, 1)) * 255
-        return Image.fromarray(shade.round().astype(np.uint8)).resize(self.size, Image.Resampling.BILINEAR)
+        return np.asarray(
+            Image.fromarray(self.values[at].astype(np.float32)).resize(self.size, Image.Resampling.BILINEAR)
+        )
+
+    def picture(self, at: int) -> Any:
+        """The picture of a slice: grey, at the first of its windows, or in its colours."""
+        from PIL import Image
+
+        window = self.levels.presets[0]
+        if self.colours is None:
+            return Image.fromarray(_eight(shade(self.samples(at), window)))
+        return Image.fromarray(_eight(shade(self.colours, window))).resize(self.size, Image.Resampling.BILINEAR)
 
     def labels(self, at: int) -> Any | None:
         """The picture of a slice's labels; None where there are none."""
@@ -126,7 +146,7 @@ def stack_of(record: Record, payload: Payload, mask: np.ndarray | None = None) -
     return (_volume if record.modality is Modality.VOLUME else _image)(record, payload, mask)
 
 
-def view_of(stack: Stack, record: Record, file: str, caution: str = "") -> View:
+def view_of(stack: Stack, record: Record, file: str, caution: str = "", pictures: Pictures = "png") -> View:
     """The slices as pictures that a page can show.
 
     Args:
@@ -134,8 +154,9 @@ def view_of(stack: Stack, record: Record, file: str, caution: str = "") -> View:
         record: an image or a volume.
         file: what to call it.
         caution: what the answer does not cover.
+        pictures: how the slices are told.
     """
-    mm, (width, _) = stack.pixel_mm, stack.size
+    mm, (width, height) = stack.pixel_mm, stack.size
     notes = stack.notes
     if len(stack.chosen) < len(stack.values):
         notes = (*notes, f"{len(stack.chosen)} of the {len(stack.values)} slices are shown.")
@@ -145,9 +166,15 @@ def view_of(stack: Stack, record: Record, file: str, caution: str = "") -> View:
         file=file,
         title=record.kind or record.modality.value,
         modality=record.modality.value,
-        slices=[_slice(stack, int(n)) for n in stack.chosen],
+        slices=[_slice(stack, int(n), pictures) for n in stack.chosen],
         start=int(np.searchsorted(stack.chosen, stack.fullest)),
         of=len(stack.values),
+        width=width,
+        height=height,
+        columns=stack.values.shape[2],
+        rows=stack.values.shape[1],
+        step=stack.step,
+        levels=stack.levels if stack.colours is None else None,
         edges=stack.edges,
         pixel_mm=mm and stack.values.shape[2] * mm[1] / width,
         scale=_scale(stack),
@@ -172,22 +199,22 @@ def overlay_of(stack: Stack) -> str:
 def _volume(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
     """Axial slices: x towards patient's left, y towards the back, slices from feet to head."""
     array = payload.array[0]
-    ct = record.kind.startswith("CT")
-    window = CT_WINDOW if ct else robust_window(array)
-    notes = (f"Shown at {CT_WINDOW[0]:.0f} to {CT_WINDOW[1]:.0f} HU (soft tissue).",) if ct else ()
+    levels, notes = levels_of(record, array), tuple[str, ...]()
     if len(payload.array) > 1:
-        notes = (*notes, f"The first of {len(payload.array)} volumes in the file is shown.")
+        notes = (f"The first of {len(payload.array)} volumes in the file is shown.",)
     if payload.to_world is None:
-        return Stack(array, mask, window, None, notes=notes)
+        return Stack(array, mask, levels, None, notes=notes)
     order, sign = nearest_axes(payload.to_world)
     own = spacing_of(payload.to_world)
     cosines = np.abs(payload.to_world[:3, :3] / own)
     if min(cosines[world, axis] for world, axis in enumerate(order)) < np.cos(np.deg2rad(TILT_DEG)):
         notes = (*notes, "The slices are oblique: the letters name the nearest direction.")
+    if _shear_deg(payload.to_world[:3, :3] / own) > SHEAR_DEG:
+        notes = (*notes, "The slices lie askew, as of a tilted gantry: planes across them are sheared.")
     return Stack(
         _turn(array, order, sign),
         None if mask is None else _turn(mask, order, sign),
-        window,
+        levels,
         (float(own[order[1]]), float(own[order[0]])),
         float(own[order[2]]),
         Edges(left="R", right="L", top="A", bottom="P") if record.attributes.get("oriented", True) else None,
@@ -209,8 +236,8 @@ def _image(record: Record, payload: Payload, mask: np.ndarray | None) -> Stack:
     own = spacing_of(to_world) if to_world is not None else None
     labels = None if mask is None else mask.reshape(1, *array.shape)
     pixel = (float(own[1]), float(own[0])) if own is not None else None
-    window = robust_window(array if colours is None else colours)
-    return Stack(array[None], labels, window, pixel, edges=_edges(record, to_world), colours=colours)
+    levels = levels_of(record, array if colours is None else colours)
+    return Stack(array[None], labels, levels, pixel, edges=_edges(record, to_world), colours=colours, image=True)
 
 
 def _edges(record: Record, to_world: np.ndarray | None) -> Edges | None:
@@ -259,14 +286,10 @@ def unread(payload: Payload, spacing_mm: Sequence[float], size: Sequence[int]) -
     )
 
 
-def robust_window(array: np.ndarray) -> tuple[float, float]:
-    """The 0.5th and 99.5th percentile of the values that are numbers; of about a million of them where there are more."""
-    some = array.reshape(-1)
-    if some.size > 1 << 20:  # drawn, not every n-th: that could be one column of every row
-        some = some[np.random.default_rng(0).integers(0, some.size, 1 << 20)]
-    some = some[np.isfinite(some)]
-    low, high = np.percentile(some, [0.5, 99.5]) if some.size else (0.0, 1.0)
-    return float(low), float(high)
+def _shear_deg(axes: np.ndarray) -> float:
+    """By how much the axes (columns, of length 1) are off the right angle, at most."""
+    off = np.abs(axes.T @ axes - np.eye(3)).max()
+    return float(np.rad2deg(np.arcsin(min(off, 1.0))))
 
 
 def _scale(stack: Stack) -> str:
@@ -283,9 +306,19 @@ def labels_of(stack: Stack) -> list[str | None]:
     return [None if labels is None else _png(labels) for labels in drawn]
 
 
-def _slice(stack: Stack, at: int) -> Slice:
+def _slice(stack: Stack, at: int, pictures: Pictures) -> Slice:
     labels = stack.labels(at)
-    return Slice(image=_png(stack.picture(at)), mask=None if labels is None else _png(labels), place=at + 1)
+    grey = pictures == "samples" and stack.colours is None
+    return Slice(
+        image=None if grey else _png(stack.picture(at)),
+        samples=packed(sixteen(stack.samples(at), stack.levels)) if grey else None,
+        mask=None if labels is None else _png(labels),
+        place=at + 1,
+    )
+
+
+def _eight(bright: np.ndarray) -> np.ndarray:
+    return (np.nan_to_num(bright) * 255).round().astype(np.uint8)
 
 
 def _png(image: Any) -> str:

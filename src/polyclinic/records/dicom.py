@@ -47,6 +47,7 @@ from .dicom_header import (
     silent,
     spacing_of,
     text,
+    windows_of,
 )
 from .packed import MOST_ITEMS
 from .raster import MAGIC, luminance
@@ -284,14 +285,15 @@ def _split(path: Path) -> str | None:
 
 def _volume(slices: Sequence[stack.Slice], ids: Mapping[Path, str], root: Path) -> Record:
     """The record of slices that lie side by side."""
-    series = _series_record(slices[0].path, root)
+    series, middle = _series_record(slices[0].path, root), slices[len(slices) // 2].path
     step, tilt = float(np.linalg.norm(stack.step(slices))), stack.tilt_deg(slices)
     return replace(
         series,
         id=place_id("+".join(ids[s.path] for s in slices), "series"),
         modality=Modality.VOLUME,
         attributes={**series.attributes, "slices": len(slices), "spacing_z_mm": step, "grid": stack.grid(slices)}
-        | ({"tilt_deg": tilt} if tilt else {}),
+        | ({"tilt_deg": tilt} if tilt else {})
+        | _header(middle, windows_of),  # of MR each slice has its own: the outer ones see least of the patient
     )
 
 
@@ -301,7 +303,12 @@ def _series_record(path: Path, root: Path) -> Record:
     record = lambda header: replace(
         record_of(header, path, root, name), uri=series_uri(path, str(_series(header)), root)
     )
-    return _asked(elements(_bytes(path)), lambda: opened(path, pixels=False), record)
+    return _header(path, record)
+
+
+def _header(path: Path, question: Callable[[Any], T]) -> T:
+    """The answer of a slice's header."""
+    return _asked(elements(_bytes(path)), lambda: opened(path, pixels=False), question)
 
 
 def series_uri(path: Path, uid: str, root: Path) -> str:

@@ -179,6 +179,33 @@ def person_of(dataset: Any) -> dict[str, Scalar]:
     }
 
 
+WINDOWS = {
+    "window_center": "WindowCenter", "window_width": "WindowWidth", "window_explanation": "WindowCenterWidthExplanation",
+    "window_function": "VOILUTFunction",
+}  # fmt: skip
+
+
+def windows_of(item: Any) -> dict[str, Scalar]:
+    """The windows at which an image that measures is to be seen, in its units, those of several divided by a backslash as in the file.
+
+    Args:
+        item: the dataset, or the Frame VOI LUT item of one frame.
+    Returns:
+        nothing of one without a window, or with one that is no number.
+    Source: DICOM PS3.3 C.11.2.1.2, C.11.2.1.3; C.7.6.16.2.10.
+    """
+    try:
+        said = {name: _joined(item.get(keyword)) for name, keyword in WINDOWS.items()}
+    except (ValueError, TypeError, OverflowError):  # how it is to be seen is no reason not to read it
+        return {}
+    return {k: words for k, words in said.items() if words} if said["window_center"] and said["window_width"] else {}
+
+
+def _joined(value: Any) -> str:
+    several = [value] if isinstance(value, str | int | float) else value or ()
+    return "\\".join(str(v).strip() for v in several)
+
+
 def _laterality(dataset: Any) -> str | None:
     """`L`, `R`, or `B` for both: of an eye or a breast (C.8.11.3, C.8.17.5), a paired part (C.7.3.1) or a frame's (C.7.6.16.2.8)."""
     shared = first(first(dataset, "SharedFunctionalGroupsSequence"), "FrameAnatomySequence")
@@ -201,6 +228,7 @@ def attributes_of(dataset: Any) -> dict[str, Scalar]:
         "columns": int(dataset.get("Columns") or 0),
         "orientation": "\\".join(str(v) for v in dataset.get("PatientOrientation") or ()) or None,
         "stem": stem_of(dataset),
+        **(windows_of(dataset) if text(dataset, "Modality") in MEASURED else {}),  # of the rest the reader applies it
     }
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..schema import Modality, Payload, Record, Rejected, Scalar
 from . import dicom_clip, dicom_pages, dicom_pixels, stack
-from .dicom_header import first, frames, plane_of, record_of, spacing_of, text
+from .dicom_header import MEASURED, first, frames, plane_of, record_of, spacing_of, text, windows_of
 from .raster import channels_first
 from .source import RecordError, content_id, part_number
 
@@ -32,6 +32,7 @@ class Groups:
     """The functional groups of a dataset's frames: what is said of one frame stands before what is said of all."""
 
     def __init__(self, dataset: Any) -> None:
+        self.measured = text(dataset, "Modality") in MEASURED
         self.shared = first(dataset, "SharedFunctionalGroupsSequence")
         self.each = dataset.get("PerFrameFunctionalGroupsSequence") or []
         if len(self.each) not in (0, frames(dataset)):
@@ -54,6 +55,10 @@ class Groups:
     def spacing(self, frame: int) -> tuple[float, float] | None:
         """mm between rows and between columns."""
         return spacing_of(self.item(frame, "PixelMeasuresSequence"))
+
+    def windows(self, frame: int) -> dict[str, Scalar]:
+        """At which windows the frame is to be seen, in its units; nothing of what measures nothing."""
+        return windows_of(self.item(frame, "FrameVOILUTSequence")) if self.measured else {}
 
     def rescale(self, frame: int) -> tuple[float, float]:
         """Slope and intercept of the frame's values."""
@@ -97,7 +102,7 @@ _APART: dict[str, Callable[[Groups, int], Scalar]] = {
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Frames that make up one image or volume, and what they have apart from the object's other stacks."""
+    """Frames that make up one image or volume, and what they have apart from the object's other stacks, or of their own."""
 
     slices: tuple[stack.Slice, ...]
     apart: dict[str, Scalar]
@@ -138,7 +143,10 @@ def _stacks(slices: Sequence[stack.Slice], groups: Groups) -> list[Stack]:
     for one, key in zip(slices, keys, strict=True):
         members.setdefault(key, []).append(one)
     start = 0 if "stack" in told else 1
-    return [Stack(tuple(m), dict(zip(told, key[start:], strict=True))) for key, m in members.items()]
+    return [
+        Stack(tuple(m), dict(zip(told, key[start:], strict=True)) | groups.windows(m[len(m) // 2].frame))
+        for key, m in members.items()
+    ]
 
 
 def read(dataset: Any, path: Path, root: Path) -> Iterator[Record | Rejected]:
