@@ -117,7 +117,10 @@ class GradeTask(LinearTask):
 
     def read(self, pooled: Tensor) -> Tensor:
         """(b d) → (b k-1)."""
-        return super().read(pooled)[:, None] - self.thresholds
+        told = super().read(pooled)
+        if isinstance(self.head, nn.Linear):
+            return told[:, None] - self.thresholds
+        return told.reshape(len(told), -1)  # the nearest patients tell each grade themselves
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """The negative log likelihood of the labelled, all grades of the batch with equal weight."""
