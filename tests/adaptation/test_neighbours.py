@@ -11,8 +11,8 @@ from sklearn.metrics import log_loss
 from sklearn.neighbors import KNeighborsClassifier
 
 from polyclinic.adaptation.neighbours import NEIGHBOURS, Votes, fit_votes, voting
+from polyclinic.objectives.outcomes import log_probabilities
 from polyclinic.tasks import ClassificationTask, Grade, GradeTask, LinearTask
-from polyclinic.tasks.grade import log_probabilities
 from polyclinic.training.methods import Knn
 from vectors import SPEC, among, both, four, normed, signs, two, views
 

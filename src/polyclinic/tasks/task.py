@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..cohort import Label
 from ..harmonise.unread import Unread
 from ..models import Model
+from ..objectives import Structure
 from ..schema import Batch, Modality, PolyclinicError, Target
 from .baseline import Baseline
 from .incidence import Incidence
@@ -22,6 +23,10 @@ from .incidence import Incidence
 
 class TaskError(PolyclinicError):
     """A task that cannot be asked of this model or these records."""
+
+
+Read = Callable[..., tuple[Tensor, ...]]
+"""Of any texts the words (w,) as the model reads them; of one that reads none, nothing."""
 
 
 class TaskFields(BaseModel, ABC):
@@ -41,6 +46,14 @@ class TaskFields(BaseModel, ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The table columns that must not be inputs."""
+
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it in words, for a model that reads the question; none where it is not asked so."""
+        return ()
+
+    def taught(self, name: str, read: Read) -> Structure | None:
+        """What the labels of the task of this name are of, for an objective that is shown them; None where none is."""
+        return None
 
     @abstractmethod
     def asks(self, words: Mapping[str, str]) -> str:
