@@ -335,14 +335,8 @@ class Recipe(BaseModel):
         known = {n: s for n, s in self.structures().items() if isinstance(s, Finding)}
         asks = isinstance(part, Question)
         have = [n for n, finding in known.items() if finding.questions or not asks]
-        for name in part.tasks:
-            if name in have:
-                continue
-            wanted = (
-                "classification, survival or findings"
-                if asks
-                else "classification, classes, findings, grade or survival"
-            )
+        for name in (n for n in part.tasks if n not in have):
+            wanted = "classification, " + ("survival or findings" if asks else "classes, findings, grade or survival")
             hint = "; `supervised` takes it" if asks and name in known else ""
             raise ValueError(f"{place}: no {wanted} {name!r} {_there(name, have)}{hint}")
 
