@@ -91,8 +91,8 @@ def test_a_file_is_answered(run: Run, cohort: Cohort, tmp_path: Path) -> None:
 def test_one_class_is_refused(run: Run, tmp_path: Path) -> None:
     with pytest.raises(AdaptError, match="1 labelled patients of one class of 'ward'"):
         adapt(run, "ward", "probe", labels=1, into=tmp_path / "one")
-    with pytest.raises(AdaptError, match="knn for 'ward', a classes"):
-        adapt(run, "ward", "knn")
+    with pytest.raises(AdaptError, match="zero_shot on a model that reads no text"):
+        adapt(run, "ward", "zero_shot")
 
 
 def test_a_run_of_which_some_were_left_out_goes_on(cohort: Cohort, tmp_path: Path) -> None:

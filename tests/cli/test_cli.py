@@ -551,7 +551,7 @@ def test_what_cannot_be_asked(tiny_run: Run, tiny_asked_run: Run) -> None:
     assert "did not learn to answer" in refusal("ask", tiny_run.path, "Is it?", "--task", "finding")["found"]
     words = ["ask", tiny_asked_run.path]
     assert refusal(*words, " ", "--task", "finding")["found"] == "a question without words"
-    assert "no classification or survival" in refusal(*words, "--task", "nothing")["found"]
+    assert "grade or survival" in refusal(*words, "--task", "nothing")["found"]
     told = refusal(*words, "--task", "finding", "--patient", "CXR-024")
     assert "'CXR-024'" in told["found"]
     assert told["do"].startswith("did you mean 'CXR-02")

@@ -28,6 +28,15 @@ CLASSES = {
     "death": Finding(
         Modality.TABLE, ("death",), (torch.tensor([2, 4, 9]),), "survival", (Modality.IMAGE, Modality.VOLUME)
     ),
+    "cause": Finding(Modality.TABLE, ("a", "b", "c"), outcome="classes", balance=0.5),
+    "stage": Finding(Modality.TABLE, ("i", "ii", "iii"), outcome="grade"),
+    "signs": Finding(
+        Modality.TABLE,
+        ("x", "y"),
+        outcome="findings",
+        parts=tuple(Finding(Modality.TABLE, (name,), (torch.tensor([2, 6, n]),)) for name, n in (("x", 3), ("y", 4))),
+    ),
+    "kinds": Finding(Modality.TABLE, ("x", "y"), outcome="findings", parents=(-1, 0)),
 }
 SAMPLES: dict[str, list[dict[str, Any]]] = {
     "contrastive": [
@@ -55,8 +64,16 @@ SAMPLES: dict[str, list[dict[str, Any]]] = {
         {"target": "volume", "channels": 4, "width": 16, "factor": 8, "source": []},
     ],
     "instruct": [{"pairs": [{"instruction": "question", "answer": "answer"}]}],
-    "supervised": [{"tasks": ["finding", "death"]}, {"tasks": ["finding"], "labels": 3, "weight": 2}],
-    "question": [{"tasks": ["finding", "death"]}, {"tasks": ["finding"], "labels": 3, "weight": 2}],
+    "supervised": [
+        {"tasks": ["finding", "death"]},
+        {"tasks": ["finding"], "labels": 3, "weight": 2},
+        {"tasks": ["cause", "stage", "signs", "kinds"]},
+    ],
+    "question": [
+        {"tasks": ["finding", "death"]},
+        {"tasks": ["finding"], "labels": 3, "weight": 2},
+        {"tasks": ["signs", "finding"]},
+    ],
     "segmentation": [{"task": TASK, "channels": 2}],
     "promptable": [
         {"tasks": [TASK], "width": 16, "channels": 2},
@@ -132,6 +149,9 @@ def batch(has: Has, labelled: bool = True) -> Batch:
     order, known = torch.arange(len(has)).float(), torch.full((len(has),), labelled)
     data.targets["finding"] = Target(order % 2, known)
     data.targets["death"] = Target(torch.stack([len(has) - order, order % 3 < 2], 1), known)
+    data.targets |= {task: Target(order % 3, known) for task in ("cause", "stage")}
+    signs = torch.stack([order % 2, torch.where(order % 3 > 1, torch.nan, 1 - order % 2)], 1)
+    data.targets |= {task: Target(signs.clone(), known) for task in ("signs", "kinds")}
     return data
 
 

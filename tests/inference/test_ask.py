@@ -92,7 +92,7 @@ def test_a_question_that_would_not_be_heard(
 def test_what_cannot_be_asked(tiny_asked_run: Run, tiny_run: Run, tiny_cohort: Cohort) -> None:
     with pytest.raises(AdaptError, match="did not learn to answer"):
         pc.ask(tiny_run, "finding", cohort=tiny_cohort)
-    with pytest.raises(AdaptError, match="no classification or survival 'findng'"):
+    with pytest.raises(AdaptError, match="grade or survival 'findng'"):
         pc.ask(tiny_asked_run, "findng", cohort=tiny_cohort)
     with pytest.raises(ObjectiveError, match="of kind 'survival'"):  # it has a head, which hears no words
         pc.ask(tiny_asked_run, "survival", "How soon?", cohort=tiny_cohort)

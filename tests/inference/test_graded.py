@@ -12,7 +12,8 @@ from polyclinic.adaptation import AdaptError, adapt, open_adapted
 from polyclinic.clinic import Desk
 from polyclinic.cohort import Cohort, ingest
 from polyclinic.inference import answer_cohort, predict, predict_files
-from polyclinic.tasks import FindingsTask, GradeTask
+from polyclinic.inference.export import export
+from polyclinic.tasks import FindingsTask, GradeTask, LinearTask
 from polyclinic.training import Run, pretrain
 from polyclinic.trust import Evidence, card, compare, evaluate
 
@@ -24,6 +25,7 @@ model: {kind: two_tower, width: 16, embedding: 16, fusion: {kind: early, depth: 
 tasks:
   stage: {kind: grade, column: stage, grades: [[I], [II], [IIIA, IIIB], [IV]]}
   among: {kind: classes, column: stage, classes: [[I], [II], [IIIA, IIIB], [IV]]}
+  kinds: {kind: findings, tree: {grown: large}, findings: {large: {column: large, positive: [Y]}, grown: {column: grown, positive: ["1"]}}}
   signs: {kind: findings, findings: {large: {column: large, positive: [Y], negative: [N]}, grown: {column: grown, positive: ["1"]}}}
 stages: [{name: first, steps: 4, batch: 8, lr: 1.0e-3, warmup: 1, objective: {kind: masked, modalities: [table], ratio: 0.5}}]
 precision: fp32
@@ -122,9 +124,42 @@ def test_few_labels_have_every_grade_or_say_which_is_missing(run: Run, cohort: C
         adapt(run, "stage", "probe", labels=3, into=tmp_path / "fewer")
 
 
-def test_what_is_for_classes_alone_refuses_a_grade(run: Run) -> None:
-    with pytest.raises(AdaptError, match="prototype for 'stage', a grade"):
-        adapt(run, "stage", "prototype")
+@pytest.mark.parametrize("method", ["prototype", "zero_shot"])
+def test_what_knows_no_order_refuses_a_grade(run: Run, method: str) -> None:
+    with pytest.raises(AdaptError, match=f"{method} for 'stage', a grade") as refused:
+        adapt(run, "stage", method)
+    assert refused.value.remedy == "adapt by knn, probe or lora"
+
+
+def test_findings_that_are_kinds_of_others_are_refused_where_nothing_is_trained(run: Run) -> None:
+    with pytest.raises(AdaptError, match="knn for 'kinds', a findings with a tree") as refused:
+        adapt(run, "kinds", "knn")
+    assert refused.value.expected == "a classification, classes, findings or grade without `tree`"
+
+
+@pytest.mark.parametrize(("task", "method", "metric", "least"), [
+    ("stage", "knn", "quadratic_kappa", 0.4), ("among", "knn", "accuracy", 0.4),
+    ("signs", "knn", "macro_auroc", 0.75), ("signs", "prototype", "macro_auroc", 0.75),
+])  # fmt: skip
+def test_without_training_two_columns_tell_it_too(
+    run: Run, cohort: Cohort, tmp_path: Path, task: str, method: str, metric: str, least: float
+) -> None:
+    """Adapted, opened again, measured, answered from a file and written for other programs: as it is from any other method."""
+    adapted = adapt(run, task, method, into=tmp_path / "one")
+    found, answers = evaluate(adapted, cohort, draws=100), predict(adapted, cohort)
+    head = open_adapted(adapted).task
+    assert isinstance(head, LinearTask)
+    score = head.score(answers)
+    assert {name: found.figure(name).value for name in score} == {n: pytest.approx(v) for n, v in score.items()}
+    assert score[metric] > least
+    assert found.calibrations or task == "signs"
+    if task != "signs":
+        assert answers.outputs.sum(1) == pytest.approx(np.ones(len(answers.patients)), abs=1e-5)
+    (tmp_path / "one.csv").write_text(f"{HEAD.removesuffix(',stage,large,grown')}\n{rows()[7].rsplit(',', 3)[0]}\n")
+    told = pq.read_table(answer_cohort(adapted, cohort, into=tmp_path / "all") / "answers-00000.parquet").to_pylist()
+    headline = next(r for r in told if r["patient"] == "P007")["headline"]
+    assert predict_files(adapted, [tmp_path / "one.csv"]).headline == headline
+    assert export(adapted, "safetensors", into=tmp_path / "all.safetensors").difference == 0
 
 
 def test_findings_are_learned_measured_and_answered(run: Run, cohort: Cohort, tmp_path: Path) -> None:

@@ -123,6 +123,38 @@ def test_who_is_not_labelled_or_cannot_be_read_is_in_no_loss() -> None:
     assert objective(net, nobody, draws).terms == {}
 
 
+def test_each_of_several_findings_is_a_question_of_its_own() -> None:
+    """With the share of its task's weight, of those of whom it is known; one task is as many questions as it has findings."""
+    net, draws = model(), torch.Generator()
+    one, other = (Finding(Modality.TABLE, (name,), (words,)) for name, words in (("large", OTHER), ("grown", THIRD)))
+    tasks = {
+        "signs": Finding(Modality.TABLE, ("large", "grown"), outcome="findings", parts=(one, other)),
+        "ill": TASKS["finding"],
+    }
+    tasks["ill"] = replace(tasks["ill"], words=(ONE,))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        objective = Question(tasks=("signs", "ill"), weight=2.0).build(net, tasks)
+    data = batch([IMAGE, TEXT, IMAGE, IMAGE])
+    signs = torch.tensor([[1.0, float("nan")], [0, 1], [9, 9], [1, 0]])
+    data.targets |= {
+        "signs": Target(signs, torch.tensor([True, True, False, True])),
+        "ill": Target(torch.tensor([1.0, 0, 0, 1]), torch.ones(4, dtype=torch.bool)),
+    }
+    found = objective(net, data, draws)
+    assert {name: float(weight) for name, weight in found.weights.items()} == {
+        "question/signs/large": 0.5, "question/signs/grown": 0.5, "question/ill": 1.0,
+    }  # fmt: skip
+    with torch.no_grad():
+        asked = [Asked(OTHER, "class", torch.tensor([0, 1, 3])), Asked(THIRD, "class", torch.tensor([1, 3]))]
+        large, grown = objective.answer(net, net.encode(data), asked)
+    loss = torch.nn.functional.binary_cross_entropy_with_logits
+    torch.testing.assert_close(found.terms["question/signs/large"].detach(), loss(large, torch.tensor([1.0, 0, 1])))
+    torch.testing.assert_close(found.terms["question/signs/grown"].detach(), loss(grown, torch.tensor([1.0, 0])))
+    data.targets["signs"].values[2] = torch.tensor([0.0, 0.0])  # type: ignore[index]
+    torch.testing.assert_close(objective(net, data, draws).terms, found.terms)
+
+
 def test_ways_to_ask_are_drawn() -> None:
     net = model()
     objective, data = built(net, ("finding",)), batch([IMAGE, IMAGE, IMAGE])
@@ -162,6 +194,9 @@ def test_what_cannot_be_asked_is_refused() -> None:
     net = model()
     with pytest.raises(ObjectiveError, match="reads no words"):
         Question(tasks=("a",)).build(net, {"a": Finding(Modality.TABLE, ("a",))})
+    with pytest.raises(ObjectiveError, match="'stage', of grade, as a question") as refused:
+        Question(tasks=("stage",)).build(net, {"stage": Finding(Modality.TABLE, ("i", "ii"), outcome="grade")})
+    assert "take `supervised`" in refused.value.remedy
     with pytest.raises(ObjectiveError, match="'a' and 'b' that read alike"):
         Question(tasks=("a", "b")).build(net, {name: Finding(Modality.TABLE, (name,), (ONE,)) for name in "ab"})
     with pytest.raises(ObjectiveError, match="of kind 'survival'"):

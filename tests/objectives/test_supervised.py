@@ -8,8 +8,9 @@ import torch
 from polyclinic.fusion import Intermediate
 from polyclinic.models import Model, TwoTower, build_model
 from polyclinic.objectives import Finding, Hybrid, ObjectiveError, SegmentationPart, Structure, Supervised
-from polyclinic.objectives.supervised import cox_loss, finding_loss
+from polyclinic.objectives.outcomes import cox_loss, finding_loss
 from polyclinic.schema import Batch, Losses, Modality, Target
+from polyclinic.tasks import Classes, Findings, Grade, LinearTask
 from polyclinic.tokens import phantom
 
 ENCODERS = phantom.encoders()
@@ -100,3 +101,67 @@ def test_masks_and_a_task_named_twice_are_refused() -> None:
         Supervised(tasks=("mask",)).build(model(), {"mask": Structure(Modality.VOLUME, ("one",))})
     with pytest.raises(ValueError, match="twice"):
         Supervised(tasks=("finding", "finding"))
+
+
+SEVERAL = {
+    "cause": Finding(Modality.TABLE, ("a", "b", "c"), outcome="classes", balance=0.5),
+    "stage": Finding(Modality.TABLE, ("i", "ii", "iii"), outcome="grade"),
+    "signs": Finding(Modality.TABLE, ("x", "y"), outcome="findings"),
+    "kinds": Finding(Modality.TABLE, ("x", "y"), outcome="findings", parents=(-1, 0)),
+}
+EACH = {name: {"column": name, "positive": ["Y"]} for name in ("x", "y")}
+TOLD = {
+    "cause": Classes(column="cause", classes=(("a",), ("b",), ("c",)), balance=0.5),
+    "stage": Grade(column="stage", grades=(("i",), ("ii",), ("iii",))),
+    "signs": Findings.model_validate({"findings": EACH}),
+    "kinds": Findings.model_validate({"findings": EACH, "tree": {"y": "x"}}),
+}
+VALUES = {
+    "cause": (2.0, 0, 1, 2), "stage": (2.0, 0, 1, 2),
+    "signs": ([1.0, 0], [0, float("nan")], [1, 1], [0, 1]), "kinds": ([1.0, 0], [0, 0], [1, 1], [1, float("nan")]),
+}  # fmt: skip
+
+
+def test_what_a_task_tells_is_what_is_asked() -> None:
+    assert {task: spec.taught(task, lambda *_: ()) for task, spec in TOLD.items() if task in ("cause", "stage")} == {
+        task: SEVERAL[task] for task in ("cause", "stage")
+    }
+    (signs, kinds) = (TOLD[task].taught(task, lambda *_: ()) for task in ("signs", "kinds"))
+    assert isinstance(signs, Finding)
+    assert isinstance(kinds, Finding)
+    assert [part.names for part in signs.questions] == [("x",), ("y",)]
+    assert (signs.parents, kinds.parents) == ((), (-1, 0))
+
+
+@pytest.mark.parametrize("task", SEVERAL)
+def test_the_loss_is_the_task_s_own(task: str) -> None:
+    """Of a head with the same weights, after adapting: one function says how wrong both are."""
+    net, data = model(), batch([IMAGE, TEXT, IMAGE | TEXT, IMAGE], **{t: known(*v) for t, v in VALUES.items()})
+    objective = Supervised(tasks=tuple(SEVERAL)).build(net, SEVERAL)
+    head = TOLD[task].build(task, net)
+    assert isinstance(head, LinearTask)
+    with torch.no_grad():
+        objective.steps[0].copy_(torch.tensor([0.3, -0.2]))
+        head.head.weight.copy_(objective.head.weight[objective.rows[task]])
+        if head.head.bias is not None:
+            head.head.bias.copy_(objective.head.bias[objective.rows[task]])
+        else:  # the thresholds are the offsets
+            head.load_state_dict({"lowest": objective.steps[0][:1] - objective.head.bias[objective.rows[task]],
+                                  "gaps": objective.steps[0][1:]}, strict=False)  # fmt: skip
+    wanted = head.loss(head.output(net, data), data.targets[task])
+    torch.testing.assert_close(objective(net, data, torch.Generator()).terms[f"supervised/{task}"], wanted)
+
+
+@pytest.mark.parametrize("task", SEVERAL)
+def test_who_is_not_labelled_changes_nothing(task: str) -> None:
+    objective = Supervised(tasks=(task,)).build(net := model(), SEVERAL)
+    has = [IMAGE, TEXT, IMAGE | TEXT, IMAGE]
+    told = lambda n, *mask: objective(
+        net, batch(has[:n], **{task: known(*VALUES[task][:n], mask=mask)}), torch.Generator()
+    ).terms.get(f"supervised/{task}")
+    found, alone, other = told(4, True, True, True, False), told(3), told(4)
+    assert found is not None
+    assert other is not None
+    torch.testing.assert_close(found, alone)
+    assert not torch.isclose(found, other)
+    assert told(4, False, False, False, False) is None

@@ -15,9 +15,9 @@ from sklearn.metrics import cohen_kappa_score, mean_absolute_error, roc_auc_scor
 
 from polyclinic.adaptation.probe import _fit, fit_head
 from polyclinic.inference import bundle
+from polyclinic.objectives.outcomes import log_probabilities
 from polyclinic.schema import Modality, Target
 from polyclinic.tasks import Grade, GradeTask, Predictions
-from polyclinic.tasks.grade import log_probabilities
 
 STAGE = Grade(column="tumour_stage", grades=(("I",), ("II",), ("III", "IIIB"), ("IV",)))
 HOUSING = """21 21 28 34 22 36 10 11 36 61 23 17 43 35 40 26 18 54 13 9 10 8 8 12 6 7 9 18 6 7 15 13 13 7 5 11

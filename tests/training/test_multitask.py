@@ -115,7 +115,7 @@ def test_the_loader_knows_whoever_is_labelled_and_trains(learned: Run, recipe: P
 
 
 @pytest.mark.parametrize(("change", "found"), [
-    ("stages.0.objective={kind: supervised, tasks: [ild]}", "no classification or survival 'ild'"),
+    ("stages.0.objective={kind: supervised, tasks: [ild]}", "no classification, classes, findings, grade or survival 'ild'"),
     ("stages.0.objective={kind: supervised, tasks: []}", "at least 1 item"),
     ("stages.0.objective={kind: question, tasks: [ill]}", "names text, which has no encoder"),
     ("stages.0.accumulate=2", "the survival 'death' compares patients of one whole batch"),
@@ -123,6 +123,12 @@ def test_the_loader_knows_whoever_is_labelled_and_trains(learned: Run, recipe: P
 def test_what_cannot_be_taught_is_refused(change: str, found: str, recipe: Path) -> None:
     with pytest.raises(RecipeError, match=found):
         Recipe.load(recipe, [change])
+
+
+def test_hazards_teach_no_stage(recipe: Path) -> None:
+    told = "tasks.first={kind: hazards, time: months, event: dead, events: {death: ['1']}}"
+    with pytest.raises(RecipeError, match=r"grade or survival 'first' \(there are ill, old, death\)"):
+        Recipe.load(recipe, [told, "stages.0.objective={kind: supervised, tasks: [first]}"])
 
 
 @pytest.mark.parametrize("fusion", ["{kind: late}", "{kind: intermediate, style: perceiver}"])
@@ -133,4 +139,7 @@ def test_a_question_needs_tokens_that_hear_each_other(fusion: str, recipe: Path)
     ]  # fmt: skip
     with pytest.raises(RecipeError, match="no token hears another"):
         Recipe.load(recipe, changes)
+    stage = "tasks.stage={kind: grade, column: stage, grades: [['1'], ['2']]}"
+    with pytest.raises(RecipeError, match=r"no classification, survival or findings 'stage' .*`supervised` takes it"):
+        Recipe.load(recipe, [changes[0], stage, changes[1].replace("ill", "stage")])
     assert Recipe.load(recipe, changes[:2]).tasks["ill"].asked() == ("Is there ill?",)  # type: ignore[union-attr]

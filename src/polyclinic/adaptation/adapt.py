@@ -26,8 +26,9 @@ from ..tasks import (
     Classes,
     ClassesTask,
     Classification,
-    ClassificationTask,
     DetectionTask,
+    Findings,
+    Grade,
     LinearTask,
     Report,
     Retrieval,
@@ -43,10 +44,12 @@ from .adapted import FILE, Adapted, head_of, write
 from .chain import begun, check_after
 from .fine_tune import PATIENTS, Progress, fine_tune
 from .forgetting import Keeper, Pretraining, interpolated
+from .neighbours import fit_votes
 from .plan import AdaptError, Plan, enough, inputs_of, labelled, reads_of
 from .probe import View, features, fit_head, views
+from .prototypes import fit_prototypes
 from .report import adapt_report
-from .shots import Neighbours, Sentences, between, fit_class_prototypes, fit_prototypes, sentences
+from .sentences import fit_sentences, sentences
 
 LOG = logging.getLogger("polyclinic.adaptation")
 Method = Kind
@@ -91,13 +94,18 @@ def _check(run: Run, task: str, labels: int | Sequence[str] | None, steps: int |
 
 
 def _fits(run: Run, task: str, method: tuple[Any, ...]) -> None:
-    """Refuse what asks of classes alone where there are none."""
-    spec = run.recipe.tasks[task]
-    if isinstance(method[0], Prototype) and isinstance(spec, Classes):
+    """Refuse what trains nothing for a task whose answers it cannot make."""
+    spec, one = run.recipe.tasks[task], method[0]
+    if not isinstance(one, Prototype | Knn | ZeroShot) or isinstance(spec, Retrieval):
         return
-    if isinstance(method[0], Prototype | Knn | ZeroShot) and not isinstance(spec, Classification | Retrieval):
+    grown = isinstance(spec, Findings) and bool(spec.tree)
+    takes = (Classification, Classes, Findings, *([Grade] if isinstance(one, Knn) else []))
+    if grown or not isinstance(spec, takes):
+        *most, last = (kind.__name__.lower() for kind in takes)
         raise AdaptError(
-            f"the method {method[0].kind} for {task!r}, a {spec.kind}", "a classification", "adapt by probe or lora"
+            f"the method {one.kind} for {task!r}, a {spec.kind}{' with a tree' if grown else ''}",
+            f"a {', '.join(most)} or {last}" + (" without `tree`" if grown else ""),
+            f"adapt by {'knn, ' if isinstance(spec, Grade) else ''}probe or lora",
         )
 
 
@@ -366,19 +374,16 @@ def _whole(plan: Plan, model: Model, head: Task, share: float, progress: Progres
 def _without_training(plan: Plan, model: Model, head: Task) -> dict[str, Any]:
     """A head made of the patients' vectors as they are, or of sentences; what was chosen on the way."""
     method, known = plan.methods[0], plan.loader.labelled(plan.task)
-    if isinstance(head, Sentences):
-        spec = plan.run.recipe.tasks[plan.task]
-        assert isinstance(spec, Classification)
-        yes, no = sentences(method, spec)
-        head.across = between(plan.run, model, yes, no)
-        return {"yes": yes, "no": no}
-    assert isinstance(head, ClassificationTask | ClassesTask)
+    assert isinstance(head, LinearTask)
+    if isinstance(method, ZeroShot):
+        said = sentences(method, head.spec)
+        fit_sentences(head, plan.run, model, method.temperature, said)
+        return {"sentences": said}
     seen = _seen(plan, model, head)
-    if isinstance(head, Neighbours):
-        return {"k": head.fit(method, seen)}
-    if isinstance(head, ClassesTask):
-        fit_class_prototypes(head, seen)
-    else:
+    chosen = {"k": fit_votes(head, method, seen)} if isinstance(method, Knn) else {}
+    if not chosen:
         fit_prototypes(head, seen)
-    head.to_prevalence([known[p] for p in plan.patients])
-    return {}
+    # Votes on anything else are as common as the training patients' answers already.
+    if not chosen or isinstance(head, ClassesTask):
+        head.to_prevalence([known[p] for p in plan.patients])
+    return chosen

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from ..models import Model, save_weights, under
 from ..models.adapters import AdapterError, AdapterFields, additions, fold, learned, replace, restore, sharing
 from ..schema import Modality
-from ..tasks import HazardsTask, PlacedFields, Report, Task
+from ..tasks import HazardsTask, LinearTask, PlacedFields, Report, Task
 from ..training import Run
 from ..training.methods import Knn, ZeroShot, methods
 from ..training.run import file_hash, write_json
+from .neighbours import voting
 from .plan import AdaptError, Plan
-from .shots import Neighbours, Sentences
+from .sentences import over_sentences
 
 FILE = "adapter.safetensors"
 
@@ -167,9 +168,9 @@ def _same(run: Run, about: dict[str, Any]) -> None:
 
 def _fill(head: Task, state: dict[str, Tensor]) -> None:
     """A head's weights; what its training patients decide the size of takes the file's."""
-    for name, tensor in state.items():
-        if name in getattr(head, "sized", ()):
-            head.register_buffer(name, torch.zeros_like(tensor))
+    for place, module in head.named_modules():
+        for name in getattr(module, "sized", ()):
+            module.register_buffer(name, torch.zeros_like(state[f"{place}.{name}"]))
     head.load_state_dict(state)
 
 
@@ -185,10 +186,10 @@ def head_of(run: Run, name: str, model: Model, specs: tuple[Any, ...]) -> Task:
 
         return writer_of(run, name, model)
     built = spec.build(name, model)
-    if isinstance(specs[0], Knn):
-        return Neighbours(name, spec, model.width, specs[0].temperature)
-    if isinstance(specs[0], ZeroShot):
-        return Sentences(name, spec, model.width, model.embedding, specs[0].temperature)
+    if isinstance(built, LinearTask) and isinstance(specs[0], Knn):
+        return voting(built, model.width, specs[0].temperature)
+    if isinstance(built, LinearTask) and isinstance(specs[0], ZeroShot):
+        return over_sentences(built, model.embedding)
     return built
 
 

@@ -73,6 +73,12 @@ def _of_the_same(loader: Loader, patients: Sequence[str], look: Callable[[list[s
             return seen
 
 
+def labelled_rows(seen: Sequence[View]) -> tuple[Tensor, Tensor]:
+    """The vectors (n d) and values (n …) of the labelled, of all views."""
+    vectors = torch.cat([pooled[target.mask] for pooled, target in seen])
+    return vectors, torch.cat([target.values[target.mask] for _, target in seen if isinstance(target.values, Tensor)])
+
+
 FLOOR = 0.01
 """Of the penalty that counts directions alike: what it adds to each one's variance, that what hardly moves is not blown up."""
 

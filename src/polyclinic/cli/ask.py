@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .frame import Reply, command, table
 from .runs import CohortOption, RunPath
+
+if TYPE_CHECKING:
+    from ..objectives import Finding
 
 SHOWN = 20
 """Patients of whom the answer is printed."""
@@ -43,13 +46,16 @@ def ask(
     from ..clinic.reply import NOTICE
     from ..cohort.parts import write_whole
     from ..inference import ask as put
-    from ..inference.ask import as_table, lineage, taught
+    from ..inference.ask import as_table, known_of, lineage, taught
     from ..training import Run
 
     backbone = Run.open(run).backbone
     found = put(backbone, task, question, cohort=cohort, patients=patient, inputs=reads)
     in_words = question or taught(backbone)[task] == "question"  # by a head of its own nothing is said
-    said = question or (backbone.recipe.tasks[task].asked()[0] if in_words else None)  # type: ignore[union-attr]
+    each = known_of(backbone)[task]
+    said = question or (
+        " ".join(backbone.recipe.tasks[task].asked()[:1]) if in_words and len(each.names) == 1 else None
+    )
     answers = as_table(backbone, found, said)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -59,7 +65,8 @@ def ask(
     data = {"task": task, "question": said, "lineage": told, "answers": answers.to_pylist(), "nothing_to_read": silent}
     name = "log hazard" if "event" in answers.column_names else "score"
     rows = [
-        (a["patient"], a["side"], f"{a['output']:.3f}", _truth(a), ", ".join(a["modalities"])) for a in data["answers"]
+        (a["patient"], a["side"], _told(a["output"], each), _truth(a, each), ", ".join(a["modalities"]))
+        for a in data["answers"]
     ]
     more = f"… and {len(rows) - SHOWN} more: --out FILE.parquet, or --json" if len(rows) > SHOWN else ""
     shown = [
@@ -78,10 +85,22 @@ def ask(
     return Reply(data, [part for part in shown if part != ""])
 
 
-def _truth(answer: dict[str, object]) -> str:
+def _told(output: Any, each: Finding) -> str:
+    """A number, or several by their names."""
+    if not isinstance(output, list):
+        return f"{output:.3f}"
+    return ", ".join(f"{name} {'–' if p is None else f'{p:.3f}'}" for name, p in zip(each.names, output, strict=True))
+
+
+def _truth(answer: dict[str, Any], each: Finding) -> str:
     """What is known of a patient, in a word or two."""
+    if each.outcome == "findings":
+        yes = [name for name, value in zip(each.names, answer["truth"], strict=True) if value]
+        return ", ".join(yes) or ("none" if 0.0 in answer["truth"] else "not known")
+    if each.outcome in ("classes", "grade"):
+        return "not known" if answer["truth"] is None else each.names[int(answer["truth"])]
     if "event" not in answer:
-        return {1: "yes", 0: "no"}.get(answer["truth"], "not known")  # type: ignore[call-overload]
+        return {1: "yes", 0: "no"}.get(answer["truth"], "not known")
     return (
         "not known" if answer["event"] is None else f"{answer['time']:g}, {'event' if answer['event'] else 'censored'}"
     )

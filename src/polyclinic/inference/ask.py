@@ -12,18 +12,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..adaptation.plan import AdaptError, reads_of
-from ..cohort import Cohort
+from ..cohort import Cohort, subset
 from ..harmonise.text import UNKNOWN
 from ..models import Model
 from ..models.systems.m3fm_ct import M3fmCt
-from ..objectives import Objective, Question, QuestionObjective, Supervised
+from ..objectives import Finding, Objective, Question, QuestionObjective, Supervised
 from ..objectives.supervised import SupervisedObjective
 from ..schema import Batch, Modality
-from ..tasks import AskedFields, Predictions, Survival
+from ..tasks import Findings, FindingsTask, LinearTask, Predictions, Survival
 from ..tokens.text import as_note
 from ..training import Run
 from ..training.run import file_hash
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 Say = Callable[[Batch], tuple[Tensor, Tensor]]
-"""Of a batch (b,) logits or log hazards, and (b,) bool of whom anything could be said."""
+"""Of a batch the answers (b …), and (b,) bool of whom anything could be said."""
 Taught = Literal["question", "supervised"]
+SURE = 20.0
+"""The log odds of what every training patient had."""
 
 
 def ask(
@@ -46,45 +49,38 @@ def ask(
     Args:
         run: whose last stage learned to answer questions, or the task, or its folder.
         task: whose labels are the truth, and which says what may be read.
-        question: in words, of a run that reads questions; by default the task's own first one.
+        question: in words, of a run that reads questions; by default the task's own first one, and of several findings each one's.
         cohort: where it lies now; by default where it lay.
         patients: who; by default the test side.
         inputs: the modalities that may be read; by default the task's.
     Returns:
         one a patient who has something to be read.
     Raises:
-        AdaptError: the last stage did not learn to answer, there is no such task, modality or patient, the task is of masks, or the
-            question is empty, too long, or in words that the run never read.
+        AdaptError: the last stage did not learn to answer, there is no such task, modality or patient, the task is not of whole
+            patients or has more answers than a question, or the question is empty, too long, or in words that the run never read.
         ObjectiveError: no task that it learned has this kind of answer.
     """
     run = (run if isinstance(run, Run) else Run.open(run)).backbone
-    learned, spec = taught(run), run.recipe.tasks.get(task)
+    learned, every = taught(run), known_of(run)
     if not learned:
         raise _taught_nothing(run)
-    if not isinstance(spec, AskedFields):
-        there = [name for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)]
+    if task not in every:
         raise AdaptError(
-            f"no classification or survival {task!r} in the recipe", "one of " + ", ".join(there), "correct the name"
+            f"no classification, classes, findings, grade or survival {task!r} in the recipe",
+            "one of " + ", ".join(every),
+            "correct the name",
         )
-    reads, survival = reads_of(run, task, inputs), isinstance(spec, Survival)
-    if question is None and learned.get(task) == "supervised":
-        say = _by_head(run, task)
-    else:
-        system = system_of(run, task)
-        if question is not None:
-            _heard(question, system)
-        say = _in_words(system, spec.asked()[0] if question is None else question, survival, reads)
+    reads = reads_of(run, task, inputs)
     catalogue = cohort if isinstance(cohort, Cohort) else run.cohort(cohort)
+    if question is None and learned.get(task) == "supervised":
+        say = _by_head(run, task, catalogue)
+    else:
+        say = _in_words(run, task, question, every[task], reads)
     loader = run.loader(catalogue, tuple(patients) if patients is not None else run.split.test, (task,))
     if patients is not None:
         _there(catalogue, run.recipe.cohort.where, [p for p in patients if p not in loader.by_patient])
     who = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
-
-    def told(batch: Batch) -> tuple[Tensor, Tensor]:
-        output, there = say(batch)
-        return output if survival else output.sigmoid(), there
-
-    found = answered(loader.labels[0], loader.each(32, who, reads), told)
+    found = answered(loader.labels[0], loader.each(32, who, reads), say)
     return replace(found, unread=loader.aside(set(who) - set(found.patients)))
 
 
@@ -93,17 +89,33 @@ def taught(run: Run) -> dict[str, Taught]:
 
     A run that learned to answer questions is asked all the recipe's tasks whose kind of answer it has, those too that it was never asked.
     """
-    tasks = {name: t for name, t in run.recipe.tasks.items() if isinstance(t, AskedFields)}
+    every = known_of(run)
     asked = [part for part in run.parts if isinstance(part, Question)]
     found: dict[str, Taught] = {name: "question" for part in asked for name in part.tasks}
     for part in run.parts:
         if isinstance(part, Supervised):
             found |= {name: "supervised" for name in part.tasks if name not in found}
-    kinds = {tasks[name].kind for part in asked for name in part.tasks}
-    for name, task in tasks.items():
-        if task.kind in kinds:
+    kinds = {one.outcome for part in asked for name in part.tasks for one in every[name].questions}
+    for name, finding in every.items():
+        if finding.questions and finding.questions[0].outcome in kinds:
             found.setdefault(name, "question")
     return found
+
+
+def known_of(run: Run) -> dict[str, Finding]:
+    """What the labels of the recipe's tasks tell of whole patients; of those tasks alone that pretraining can be taught."""
+    return {name: s for name, s in run.recipe.structures().items() if isinstance(s, Finding)}
+
+
+def labels_seen(run: Run, cohort: Cohort, task: str) -> dict[str, Any]:
+    """The training patients whose labels of a task the stages saw, and the labels; nobody of a task that none of them asked."""
+    shown = [told[task] for stage in run.recipe.stages if task in (told := stage.objective.labelled())]
+    if not shown:
+        return {}
+    loader, reads = run.loader(cohort, run.split.train, (task,)), set(reads_of(run, task, None))
+    most = None if None in shown else max(n for n in shown if n is not None)
+    known = loader.labelled(task)
+    return {p: known[p] for p in subset(known, most, run.recipe.seed) if reads & set(loader.by_patient[p])}
 
 
 def system_of(run: Run, task: str | None = None) -> M3fmCt:
@@ -156,26 +168,51 @@ def _heard(question: str, system: M3fmCt) -> None:
         )
 
 
-def _in_words(system: M3fmCt, question: str, survival: bool, reads: tuple[Modality, ...]) -> Say:
-    """The answers to a question."""
+def _in_words(run: Run, task: str, question: str | None, finding: Finding, reads: tuple[Modality, ...]) -> Say:
+    """The answers to a question, or to the task's own: probabilities, of several findings one each, or log hazards."""
+    parts = finding.questions
+    if not parts or (question is not None and len(parts) > 1):
+        raise AdaptError(
+            f"a question of {task!r}, {len(finding.names)} {finding.outcome}", "a task whose answer is yes, no or how soon",
+            "leave the question out: each finding is asked its own" if parts else "adapt to it: `polyclinic adapt`",
+        )  # fmt: skip
+    system, spec = system_of(run, task), run.recipe.tasks[task]
+    if question is not None:
+        _heard(question, system)
+        asked = [question]
+    elif isinstance(spec, Findings):
+        asked = [sought.asked(name)[0] for name, sought in spec.findings.items()]
+    else:
+        asked = [*spec.asked()][:1]
+    outcome = "survival" if isinstance(spec, Survival) else "class"
 
     def say(batch: Batch) -> tuple[Tensor, Tensor]:
-        output = system.answer(batch, question, "survival" if survival else "class", reads)
-        return output, output.isfinite()
+        each = torch.stack([system.answer(batch, one, outcome, reads) for one in asked], 1)
+        output = each if isinstance(spec, Findings) else each.squeeze(1)
+        return output if outcome == "survival" else output.sigmoid(), each.isfinite().all(1)
 
     return say
 
 
-def _by_head(run: Run, task: str) -> Say:
-    """The answers of the head that a task had in pretraining."""
+def _by_head(run: Run, task: str, cohort: Cohort) -> Say:
+    """The answers of the head that a task had in pretraining.
+
+    Of a classification each patient weighed the same, and a survival's hazards are told as they are. The other losses weigh classes
+    alike, or shift by them: how common each was among the patients that were shown is given back, as an adapted run's head gives it.
+    """
     model, heads = _learned(run, Supervised, task)
     assert isinstance(heads, SupervisedObjective)
-    row = list(heads.asked).index(task)
+    head, shift = run.recipe.tasks[task].build(task, model), torch.zeros(())
+    assert isinstance(head, LinearTask)
+    if heads.asked[task].outcome in ("classes", "findings", "grade"):
+        head.to_prevalence(list(labels_seen(run, cohort, task).values()))
+        if isinstance(head, FindingsTask):  # of a finding that all had, or nobody, the share is no odds
+            shift = head.head.bias.detach().nan_to_num(0.0, SURE, -SURE)
 
     @torch.no_grad()
     def say(batch: Batch) -> tuple[Tensor, Tensor]:
         fused = model(batch)
-        return heads.head(heads.norm(fused.pooled.float()))[:, row], fused.present
+        return head.answer(heads.told(task, fused.pooled) + shift), fused.present
 
     return say
 
@@ -207,17 +244,24 @@ def lineage(run: Run) -> dict[str, Any]:
 def as_table(run: Run, found: Predictions, question: str | None = None) -> Table:
     """Answers as a table: a row a patient, with the side of the split, what was answered, what is known, and the records that were read.
 
-    `output` is a probability, beside `truth`, or a log hazard, beside `time` and `event`: null where nobody knows. `side` is
-    "train" of patients whose labels the run may have seen, "test", or "new". The schema's metadata say who answered, and what.
+    `output` is a probability, beside `truth`, or a log hazard, beside `time` and `event`: null where nobody knows; of several classes,
+    grades or findings a list, whose `names` the schema's metadata have, and of findings so is `truth`. `side` is "train" of patients
+    whose labels the run may have seen, "test", or "new". The metadata say who answered, and what.
     """
     import pyarrow as pa
 
     side = dict.fromkeys(run.split.train, "train") | dict.fromkeys(run.split.test, "test")
+    finding, several = known_of(run)[found.task], found.outputs.ndim > 1
     known = lambda values: pa.array(values.tolist(), mask=~found.mask, type=pa.float64())
+    lists = lambda values: pa.array(
+        [[None if np.isnan(v) else float(v) for v in row] for row in values], pa.list_(pa.float64())
+    )
     sides = [side.get(p, "new") for p in found.patients]
     columns: dict[str, Any] = {"patient": pa.array(found.patients, pa.string()), "side": pa.array(sides, pa.string())}
-    columns["output"] = pa.array(found.outputs.astype(float))
-    if isinstance(run.recipe.tasks[found.task], Survival):
+    columns["output"] = lists(found.outputs) if several else pa.array(found.outputs.astype(float))
+    if finding.outcome == "findings":
+        columns["truth"] = lists(np.where(found.mask[:, None], found.targets, np.nan))
+    elif isinstance(run.recipe.tasks[found.task], Survival):
         columns |= {"time": known(found.targets[:, 0]), "event": known(found.targets[:, 1])}
     else:
         columns["truth"] = known(found.targets)
@@ -225,4 +269,5 @@ def as_table(run: Run, found: Predictions, question: str | None = None) -> Table
     columns["modalities"] = pa.array([[m.value for m in has] for has in found.modalities], texts)
     columns["records"] = pa.array([list(ids) for ids in found.records], texts)
     told = {"task": found.task, **({"question": question} if question else {}), **lineage(run)}
+    told |= {"names": ", ".join(finding.names)} if several else {}
     return pa.table(columns).replace_schema_metadata({k: str(v) for k, v in told.items()})

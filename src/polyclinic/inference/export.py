@@ -152,6 +152,11 @@ def _chosen(adapted: Adapted, modality: Modality | str | None) -> Modality:
             f"an export of {adapted.name!r}, a {adapted.task.spec.kind}", "a task that is told in numbers or places",
             "use `polyclinic predict`, or export its weights with --format safetensors",
         )  # fmt: skip
+    if getattr(adapted.task, "shared", False):  # who has which modality is looked up there, which a graph cannot
+        raise AdaptError(
+            f"a graph of {adapted.name!r} by zero_shot, which compares a patient's modalities with sentences",
+            "a method with labels", "use `polyclinic predict`, or export its weights with --format safetensors",
+        )  # fmt: skip
     can = [m for m in adapted.inputs if m in READ]
     if isinstance(adapted.task.spec, PlacedFields):
         can = [Modality(adapted.task.spec.modality)]

@@ -14,7 +14,6 @@ from torch import Tensor
 from .. import records
 from ..adaptation.adapted import Adapted, open_adapted
 from ..adaptation.plan import AdaptError
-from ..adaptation.shots import Sentences
 from ..cohort import Cohort, Label
 from ..harmonise import way_back
 from ..harmonise.loader import Loader
@@ -120,12 +119,8 @@ def _linear(adapted: Adapted, loader: Loader, patients: Sequence[str], reads: Se
 
 def said(adapted: Adapted, batch: Batch) -> tuple[Tensor, Tensor]:
     """The head's outputs (b …), and (b,) bool of whom anything could be said."""
-    task, model = adapted.task, adapted.model
-    if isinstance(task, Sentences):
-        return task.said(model, batch)
-    assert isinstance(task, LinearTask)
-    fused = model(batch)
-    return task.read(fused.pooled), fused.present
+    assert isinstance(adapted.task, LinearTask)
+    return adapted.task.said(adapted.model, batch)
 
 
 def answered(

@@ -18,13 +18,14 @@ from .instruct import Instruct, InstructObjective, Pair
 from .language import CausalLanguage, CausalLanguageObjective, MaskedLanguage, MaskedLanguageObjective
 from .latent_diffusion import LatentDiffusion, LatentDiffusionObjective
 from .local import Local, LocalObjective, local_loss
-from .objective import Backbone, Finding, Objective, ObjectiveError, ObjectiveFields, Structure
+from .objective import Backbone, Finding, Objective, ObjectiveError, ObjectiveFields, Outcome, Structure
+from .outcomes import cox_loss
 from .promptable import Prompt, Promptable, PromptableObjective
 from .question import Question, QuestionObjective
 from .retell import Retell, RetellObjective
 from .segmentation import SegmentationObjective, SegmentationPart, dice_cross_entropy
 from .self_distillation import Dino, Ibot, SelfDistillationObjective
-from .supervised import Supervised, SupervisedObjective, cox_loss
+from .supervised import Supervised, SupervisedObjective
 from .symile import Symile, SymileObjective, symile_loss
 from .translation import Translation, TranslationObjective
 from .words import Sampling, Seen, WordDecoder, numbers
@@ -35,7 +36,7 @@ __all__ = [
     "AttentionalPool", "Backbone", "Caption", "CaptionObjective", "CausalLanguage", "CausalLanguageObjective", "Contrastive",
     "ContrastiveObjective", "Dino", "Finding", "Hybrid", "HybridObjective", "Ibot", "Instruct", "InstructObjective",
     "LatentDiffusion", "LatentDiffusionObjective", "Local", "LocalObjective", "MaskDecoder", "Masked", "MaskedLanguage",
-    "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "Pair",
+    "MaskedLanguageObjective", "MaskedObjective", "Objective", "ObjectiveError", "ObjectiveFields", "ObjectiveSpec", "Outcome", "Pair",
     "PatchDecoder", "Prompt", "Promptable", "PromptableObjective", "Question", "QuestionObjective", "Retell", "RetellObjective",
     "Sampling", "Seen", "SegmentationObjective", "SegmentationPart", "SelfDistillationObjective", "Structure", "Supervised",
     "SupervisedObjective", "Symile", "SymileObjective", "Translation", "TranslationObjective", "WordDecoder", "clip_loss",

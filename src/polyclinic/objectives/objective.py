@@ -130,18 +130,39 @@ class Structure:
         return len(self.names) + 1
 
 
+Outcome = Literal["class", "classes", "grade", "findings", "survival"]
+"""What may be known of a patient: whether something is there; which of several classes, or grades; which of several findings; when."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding(Structure):
-    """What the labels of a task tell of a whole patient; they lie in a table's cells, and `names` has the task's alone.
+    """What the labels of a task tell of a whole patient; they lie in a table's cells.
 
     Args:
+        names: of the classes, grades or findings; else the task's alone.
         words: (w,) of each way to ask it.
-        outcome: whether it is there ("class"), or when it came ("survival").
+        outcome: what is known.
         inputs: the modalities that may be read to answer; None for all.
+        balance: of classes, how much the rare ones are made to count, see `tasks.Classes`.
+        parents: of findings that are kinds of others, the place of what each is a kind of, or −1.
+        parts: of findings, each as a "class" with words of its own.
     """
 
-    outcome: Literal["class", "survival"] = "class"
+    outcome: Outcome = "class"
     inputs: tuple[Modality, ...] | None = None
+    balance: float = 0.0
+    parents: tuple[int, ...] = ()
+    parts: tuple[Finding, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers a linear head says of it; a grade's one is held against thresholds."""
+        return len(self.names) if self.outcome in ("classes", "findings") else 1
+
+    @property
+    def questions(self) -> tuple[Finding, ...]:
+        """What of it can be asked in words, as the answer is yes, no or how soon: itself or each finding; nothing of more classes."""
+        return (self,) if self.outcome in ("class", "survival") else self.parts
 
 
 class ObjectiveFields(BaseModel, ABC):

@@ -18,19 +18,20 @@ import torch
 from torch import Tensor, nn
 
 from ..fusion import FusionFields, Intermediate, Late
-from ..schema import Batch, Losses, Modality, Ragged, Tokens
+from ..schema import Batch, Losses, Modality, Ragged, Target, Tokens
 from ..tokens import EncoderFields, join
 from ..tokens.packing import copies, with_values
-from .objective import Backbone, Finding, Objective, ObjectiveError, Structure
-from .supervised import LabelledFields, finding_loss, findings, known
+from .objective import Backbone, Finding, Objective, ObjectiveError, Outcome, Structure
+from .outcomes import finding_loss
+from .supervised import LabelledFields, findings
 
-Outcome = Literal["class", "survival"]
 SMALLEST_SPREAD = 1e-3
 """A coordinate that moves less among the words of all questions tells nothing."""
 
 
 class Question(LabelledFields):
-    """The tasks' answers to their questions. A task's fields `questions` and `inputs` say how it is asked, and what may be read."""
+    """The tasks' answers to their questions. A task's fields `questions` and `inputs` say how it is asked, and what may be read; of
+    several findings each is asked by itself."""
 
     kind: Literal["question"] = "question"
 
@@ -49,6 +50,49 @@ class Question(LabelledFields):
     def build(self, model: Backbone, structures: Mapping[str, Structure]) -> QuestionObjective:
         """The module, with an answer a kind of task."""
         return QuestionObjective(self, model, findings(self.tasks, structures))
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """A question that a task puts.
+
+    Args:
+        task: its name.
+        finding: with the ways to ask it.
+        column: of several findings, which one; None of a task that is one question.
+    """
+
+    task: str
+    finding: Finding
+    column: int | None = None
+
+    def values(self, target: Target) -> Tensor:
+        """(b …) what is known."""
+        assert isinstance(target.values, Tensor)
+        return target.values if self.column is None else target.values[:, self.column]
+
+    def known(self, target: Target | None) -> Tensor:
+        """(p,) int64, ascending: of whom of the batch the answer is known."""
+        if target is None:
+            return torch.zeros(0, dtype=torch.int64)
+        there = target.mask if self.column is None else target.mask & self.values(target).isfinite()
+        return torch.nonzero(there).flatten()
+
+
+def put(task: str, finding: Finding) -> dict[str, Put]:
+    """The questions of a task, each by the name of its loss: the task's, and of several findings the finding's behind it.
+
+    Raises:
+        ObjectiveError: its answer is neither yes, no nor how soon.
+    """
+    if not finding.questions:
+        raise ObjectiveError(
+            f"the task {task!r}, of {finding.outcome}, as a question", "an answer that is yes, no or how soon",
+            "make a finding of each in a task `findings`, or take `supervised`",
+        )  # fmt: skip
+    if finding.outcome != "findings":
+        return {task: Put(task, finding)}
+    return {f"{task}/{part.names[0]}": Put(task, part, n) for n, part in enumerate(finding.questions)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +117,13 @@ class QuestionObjective(Objective):
 
     def __init__(self, spec: Question, model: Backbone, asked: Mapping[str, Finding]) -> None:
         super().__init__()
-        self.spec, self.asked = spec, dict(asked)
-        if Modality.TEXT not in model.modalities or not all(finding.words for finding in asked.values()):
+        self.spec = spec
+        self.each = {name: one for task, finding in asked.items() for name, one in put(task, finding).items()}
+        if Modality.TEXT not in model.modalities or not all(one.finding.words for one in self.each.values()):
             raise ObjectiveError(
                 "questions for a model that reads no words", "an encoder of text", "add one, or take `supervised`"
             )
-        ways = [(task, tuple(words.tolist())) for task, finding in asked.items() for words in finding.words]
+        ways = [(name, tuple(words.tolist())) for name, one in self.each.items() for words in one.finding.words]
         for task, words in ways:
             if other := next((t for t, w in ways if w == words and t != task), None):
                 raise ObjectiveError(
@@ -87,7 +132,11 @@ class QuestionObjective(Objective):
                 )  # fmt: skip
         d = model.width
         self.mark = nn.Parameter(torch.randn(d) * 0.1)
-        outcomes = dict.fromkeys(finding.outcome for finding in asked.values())
+        outcomes = dict.fromkeys(one.finding.outcome for one in self.each.values())
+        share = spec.weight / len(asked)
+        self.weights = {
+            name: share / sum(other.task == one.task for other in self.each.values()) for name, one in self.each.items()
+        }
         self.answers = nn.ModuleDict(
             {o: nn.Sequential(nn.Linear(d, d), nn.GELU(), nn.LayerNorm(d), nn.Linear(d, 1)) for o in outcomes}
         )
@@ -95,25 +144,26 @@ class QuestionObjective(Objective):
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
     ) -> Losses:
-        """The term `question/task` of each task of which somebody in the batch is labelled and can be read."""
-        who = {task: labelled for task in self.asked if len(labelled := known(batch.targets.get(task)))}
+        """The term `question/task` of each task of which somebody in the batch is labelled and can be read; of several findings
+        `question/task/finding`."""
+        of = {name: one.known(batch.targets.get(one.task)) for name, one in self.each.items()}
+        who = {name: labelled for name, labelled in of.items() if len(labelled)}
         tokens = model.encode(batch) if who and tokens is None else tokens
         if not who or not tokens:
             return Losses({}, {})
         asked = []
-        for task, rows in who.items():
-            finding = self.asked[task]
+        for name, rows in who.items():
+            finding = self.each[name].finding
             way = int(torch.randint(len(finding.words), (), generator=generator, device=generator.device))
             there = rows[readable(tokens, finding.inputs)[rows]]
             asked.append(Asked(finding.words[way], finding.outcome, there, finding.inputs))
         terms: dict[str, Tensor] = {}
-        for task, question, output in zip(who, asked, self.answer(model, tokens, asked), strict=True):
-            values = batch.targets[task].values
-            assert isinstance(values, Tensor)
-            term = finding_loss(self.asked[task], output, values[question.patients])
+        for name, question, output in zip(who, asked, self.answer(model, tokens, asked), strict=True):
+            one = self.each[name]
+            term = finding_loss(one.finding, output, one.values(batch.targets[one.task])[question.patients])
             if term is not None:
-                terms[f"question/{task}"] = term
-        return Losses(terms, dict.fromkeys(terms, self.spec.weight / len(self.asked)))
+                terms[f"question/{name}"] = term
+        return Losses(terms, {term: self.weights[term.removeprefix("question/")] for term in terms})
 
     def answer(self, model: Backbone, tokens: Mapping[Modality, Tokens], asked: list[Asked]) -> list[Tensor]:
         """What the model says to questions.
@@ -160,7 +210,7 @@ class QuestionObjective(Objective):
         Each coordinate is standardised by the stage's questions, so that all of them are read: places are most of a word's vector, and
         alike in all questions. In float32 whatever the model's precision, for what differs is little.
         """
-        every = [words for finding in self.asked.values() for words in finding.words]
+        every = [words for one in self.each.values() for words in one.finding.words]
         own, row = len(every), {tuple(words.tolist()): n for n, words in enumerate(every)}
         for question in asked:
             if row.setdefault(tuple(question.words.tolist()), len(every)) == len(every):

@@ -9,20 +9,20 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from ..schema import Batch, Fused, Losses, Modality, Target, Tokens
 from ..tokens import select
 from .objective import Backbone, Finding, Objective, ObjectiveError, ObjectiveFields, Structure
+from .outcomes import ascending, even_steps, finding_loss
 
 
 class LabelledFields(ObjectiveFields):
     """What every objective of labelled patients has.
 
     Args:
-        tasks: classifications and survivals of the recipe.
+        tasks: of the recipe, whose labels are of whole patients.
         labels: how many training patients' labels of each may be seen; None for all. A comparison at few labels is honest only
             if pretraining saw no more.
         weight: in a hybrid objective; each task has an equal share of it.
@@ -64,41 +64,9 @@ def findings(tasks: Iterable[str], structures: Mapping[str, Structure]) -> dict[
     for task in tasks:
         structure = structures[task]
         if not isinstance(structure, Finding):
-            raise ObjectiveError(f"the task {task!r}, of masks", "a classification or a survival", "use `segmentation`")
+            raise ObjectiveError(f"the task {task!r}, of masks", "a task of whole patients", "use `segmentation`")
         found[task] = structure
     return found
-
-
-def cox_loss(log_hazard: Tensor, time: Tensor, event: Tensor) -> Tensor | None:
-    """The negative log partial likelihood an event, with Breslow's treatment of ties (Cox 1972).
-
-    Args:
-        log_hazard: (b,).
-        time: (b,) until the event or the last sight.
-        event: (b,) 1 where it was seen.
-    Returns:
-        (), or None where no event has anybody else at risk.
-    """
-    at_risk = time[None, :] >= time[:, None]  # row i: who is at risk when i's time comes
-    seen = (event > 0) & (at_risk.sum(1) > 1)
-    if not bool(seen.any()):
-        return None
-    risk = torch.where(at_risk, log_hazard[None, :], float("-inf")).logsumexp(1)
-    return (risk - log_hazard)[seen].mean()
-
-
-def finding_loss(finding: Finding, output: Tensor, values: Tensor) -> Tensor | None:
-    """Cross-entropy, in which each patient weighs the same, or Cox's loss; None where the labelled say nothing.
-
-    Args:
-        finding: what is asked.
-        output: (b,) logits or log hazards.
-        values: (b,) 0 or 1; (b 2) time and event.
-    """
-    if finding.outcome == "class":
-        return F.binary_cross_entropy_with_logits(output, values) if len(values) else None
-    time, event = values.unbind(1)
-    return cox_loss(output, time, event)
 
 
 def known(target: Target | None) -> Tensor:
@@ -107,13 +75,25 @@ def known(target: Target | None) -> Tensor:
 
 
 class SupervisedObjective(Objective):
-    """A linear head a task; the head's rows are in the order of the tasks."""
+    """A linear head a task, and of grades the thresholds; the head's rows are in the order of the tasks."""
 
     def __init__(self, spec: Supervised, model: Backbone, asked: Mapping[str, Finding]) -> None:
         super().__init__()
         self.spec, self.asked = spec, dict(asked)
         self.norm = nn.LayerNorm(model.width, elementwise_affine=False)
-        self.head = nn.Linear(model.width, len(asked))
+        sizes = [finding.outputs for finding in asked.values()]
+        self.head = nn.Linear(model.width, sum(sizes))
+        self.rows = {task: slice(sum(sizes[:n]), sum(sizes[: n + 1])) for n, task in enumerate(asked)}
+        self.graded = [task for task, finding in asked.items() if finding.outcome == "grade"]
+        self.steps = nn.ParameterList(even_steps(len(asked[task].names)) for task in self.graded)
+
+    def told(self, task: str, pooled: Tensor) -> Tensor:
+        """What a task's head says of patients' vectors (p d): (p,); of classes and findings (p k), of grades (p k-1)."""
+        with torch.autocast(pooled.device.type, enabled=False):  # bfloat16 would tie patients
+            output = self.head(self.norm(pooled.float()))[:, self.rows[task]]
+            if task in self.graded:
+                return output - ascending(self.steps[self.graded.index(task)])
+        return output.squeeze(1)
 
     def forward(
         self, model: Backbone, batch: Batch, generator: torch.Generator, tokens: Mapping[Modality, Tokens] | None = None
@@ -128,15 +108,13 @@ class SupervisedObjective(Objective):
             labelled = torch.cat([rows for task, rows in who.items() if self.asked[task].inputs == inputs])
             seen[inputs] = model.fuse(read(tokens, inputs, labelled), len(batch.patients))
         terms: dict[str, Tensor] = {}
-        for number, (task, finding) in enumerate(self.asked.items()):
+        for task, finding in self.asked.items():
             if task not in who:
                 continue
             fused, values = seen[finding.inputs], batch.targets[task].values
             assert isinstance(values, Tensor)
             rows = who[task][fused.present[who[task]]]
-            with torch.autocast(fused.pooled.device.type, enabled=False):  # bfloat16 would tie patients
-                output = self.head(self.norm(fused.pooled[rows].float()))[:, number]
-            term = finding_loss(finding, output, values[rows])
+            term = finding_loss(finding, self.told(task, fused.pooled[rows]), values[rows])
             if term is not None:
                 terms[f"supervised/{task}"] = term
         return Losses(terms, dict.fromkeys(terms, self.spec.weight / len(self.asked)))

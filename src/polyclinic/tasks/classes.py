@@ -14,15 +14,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import Finding
+from ..objectives.outcomes import classes_loss
 from ..schema import Modality, Target
 from .grade import Cells, once
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, LinearTask, Predictions, Read, TaskFields
 
 RAREST = 1e-9
 """The share of a class that no training patient has: it is never the likeliest, and its logarithm stays finite."""
@@ -65,6 +66,10 @@ class Classes(TaskFields):
         """The columns that must not be inputs."""
         return (self.column,)
 
+    def taught(self, name: str, read: Read) -> Finding:
+        """Which class."""
+        return Finding(Modality.TABLE, self.names(), outcome="classes", inputs=self.inputs, balance=self.balance)
+
     def asks(self, words: Mapping[str, str]) -> str:
         """By its column and names."""
         return f"Which class of “{self.column.replace('_', ' ')}”: {', '.join(self.names())}?"
@@ -90,19 +95,9 @@ class ClassesTask(LinearTask):
         self.register_buffer("prior", torch.zeros(self.k))
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
-        """Cross-entropy over the labelled, weighed and shifted by how many of each class there are; of classes nobody has it asks nothing.
-
-        Source: Ren et al. 2020, "Balanced Meta-Softmax", equation 4, for balance 0.
-        """
+        """Cross-entropy over the labelled, weighed and shifted by how many of each class there are."""
         assert isinstance(target.values, Tensor)
-        if not bool(target.mask.any()):
-            return None
-        truth = target.values[target.mask].long()
-        count = torch.bincount(truth, minlength=self.k).to(output.dtype)
-        shift = torch.where(count > 0, (1 - self.spec.balance) * count.clamp(min=1).log(), -torch.inf)
-        each = F.cross_entropy(output[target.mask] + shift, truth, reduction="none")
-        weight = count[truth] ** -self.spec.balance
-        return (weight * each).sum() / weight.sum()
+        return classes_loss(output[target.mask], target.values[target.mask], self.spec.balance)
 
     @property
     def says(self) -> str:

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import Finding
+from ..objectives.outcomes import yes_no_loss
 from ..schema import Modality, Target
-from .task import Answer, AskedFields, LinearTask, Predictions
+from .task import Answer, AskedFields, LinearTask, Predictions, Read
 
 YES = ("y", "yes", "1", "true", "positive", "present")
 """Cells that say no more than that the column applies."""
@@ -68,6 +69,10 @@ class Classification(AskedFields):
         """The ways to ask it; where the recipe has none, one made of the finding."""
         return self.questions or (f"Is there {self.finding()}?",)
 
+    def taught(self, name: str, read: Read) -> Finding:
+        """Whether it is there."""
+        return Finding(Modality.TABLE, (name,), read(*self.asked()), "class", self.inputs)
+
     def asks(self, words: Mapping[str, str]) -> str:
         """By its column and cells."""
         return f"Is “{self.column.replace('_', ' ')}” {' or '.join(self.positive)}?"
@@ -95,14 +100,7 @@ class ClassificationTask(LinearTask):
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """Cross-entropy over the labelled, both classes with equal weight in the batch."""
         assert isinstance(target.values, Tensor)
-        if not bool(target.mask.any()):
-            return None
-        truth = target.values[target.mask].float()
-        each = F.binary_cross_entropy_with_logits(output[target.mask], truth, reduction="none")
-        positives = truth.sum().clamp(min=1)
-        negatives = (1 - truth).sum().clamp(min=1)
-        weight = torch.where(truth > 0, 0.5 * len(truth) / positives, 0.5 * len(truth) / negatives)
-        return (weight * each).sum() / weight.sum()
+        return yes_no_loss(output[target.mask, None], target.values[target.mask, None])
 
     @property
     def says(self) -> str:

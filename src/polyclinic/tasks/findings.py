@@ -7,15 +7,16 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import Finding
+from ..objectives.outcomes import yes_no_loss
 from ..schema import Modality, Target
 from .classification import threshold
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, LinearTask, Predictions, Read, TaskFields
 
 Cell = Annotated[str, Field(min_length=1)]
 
@@ -27,12 +28,18 @@ class Sought(BaseModel):
         column: the table column that has it.
         positive: the cells that mean yes.
         negative: the cells that mean no; empty: every other known cell.
+        questions: ways to ask it in words, for a model that reads the question (the objective `question`).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     column: str
     positive: tuple[Cell, ...] = Field(min_length=1)
     negative: tuple[Cell, ...] = ()
+    questions: tuple[Cell, ...] = ()
+
+    def asked(self, name: str) -> tuple[str, ...]:
+        """The ways to ask it; where the recipe has none, one made of its name."""
+        return self.questions or (f"Is there {name.replace('_', ' ')}?",)
 
 
 class Findings(TaskFields):
@@ -82,6 +89,21 @@ class Findings(TaskFields):
         """The columns that must not be inputs."""
         return tuple(dict.fromkeys(s.column for s in self.findings.values()))
 
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask each."""
+        return tuple(way for name, sought in self.findings.items() for way in sought.asked(name))
+
+    def taught(self, name: str, read: Read) -> Finding:
+        """Which findings, and each by itself."""
+        parts = [
+            Finding(Modality.TABLE, (n,), read(*sought.asked(n)), inputs=self.inputs)
+            for n, sought in self.findings.items()
+        ]
+        parents = self.parents() if self.tree else ()
+        return Finding(
+            Modality.TABLE, self.names(), outcome="findings", inputs=self.inputs, parents=parents, parts=tuple(parts)
+        )
+
     def asks(self, words: Mapping[str, str]) -> str:
         """By their names."""
         return f"Which of {', '.join(self.names())}?"
@@ -118,14 +140,7 @@ class FindingsTask(LinearTask):
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """The mean over the findings of each one's cross-entropy over those of whom it is known, both classes with equal weight."""
         assert isinstance(target.values, Tensor)
-        known = target.mask[:, None] & target.values.isfinite()
-        if not bool(known.any()):
-            return None
-        yes, no = known & (target.values > 0), known & (target.values <= 0)
-        weight = yes / yes.sum(0).clamp(min=1) + no / no.sum(0).clamp(min=1)
-        each = F.binary_cross_entropy_with_logits(output, yes.to(output.dtype), reduction="none")
-        there = known.any(0)
-        return ((weight * each).sum(0)[there] / weight.sum(0)[there]).mean()
+        return yes_no_loss(output[target.mask], target.values[target.mask])
 
     @property
     def says(self) -> str:

@@ -14,18 +14,17 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import Finding
+from ..objectives.outcomes import ascending, even_steps, grade_loss, log_probabilities
 from ..schema import Modality, Target
-from .task import Answer, LinearTask, Predictions, TaskFields
+from .task import Answer, LinearTask, Predictions, Read, TaskFields
 
 Cells = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(min_length=1)]
-NARROWEST = 1e-6
-"""Between two thresholds, below which a grade's probability is that of a gap so wide: its logarithm stays finite."""
 
 
 def once(every: tuple[Cells, ...], what: str) -> tuple[Cells, ...]:
@@ -69,6 +68,10 @@ class Grade(TaskFields):
         """The columns that must not be inputs."""
         return (self.column,)
 
+    def taught(self, name: str, read: Read) -> Finding:
+        """Which grade."""
+        return Finding(Modality.TABLE, self.names(), outcome="grade", inputs=self.inputs)
+
     def asks(self, words: Mapping[str, str]) -> str:
         """By its column and names."""
         return f"Which grade of “{self.column.replace('_', ' ')}”: {', '.join(self.names())}?"
@@ -76,19 +79,6 @@ class Grade(TaskFields):
     def build(self, name: str, model: Model) -> GradeTask:
         """The head, freshly initialised."""
         return GradeTask(name, self, model.width)
-
-
-def log_probabilities(cumulative: Tensor) -> Tensor:
-    """Of k grades, the logarithm of each one's probability (b k).
-
-    Args:
-        cumulative: (b k-1) logits of "this grade or a higher one", of the second grade first; not ascending.
-    """
-    lower, upper = cumulative[:, :-1], cumulative[:, 1:]
-    # σ(a) − σ(b) = σ(a) σ(−b) (1 − e^(b−a)): no difference of numbers that are almost alike.
-    gap = (lower - upper).clamp(min=NARROWEST)
-    between = F.logsigmoid(lower) + F.logsigmoid(-upper) + torch.log(-torch.expm1(-gap))
-    return torch.cat([F.logsigmoid(-cumulative[:, :1]), between, F.logsigmoid(cumulative[:, -1:])], 1)
 
 
 class GradeTask(LinearTask):
@@ -104,30 +94,26 @@ class GradeTask(LinearTask):
     def __init__(self, name: str, spec: Grade, width: int) -> None:
         super().__init__(name, spec, width, bias=False)  # the thresholds are the offsets
         self.k = len(spec.grades)
-        # As if all grades were as common: what a head says before it is fitted.
-        even = torch.logit(torch.arange(1, self.k) / self.k)
-        self.lowest = nn.Parameter(even[:1].clone())
-        self.gaps = nn.Parameter(torch.log(torch.expm1(even.diff())))
+        steps = even_steps(self.k)
+        self.lowest, self.gaps = nn.Parameter(steps[:1].clone()), nn.Parameter(steps[1:].clone())
         self.register_buffer("prior", torch.zeros(self.k))
 
     @property
     def thresholds(self) -> Tensor:
         """(k-1) ascending: where along the direction each grade passes into the next."""
-        return torch.cat([self.lowest, self.lowest + F.softplus(self.gaps).cumsum(0)])
+        return ascending(torch.cat([self.lowest, self.gaps]))
 
     def read(self, pooled: Tensor) -> Tensor:
         """(b d) → (b k-1)."""
-        return super().read(pooled)[:, None] - self.thresholds
+        told = super().read(pooled)
+        if isinstance(self.head, nn.Linear):
+            return told[:, None] - self.thresholds
+        return told.reshape(len(told), -1)  # the nearest patients tell each grade themselves
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
         """The negative log likelihood of the labelled, all grades of the batch with equal weight."""
         assert isinstance(target.values, Tensor)
-        if not bool(target.mask.any()):
-            return None
-        truth = target.values[target.mask].long()
-        each = -log_probabilities(output[target.mask]).gather(1, truth[:, None]).squeeze(1)
-        weight = 1 / F.one_hot(truth, self.k).sum(0)[truth]
-        return (weight * each).sum() / weight.sum()
+        return grade_loss(output[target.mask], target.values[target.mask])
 
     @property
     def says(self) -> str:

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
+from ..objectives import Structure
 from ..objectives.segmentation import decoder_words, labelled_loss, mask_decoder
 from ..schema import Batch, Modality, Ragged, Target
 from .augment import Augment, augmented
 from .boxes import boxed
 from .sliding import sliding
-from .task import Answer, PlacedFields, Predictions, Task, TaskError
+from .task import Answer, PlacedFields, Predictions, Read, Task, TaskError
 
 
 def dice(one: np.ndarray, other: np.ndarray, classes: int) -> np.ndarray:
@@ -64,6 +65,10 @@ class Segmentation(PlacedFields):
     def columns(self) -> tuple[str, ...]:
         """No column is a label."""
         return ()
+
+    def taught(self, name: str, read: Read) -> Structure:
+        """What its masks show, by the names of the classes."""
+        return Structure(Modality(self.modality), self.classes, read(*(c.replace("_", " ") for c in self.classes)))
 
     def asks(self, words: Mapping[str, str]) -> str:
         """By its structure and classes."""

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ..cohort import Label
 from ..models import Model
-from ..objectives import cox_loss
+from ..objectives import Finding, cox_loss
 from ..schema import MissingExtraError, Modality, Target
 from .baseline import GRID, Baseline, fit_baseline
-from .task import Answer, AskedFields, LinearTask, Predictions
+from .task import Answer, AskedFields, LinearTask, Predictions, Read
 
 
 class Survival(AskedFields):
@@ -46,6 +46,10 @@ class Survival(AskedFields):
     def asked(self) -> tuple[str, ...]:
         """The ways to ask it; where the recipe has none, one made of the event's column."""
         return self.questions or (f"How soon: {self.event.replace('_', ' ')}?",)
+
+    def taught(self, name: str, read: Read) -> Finding:
+        """How soon."""
+        return Finding(Modality.TABLE, (name,), read(*self.asked()), "survival", self.inputs)
 
     def asks(self, words: Mapping[str, str]) -> str:
         """By its column."""

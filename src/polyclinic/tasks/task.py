@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..cohort import Label
 from ..harmonise.unread import Unread
 from ..models import Model
+from ..objectives import Structure
 from ..schema import Batch, Modality, PolyclinicError, Target
 from .baseline import Baseline
 from .incidence import Incidence
@@ -22,6 +23,10 @@ from .incidence import Incidence
 
 class TaskError(PolyclinicError):
     """A task that cannot be asked of this model or these records."""
+
+
+Read = Callable[..., tuple[Tensor, ...]]
+"""Of any texts the words (w,) as the model reads them; of one that reads none, nothing."""
 
 
 class TaskFields(BaseModel, ABC):
@@ -41,6 +46,14 @@ class TaskFields(BaseModel, ABC):
     @abstractmethod
     def columns(self) -> tuple[str, ...]:
         """The table columns that must not be inputs."""
+
+    def asked(self) -> tuple[str, ...]:
+        """The ways to ask it in words, for a model that reads the question; none where it is not asked so."""
+        return ()
+
+    def taught(self, name: str, read: Read) -> Structure | None:
+        """What the labels of the task of this name are of, for an objective that is shown them; None where none is."""
+        return None
 
     @abstractmethod
     def asks(self, words: Mapping[str, str]) -> str:
@@ -199,6 +212,16 @@ class Task(nn.Module, ABC):
         """The metrics of labelled predictions; NaN where one is not defined."""
 
 
+def met(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The mean (b e) of each patient's modalities' vectors in the space that records and sentences share; and (b,) bool, who has any."""
+    total = torch.zeros(len(batch.patients), model.embedding)
+    count = torch.zeros(len(batch.patients))
+    for tower in model.towers(model.encode(batch)).values():
+        total = total.to(tower.vectors).index_add(0, tower.patient, tower.vectors)
+        count = count.to(tower.vectors).index_add(0, tower.patient, torch.ones_like(tower.vectors[:, 0]))
+    return total / count.clamp(min=1)[:, None], count > 0
+
+
 SMALLEST_SPREAD = 0.02
 """A coordinate that moves less than this share of a vector's spread is noise, and is not blown up."""
 
@@ -220,6 +243,8 @@ class LinearTask(Task):
     sd: Tensor
     marks = 1
     """How often each patient is asked of: at each landmark of a task that has some."""
+    shared = False
+    """Whether it reads the mean of a patient's vectors in the space that records and sentences share, as they are, not the fused one."""
     refers: ClassVar[bool] = False
     """Whether `refer_to` remembers something: outputs of a network that changed since are then to be asked again."""
 
@@ -235,7 +260,8 @@ class LinearTask(Task):
     def read(self, pooled: Tensor) -> Tensor:
         """(b d) → (b,), or (b k) where there are several numbers."""
         with torch.autocast(pooled.device.type, enabled=False):
-            return self.head((self.norm(pooled.float()) - self.mean) / self.sd).squeeze(1)
+            x = pooled.float()
+            return self.head(x if self.shared else (self.norm(x) - self.mean) / self.sd).squeeze(1)
 
     def standardise_by(self, pooled: Tensor) -> None:
         """Take the mean and spread of each coordinate from the training patients' vectors (p d), at least two."""
@@ -245,9 +271,17 @@ class LinearTask(Task):
     def begin(self, values: Sequence[Any]) -> None:
         """Take from what is known of the training patients what the head rests on, before it is fitted."""
 
+    def said(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The outputs (b …), and (b,) bool of whom anything could be said."""
+        if self.shared:
+            vectors, there = met(model, batch)
+            return self.read(vectors), there
+        fused = model(batch)
+        return self.read(fused.pooled), fused.present
+
     def output(self, model: Model, batch: Batch) -> Tensor:
-        """(b,)"""
-        return self.read(model(batch).pooled)
+        """(b …)"""
+        return self.said(model, batch)[0]
 
     @property
     @abstractmethod

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..objectives.outcomes import tree_loss
 from ..schema import Target
 from .findings import Findings, FindingsTask, threshold
 from .task import Predictions
@@ -45,30 +46,9 @@ class TreeTask(FindingsTask):
         return self.chances(output).exp()
 
     def loss(self, output: Tensor, target: Target) -> Tensor | None:
-        """The negative log likelihood of what is known of the labelled, a finding and a patient on average.
-
-        A finding is asked of those who have what it is a kind of; what is unknown of a patient is summed over, from the leaves to the
-        roots. That is right where what is told of whom has nothing to do with what is not told.
-        """
+        """The negative log likelihood of what is known of the labelled."""
         assert isinstance(target.values, Tensor)
-        known = target.mask[:, None] & target.values.isfinite()
-        there = known.any(1)
-        if not bool(there.any()):
-            return None
-        yes, no = known & (target.values > 0), known & (target.values <= 0)
-        has, lacks = torch.nn.functional.logsigmoid(output), torch.nn.functional.logsigmoid(-output)
-        total, below = torch.zeros_like(output[:, 0]), dict[int, Tensor]()
-        for number in sorted(range(len(self.parents)), key=lambda n: -int(self.above[n].sum())):
-            one = has[:, number] + below.get(number, 0.0)
-            zero = lacks[:, number]
-            either = torch.logaddexp(one, zero)
-            told = torch.where(yes[:, number], one, torch.where(no[:, number], zero, either))
-            parent = self.parents[number]
-            if parent < 0:
-                total = total + told
-            else:
-                below[parent] = below.get(parent, 0.0) + told
-        return -total[there].mean() / len(self.parents)
+        return tree_loss(output[target.mask], target.values[target.mask], self.parents)
 
     def refer_to(self, output: Tensor, target: Target) -> None:
         """Choose the threshold of each finding's probability by the training patients of whom it is known."""

@@ -44,7 +44,7 @@ class Probe(MethodFields):
 
 
 class Prototype(MethodFields):
-    """The nearer of two means: a patient has the finding whose patients' mean vector is nearer (Snell et al. 2017). Nothing is trained."""
+    """The nearest mean: a patient is of the class, or has the finding, whose patients' mean vector is nearest (Snell et al. 2017)."""
 
     kind: Literal["prototype"] = "prototype"
 
@@ -65,17 +65,20 @@ class Knn(MethodFields):
 
 
 class ZeroShot(MethodFields):
-    """Sentences instead of labels: how much nearer a patient is, on average, to those that say yes than to those that say no.
+    """Sentences instead of labels: how much nearer a patient is, on average, to those that say yes than to those that say no; of classes
+    to which one's a patient is nearest.
 
     Args:
-        yes, no: the sentences, of which several say more than one (Radford et al. 2021, section 3.1.4); where there are none, made of
-            the finding's words.
-        temperature: a difference of cosines over it is the logit.
+        yes, no: the sentences, of which several say more than one (Radford et al. 2021, section 3.1.4). {} in one is what the finding,
+            or each class, is called; of several it must be there. Where there are none, our own. Classes have no `no`.
+        words: of a class or finding, by its name, what it is called in a sentence; by default its name.
+        temperature: a mean cosine, or a difference of two, over it is the logit.
     """
 
     kind: Literal["zero_shot"] = "zero_shot"
     yes: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     no: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    words: dict[str, Annotated[str, Field(min_length=1)]] = Field(default_factory=dict)
     temperature: float = Field(default=0.07, gt=0)
 
 

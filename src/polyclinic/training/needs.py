@@ -20,7 +20,6 @@ from ..models import build_model
 from ..objectives import Finding, Instruct
 from ..objectives.between import Between
 from ..schema import Batch, Modality, Target
-from ..tasks import AskedFields
 from ..tokens import phantom
 from .memory import IMPOSSIBLE, PROBED, Estimate, estimate_of, gib, machine, told
 from .ranks import fabric_for
@@ -193,7 +192,7 @@ def assumed(recipe: Recipe) -> tuple[Fingerprint, list[str]]:
 
 def _tokenizer(recipe: Recipe, text: Any) -> str:
     """One that knows the names of structures and the words of questions, and has as many word pieces as the recipe allows, as JSON."""
-    asked = [words for task in recipe.tasks.values() if isinstance(task, AskedFields) for words in task.asked()]
+    asked = [words for task in recipe.tasks.values() for words in task.asked()]
     names = " ".join([*(word for structure in recipe.structures().values() for word in structure.names), *asked])
     made = json.loads(train_tokenizer([names] * 2, text.vocabulary, text.languages))
     known = made["model"]["vocab"]
@@ -212,14 +211,22 @@ def largest(recipe: Recipe, stage: Stage, fingerprint: Fingerprint, patients: in
     for task in stage.objective.labelled():
         structure, everyone = structures[task], torch.ones(patients, dtype=torch.bool)
         if isinstance(structure, Finding):
-            order = torch.arange(patients).float()
-            survival = torch.stack([patients - order, torch.ones(patients)], 1)
-            batch.targets[task] = Target(order % 2 if structure.outcome == "class" else survival, everyone)
+            batch.targets[task] = Target(_known(structure, patients), everyone)
             continue
         shown, draws = batch.payloads[structures[task].modality], torch.Generator().manual_seed(0)
         masks = [torch.randint(structures[task].labels, v.shape[1:], generator=draws) for v in shown.values]
         batch.targets[task] = Target(masks, torch.ones(len(masks), dtype=torch.bool))
     return batch
+
+
+def _known(finding: Finding, patients: int) -> Tensor:
+    """Made-up answers of so many patients, of each kind as many."""
+    order, k = torch.arange(patients).float(), len(finding.names)
+    if finding.outcome == "survival":
+        return torch.stack([patients - order, torch.ones(patients)], 1)
+    if finding.outcome == "findings":
+        return (order[:, None] + torch.arange(k)) % 2
+    return order % (2 if finding.outcome == "class" else k)
 
 
 def kinds_of(recipe: Recipe, stage: Stage) -> Mapping[Modality, Sequence[str]]:

@@ -28,7 +28,6 @@ from ..objectives import (
 )
 from ..schema import Modality
 from ..tasks import (
-    AskedFields,
     Classes,
     Classification,
     Findings,
@@ -333,10 +332,13 @@ class Recipe(BaseModel):
             raise ValueError(f"{place}: tasks of {' and of '.join(modalities)}; use an objective for each")
 
     def _labelled_fits(self, place: str, part: Supervised | Question) -> None:
-        have = {n: t for n, t in self.tasks.items() if isinstance(t, AskedFields)}
-        for name in part.tasks:
-            if name not in have:
-                raise ValueError(f"{place}: no classification or survival {name!r} {_there(name, have)}")
+        known = {n: s for n, s in self.structures().items() if isinstance(s, Finding)}
+        asks = isinstance(part, Question)
+        have = [n for n, finding in known.items() if finding.questions or not asks]
+        for name in (n for n in part.tasks if n not in have):
+            wanted = "classification, " + ("survival or findings" if asks else "classes, findings, grade or survival")
+            hint = "; `supervised` takes it" if asks and name in known else ""
+            raise ValueError(f"{place}: no {wanted} {name!r} {_there(name, have)}{hint}")
 
     def excluded(self) -> tuple[str, ...]:
         """The columns that no encoder may read: those that the tasks name, and those left out besides."""
@@ -354,20 +356,14 @@ class Recipe(BaseModel):
 
     def structures(self, fingerprint: Fingerprint | None = None) -> dict[str, Structure]:
         """What the labels of each task are of; with a fingerprint, whose names and questions the model can read."""
-        standard, found = self.standards().get(Modality.TEXT), {}
-        for name, task in self.tasks.items():
-            read = lambda *texts: (
-                tuple(as_note(t, standard, fingerprint) for t in texts)
-                if standard is not None and fingerprint is not None
-                else ()
-            )
-            if isinstance(task, Segmentation):
-                named = read(*(c.replace("_", " ") for c in task.classes))
-                found[name] = Structure(Modality(task.modality), task.classes, named)
-            if isinstance(task, AskedFields):
-                outcome = "survival" if isinstance(task, Survival) else "class"
-                found[name] = Finding(Modality.TABLE, (name,), read(*task.asked()), outcome, task.inputs)
-        return found
+        standard = self.standards().get(Modality.TEXT) if fingerprint is not None else None
+        read = lambda *texts: (
+            tuple(as_note(t, standard, fingerprint) for t in texts)
+            if standard is not None and fingerprint is not None
+            else ()
+        )
+        found = {name: task.taught(name, read) for name, task in self.tasks.items()}
+        return {name: structure for name, structure in found.items() if structure is not None}
 
     def as_yaml(self) -> str:
         """The recipe with its defaults written out."""

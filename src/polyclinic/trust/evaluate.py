@@ -10,8 +10,8 @@ from typing import Any
 from ..adaptation import Adapted, open_adapted
 from ..adaptation.plan import inputs_of
 from ..cohort import Cohort
-from ..cohort.labels import subset
 from ..inference import ask, predict, taught
+from ..inference.ask import labels_seen
 from ..inference.interactive import learned
 from ..schema import Figure, Modality
 from ..tasks import (
@@ -173,20 +173,14 @@ def _pretrained(run: Run, cohort: Cohort, all_subsets: bool, draws: int) -> Evid
 
 def _taught(run: Run, cohort: Cohort, task: str, method: str, all_subsets: bool, draws: int) -> Evidence:
     """What pretraining itself taught: the answers of the task's own question, or of the head that it had."""
-    reads, labels, answers = inputs_of(run, task), _labels(run, cohort, task), ask(run, task, cohort=cohort)
+    reads, labels, answers = inputs_of(run, task), len(labels_seen(run, cohort, task)), ask(run, task, cohort=cohort)
+    spec = run.recipe.tasks[task]
+    likelier = (
+        (0.5,) * len(spec.names()) if isinstance(spec, Findings) else ()
+    )  # no threshold was chosen by anybody's labels
     some = lambda seen: ask(run, task, cohort=cohort, patients=answers.patients, inputs=seen)
     again = lambda seen: answers if set(seen) == set(reads) else some(seen)
-    return _measured(run, task, method, reads, labels, answers, again if all_subsets else None, draws, cohort)
-
-
-def _labels(run: Run, cohort: Cohort, task: str) -> int:
-    """How many training patients' labels of a task the stages saw; 0 of a task that none of them asked."""
-    shown = [told[task] for stage in run.recipe.stages if task in (told := stage.objective.labelled())]
-    if not shown:
-        return 0
-    loader, reads = run.loader(cohort, run.split.train, (task,)), set(inputs_of(run, task))
-    most = None if None in shown else max(n for n in shown if n is not None)
-    return sum(bool(reads & set(loader.by_patient[p])) for p in subset(loader.labelled(task), most, run.recipe.seed))
+    return _measured(run, task, method, reads, labels, answers, again if all_subsets else None, draws, cohort, likelier)
 
 
 def _nobody(task: str) -> EvidenceError:

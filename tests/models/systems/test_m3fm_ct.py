@@ -96,7 +96,7 @@ def test_other_words_may_be_asked(run: Run, cohort: Cohort) -> None:
 def test_what_cannot_be_asked_is_refused(run: Run, cohort: Cohort, tiny_run: Run) -> None:
     with pytest.raises(AdaptError, match="did not learn to answer"):
         pc.ask(tiny_run, "finding")
-    with pytest.raises(AdaptError, match="no classification or survival 'emphysima'"):
+    with pytest.raises(AdaptError, match="grade or survival 'emphysima'"):
         pc.ask(run, "emphysima", cohort=cohort)
     with pytest.raises(AdaptError, match="does not read"):
         pc.ask(run, "emphysema", cohort=cohort, inputs=["image"])

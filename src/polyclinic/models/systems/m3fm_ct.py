@@ -38,7 +38,8 @@ import torch
 from torch import Tensor
 
 from ...harmonise import Fingerprint, TextStandard
-from ...objectives.question import Asked, Outcome, QuestionObjective, readable
+from ...objectives import Outcome
+from ...objectives.question import Asked, QuestionObjective, readable
 from ...schema import Batch, Modality
 from ...tokens.text import as_note
 from ..model import Model

@@ -15,7 +15,6 @@ import torch
 
 from ...adaptation import Adapted
 from ...adaptation.probe import features, fit_head, only, views
-from ...adaptation.shots import Neighbours, Sentences
 from ...cohort import Cohort
 from ...harmonise.loader import Loader
 from ...inference import predict
@@ -123,10 +122,8 @@ def reference_of(adapted: Adapted, cohort: Cohort, patients: Sequence[str] | Non
     values = loader.labelled(adapted.name)
     mine = [p for p in loader.patients if p in values and set(adapted.inputs) & set(loader.by_patient[p])]
     learned = set(run.adapter["labelled"]) & set(mine)
-    if isinstance(task, Neighbours):  # it would find each patient himself
+    if run.adapter["method"] == "knn":  # it would find each patient himself
         mine, learned = [p for p in mine if p not in learned], set()
-    if isinstance(task, Sentences):
-        learned = set()
     kind = run.recipe.tasks[adapted.name].kind
     horizons = _horizons(task)
     names = getattr(run.recipe.tasks[adapted.name], "names", tuple)()
