@@ -50,6 +50,7 @@ from .probe import View, features, fit_head, views
 from .prototypes import fit_prototypes
 from .report import adapt_report
 from .sentences import fit_sentences, sentences
+from .stacking import fit_stacked
 
 LOG = logging.getLogger("polyclinic.adaptation")
 Method = Kind
@@ -284,7 +285,11 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
         # The head first, on the backbone as it is; then both together: a random head would distort the features
         # (Kumar et al. 2022).
         ridge, evenly = (method.ridge, method.penalty == "directions") if isinstance(method, Probe) else (None, False)
-        chosen["ridge"] = fit_head(head, _seen(plan, model, head), plan.seed, ridge, evenly)
+        seen = _seen(plan, model, head)
+        if head.apart:
+            chosen["stacked"] = fit_stacked(head, seen, plan.seed, ridge, evenly)
+        else:
+            chosen["ridge"] = fit_head(head, seen, plan.seed, ridge, evenly)
     if not isinstance(head, LinearTask) or not frozen:
         share = AFTER_PROBE if "ridge" in chosen else 1.0
         chosen |= {"steps": plan.steps, "lr": min(m.lr for m in plan.methods) * share}

@@ -18,7 +18,7 @@ from ..models.adapters import AdapterError, AdapterFields, additions, fold, lear
 from ..schema import Modality
 from ..tasks import HazardsTask, LinearTask, PlacedFields, Report, Task
 from ..training import Run
-from ..training.methods import Knn, ZeroShot, methods
+from ..training.methods import Knn, Probe, ZeroShot, methods
 from ..training.run import file_hash, write_json
 from .neighbours import voting
 from .plan import AdaptError, Plan
@@ -190,6 +190,8 @@ def head_of(run: Run, name: str, model: Model, specs: tuple[Any, ...]) -> Task:
         return voting(built, model.width, specs[0].temperature)
     if isinstance(built, LinearTask) and isinstance(specs[0], ZeroShot):
         return over_sentences(built, model.embedding)
+    if isinstance(built, LinearTask) and isinstance(specs[0], Probe) and specs[0].modalities == "stacked":
+        built.read_apart(model.modalities)
     return built
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..harmonise.loader import Loader
 from ..models import Model
 from ..schema import Modality, Target
-from ..tasks import LinearTask, Task
+from ..tasks import LinearTask
 
 RIDGES = (0.002, 0.02, 0.2, 2.0)
 """On the squared length of the weights, beside a mean loss."""
@@ -35,7 +35,9 @@ ALONE = 0.5
 """The share of the loss that goes to modalities alone, where there are several."""
 
 
-def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
+def features(
+    model: Model, head: LinearTask, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
+) -> View:
     """Every patient's vector (p d) and target, from a frozen model; who has nothing that it knows is not labelled.
 
     Of a task with landmarks all patients at the first, then all at the second, and so on. Who turns out not to be readable is at none.
@@ -44,22 +46,29 @@ def features(model: Model, head: Task, loader: Loader, patients: Sequence[str], 
 
 
 @torch.no_grad()
-def _features(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> View:
+def _features(
+    model: Model, head: LinearTask, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
+) -> View:
     pooled, values, known = [], [], []
     model.eval()
     for batch in (batch for then in loader.landmarks(head.name) for batch in then.each(64, patients, reads)):
-        fused = model(batch)
+        vectors, present = head.pooled(model, batch)
         target = batch.targets[head.name]
         assert isinstance(target.values, Tensor)
-        pooled.append(fused.pooled.float())
+        pooled.append(vectors.float())
         values.append(target.values)
-        known.append(target.mask & fused.present)
+        known.append(target.mask & present)
     return torch.cat(pooled), Target(torch.cat(values), torch.cat(known))
 
 
-def views(model: Model, head: Task, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]) -> list[View]:
-    """All that is read first; then, where that is more than one, each modality alone. All are of the same patients."""
-    each = (tuple(reads), *([(m,) for m in reads] if len(reads) > 1 else []))
+def views(
+    model: Model, head: LinearTask, loader: Loader, patients: Sequence[str], reads: Sequence[Modality]
+) -> list[View]:
+    """All that is read first; then, where that is more than one, each modality alone, which a head that reads them apart has already.
+
+    All are of the same patients.
+    """
+    each = (tuple(reads), *([(m,) for m in reads] if len(reads) > 1 and not head.apart else []))
     look = lambda who: [_features(model, head, loader, who, seen) for seen in each]
     return _of_the_same(loader, patients, look)
 
@@ -156,11 +165,11 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int, metric: Tens
     there = target.mask.reshape(head.marks, -1)
     who = torch.nonzero(there.any(0)).flatten()
     rows = there.int().argmax(0)[who] * there.shape[1] + who
-    label, values = head.spec.label(head.name), target.values[rows].tolist()
-    if label.rarest(values) < FEWEST:
+    parts = dealt(head, target.values[rows], seed)
+    if parts is None:
         return FEW_RIDGE
     fold = torch.full((there.shape[1],), -1)
-    fold[who] = torch.from_numpy(_folds(np.array(label.groups(values)), seed))
+    fold[who] = parts
     fold = fold.repeat(head.marks)
 
     def error(ridge: float) -> float:
@@ -173,6 +182,14 @@ def choose_ridge(head: LinearTask, seen: Sequence[View], seed: int, metric: Tens
         return total
 
     return min(RIDGES, key=error)
+
+
+def dealt(head: LinearTask, values: Tensor, seed: int) -> Tensor | None:
+    """The fold of each labelled patient; None where there are too few for any."""
+    label, known = head.spec.label(head.name), values.tolist()
+    if label.rarest(known) < FEWEST:
+        return None
+    return torch.from_numpy(_folds(np.array(label.groups(known)), seed))
 
 
 def only(seen: Sequence[View], who: Tensor) -> list[View]:

@@ -97,4 +97,9 @@ def spoken(run: Run, model: Model, said: Sequence[str]) -> Tensor:
     count = len(words)
     ragged = Ragged(words, torch.arange(count), torch.zeros(count), None, count, [str(n) for n in range(count)])
     tokens = model.bridged(Modality.TEXT, model.encoder(Modality.TEXT)(ragged))
+    if not bool((tokens.lengths > 0).all()):
+        raise AdaptError(
+            "zero_shot by sentences of which the run knows no word", "words of the notes that it learned from",
+            "say them otherwise in `yes` and `no`, or adapt from labels",
+        )  # fmt: skip
     return model.towers({Modality.TEXT: tokens})[Modality.TEXT].vectors.float()

@@ -6,7 +6,7 @@ Imports `cohort`, `records` and `schema`. Each modality's file has its standard 
 from __future__ import annotations
 
 from ..schema import Payload, Record
-from . import image, kinematics, omics, signal, slide, slide_features, table, text, video, volume
+from . import image, kinematics, omics, signal, slide, slide_features, table, text, tfidf, video, volume
 from .cache import Cache
 from .fingerprint import Fingerprint
 from .fitting import fit
@@ -19,6 +19,7 @@ from .slide import SlideStandard
 from .slide_features import SlideFeaturesStandard
 from .table import TableStandard
 from .text import TextStandard
+from .tfidf import TfidfStandard
 from .video import VideoStandard
 from .volume import VolumeStandard
 
@@ -26,6 +27,7 @@ Standard = (
     ImageStandard
     | VolumeStandard
     | TextStandard
+    | TfidfStandard
     | TableStandard
     | SignalStandard
     | OmicsStandard
@@ -37,7 +39,7 @@ Standard = (
 
 __all__ = [
     "LEADS", "Cache", "Fingerprint", "GridError", "ImageStandard", "KinematicsStandard", "OmicsStandard",
-    "SignalStandard", "SlideFeaturesStandard", "SlideStandard", "Standard", "TableStandard", "TextStandard",
+    "SignalStandard", "SlideFeaturesStandard", "SlideStandard", "Standard", "TableStandard", "TextStandard", "TfidfStandard",
     "VideoStandard", "VolumeStandard",
     "fit", "harmonise", "points_back", "points_forth", "way_back",
 ]  # fmt: skip
@@ -52,6 +54,8 @@ def harmonise(payload: Payload, record: Record, standard: Standard, fingerprint:
             return volume.harmonise(payload, record, standard, fingerprint)
         case TextStandard():
             return text.harmonise(payload, record, standard, fingerprint)
+        case TfidfStandard():
+            return tfidf.harmonise(payload, record, standard, fingerprint)
         case TableStandard():
             return table.harmonise(payload, record, standard, fingerprint)
         case SignalStandard():

@@ -49,6 +49,8 @@ class Fingerprint:
         hounsfield: whether most of the volumes are CT; one whose file does not say is taken for what they are.
         ct: of the voxels of the training CTs that are not air, where the standard asks for it.
         rate_hz: median rate of the signals, where the standard asks for it.
+        terms: of the training notes, the inverse document frequency of each term that is kept, where the standard asks for it.
+        directions: the leading directions (k t) of the training notes' terms.
     """
 
     tokenizer: str | None = None
@@ -59,6 +61,8 @@ class Fingerprint:
     ct: Intensity | None = None
     rate_hz: float = 100.0
     components: tuple[tuple[float, ...], ...] = ()
+    terms: Mapping[str, float] = field(default_factory=dict)
+    directions: tuple[tuple[float, ...], ...] = ()
 
     @cached_property
     def hash(self) -> str:
@@ -85,6 +89,14 @@ class Fingerprint:
         """(g,) means and (g,) spreads."""
         return self._gene_scale
 
+    @cached_property
+    def _term_scale(self) -> tuple[dict[str, int], np.ndarray]:
+        return {term: n for n, term in enumerate(self.terms)}, np.array(list(self.terms.values()), dtype=np.float64)
+
+    def term_scale(self) -> tuple[dict[str, int], np.ndarray]:
+        """The place of each term, and (t,) inverse document frequencies."""
+        return self._term_scale
+
     @property
     def words(self) -> int:
         """How many word pieces there are."""
@@ -109,6 +121,8 @@ class Fingerprint:
             data["rate_hz"] = self.rate_hz
         if self.components:
             data["components"] = self.components
+        if self.terms:
+            data |= {"terms": dict(self.terms), "directions": self.directions}
         return json.dumps(data)
 
     @classmethod
@@ -120,5 +134,5 @@ class Fingerprint:
         return cls(
             data["tokenizer"], codes, genes, tuple(data["spacing_mm"]), data["hounsfield"],
             Intensity(*data["ct"]) if "ct" in data else None, data.get("rate_hz", cls.rate_hz),
-            tuple(map(tuple, data.get("components", ()))),
+            tuple(map(tuple, data.get("components", ()))), data.get("terms", {}), tuple(map(tuple, data.get("directions", ()))),
         )  # fmt: skip

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from ..schema import Modality, Payload, Record
+from . import tfidf
 from .fingerprint import Fingerprint, Intensity, Scale
 from .geometry import nearest_axes, spacing_of
 from .omics import OmicsStandard, harmonise, leading, within
 from .table import TableStandard, ancestors, is_of
-from .text import import_tokenizer, train_tokenizer
+from .text import TextStandard, import_tokenizer, train_tokenizer
+from .tfidf import TfidfStandard
 from .volume import AIR_HU
 
 
@@ -29,12 +31,17 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
     spacing = (1.0, 1.0, 1.0)
     if by.get(Modality.VOLUME) and standards[Modality.VOLUME].spacing_mm is None:
         spacing = _spacing(load(r) for r in by[Modality.VOLUME])
-    tokenizer, text = None, standards.get(Modality.TEXT)
-    if text is not None and text.tokenizer is not None:
-        tokenizer = import_tokenizer(text.tokenizer)
-    elif text is not None and by.get(Modality.TEXT):
-        notes = (load(r).text or "" for r in by[Modality.TEXT])
-        tokenizer = train_tokenizer(notes, text.vocabulary, text.languages)
+    tokenizer, terms, directions = None, {}, ()
+    match standards.get(Modality.TEXT):
+        case TextStandard() as text if text.tokenizer is not None:
+            tokenizer = import_tokenizer(text.tokenizer)
+        case TextStandard() as text if by[Modality.TEXT]:
+            notes = (load(r).text or "" for r in by[Modality.TEXT])
+            tokenizer = train_tokenizer(notes, text.vocabulary, text.languages)
+        case TfidfStandard() as text if by[Modality.TEXT]:
+            said = [(r.patient, load(r).text or "") for r in sorted(by[Modality.TEXT], key=lambda r: r.id)]
+            terms, found = tfidf.fit(said, text)
+            directions = _digits(found)
     codes: dict[str, Scale] = {}
     if by.get(Modality.TABLE):
         codes = _codes(by[Modality.TABLE], load, standards[Modality.TABLE])
@@ -51,7 +58,9 @@ def fit(records: Sequence[Record], load: Callable[[Record], Payload], standards:
         ct = _intensity(load(r) for r in by[Modality.VOLUME] if r.kind.startswith("CT"))
     if by.get(Modality.SIGNAL) and standards[Modality.SIGNAL].rate_hz is None:
         rate = float(np.median([1 / load(r).to_world[0, 0] for r in by[Modality.SIGNAL]]))  # type: ignore[index]
-    return Fingerprint(tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2, ct, rate, components)
+    return Fingerprint(
+        tokenizer, codes, genes, spacing, sum(volumes) > len(volumes) / 2, ct, rate, components, terms, directions
+    )
 
 
 RECORDS = 2000
@@ -61,10 +70,15 @@ RECORDS = 2000
 def _components(
     records: Sequence[Record], load: Callable[[Record], Payload], standard: OmicsStandard, fingerprint: Fingerprint
 ) -> tuple[tuple[float, ...], ...]:
-    """The loadings of the leading principal components, to six digits."""
+    """The loadings of the leading principal components."""
     some = records[:: max(1, -(-len(records) // RECORDS))]
     values = np.stack([harmonise(load(r), r, standard, fingerprint).array for r in some])
-    return tuple(tuple(float(f"{v:.6g}") for v in row) for row in leading(values, standard.components))
+    return _digits(leading(values, standard.components))
+
+
+def _digits(values: np.ndarray) -> tuple[tuple[float, ...], ...]:
+    """To six digits: the last ones depend on the processor."""
+    return tuple(tuple(float(f"{v:.6g}") for v in row) for row in values)
 
 
 SAMPLED = 20_000

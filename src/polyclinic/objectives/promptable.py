@@ -108,7 +108,9 @@ class PromptableObjective(Objective):
         if self.reads:
             if not all(s.words for s in structures.values()):
                 raise ObjectiveError(
-                    "prompts of words for a model that reads none", "an encoder of text", "add one, or drop the prompt"
+                    "prompts of words for a model that reads none in their order",
+                    "an encoder of words: bert, gpt or llama",
+                    "take one, or drop the prompt",
                 )
             self.enter, self.leave = nn.Linear(model.width, spec.width), nn.Linear(spec.width, model.width)
             self.spell = nn.Linear(model.width, spec.width)

@@ -121,7 +121,9 @@ class QuestionObjective(Objective):
         self.each = {name: one for task, finding in asked.items() for name, one in put(task, finding).items()}
         if Modality.TEXT not in model.modalities or not all(one.finding.words for one in self.each.values()):
             raise ObjectiveError(
-                "questions for a model that reads no words", "an encoder of text", "add one, or take `supervised`"
+                "questions for a model that reads no words in their order",
+                "an encoder of words: bert, gpt, llama or pretrained_text",
+                "take one, or the objective `supervised`",
             )
         ways = [(name, tuple(words.tolist())) for name, one in self.each.items() for words in one.finding.words]
         for task, words in ways:

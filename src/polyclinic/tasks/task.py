@@ -241,6 +241,8 @@ class LinearTask(Task):
 
     mean: Tensor
     sd: Tensor
+    apart: tuple[Modality, ...] = ()
+    """The modalities whose vectors it reads each by itself; none for the vector in which they met."""
     marks = 1
     """How often each patient is asked of: at each landmark of a task that has some."""
     shared = False
@@ -250,18 +252,62 @@ class LinearTask(Task):
 
     def __init__(self, name: str, spec: Any, width: int, bias: bool, outputs: int = 1) -> None:
         super().__init__(name, spec)
+        self.width, self.outputs = width, outputs
         self.norm = nn.LayerNorm(width, elementwise_affine=False)
-        self.register_buffer("mean", torch.zeros(width))
-        self.register_buffer("sd", torch.ones(width))
-        self.head = nn.Linear(width, outputs, bias)
+        self._begin(bias, ())
+
+    def _begin(self, bias: bool, apart: tuple[Modality, ...]) -> None:
+        self.apart, parts = apart, (len(apart),) if apart else ()
+        self.register_buffer("mean", torch.zeros(*parts, self.width))
+        self.register_buffer("sd", torch.ones(*parts, self.width))
+        self.head = nn.Linear(len(apart) * (self.width + 1) or self.width, self.outputs, bias)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
+    def read_apart(self, modalities: Sequence[Modality]) -> None:
+        """Begin anew as a head that reads each modality's vector by itself; of none, as one that reads the patient's.
+
+        What it then says is a sum over the modalities that a patient has, and of one that is not there nothing is added.
+
+        Raises:
+            TaskError: its answer is no sum.
+        """
+        if type(self).read is not LinearTask.read:
+            raise TaskError(
+                f"modalities read apart for {self.name!r}, a {self.spec.kind}",
+                "a classification, classes, findings or a survival, whose answers add up",
+                "leave `modalities` of the probe at `together`",
+            )
+        self._begin(self.head.bias is not None, tuple(modalities))
+
+    def pooled(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `read` reads of a batch, and (b,) bool of whom there is anything.
+
+        Returns:
+            (b d) the patients' vectors; (b k (d + 1)) where k modalities are read apart, each one's vector and a one, zeros where it
+            is not there.
+        """
+        if not self.apart:
+            fused = model(batch)
+            return fused.pooled, fused.present
+        tokens, b = model.encode(batch), len(batch.patients)
+        parts = []
+        for modality in self.apart:
+            own = model.fuse({m: tokens[m] for m in (modality,) if m in tokens}, b)
+            parts.append(torch.cat([own.pooled.float(), own.present[:, None].float()], 1))
+        every = torch.stack(parts, 1)
+        return every.flatten(1), every[:, :, -1].any(1)
+
     def read(self, pooled: Tensor) -> Tensor:
-        """(b d) → (b,), or (b k) where there are several numbers."""
+        """(b d) → (b,), or (b k) where there are several numbers; see `pooled`."""
         with torch.autocast(pooled.device.type, enabled=False):
             x = pooled.float()
-            return self.head(x if self.shared else (self.norm(x) - self.mean) / self.sd).squeeze(1)
+            if not self.apart:
+                return self.head(x if self.shared else (self.norm(x) - self.mean) / self.sd).squeeze(1)
+            x = x.unflatten(1, (len(self.apart), self.width + 1))
+            there = x[:, :, -1:]
+            own = (self.norm(x[:, :, :-1]) - self.mean) / self.sd
+            return self.head((torch.cat([own, torch.ones_like(there)], 2) * there).flatten(1)).squeeze(1)
 
     def standardise_by(self, pooled: Tensor) -> None:
         """Take the mean and spread of each coordinate from the training patients' vectors (p d), at least two."""
@@ -276,8 +322,8 @@ class LinearTask(Task):
         if self.shared:
             vectors, there = met(model, batch)
             return self.read(vectors), there
-        fused = model(batch)
-        return self.read(fused.pooled), fused.present
+        vectors, there = self.pooled(model, batch)
+        return self.read(vectors), there
 
     def output(self, model: Model, batch: Batch) -> Tensor:
         """(b …)"""

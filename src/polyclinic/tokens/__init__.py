@@ -26,6 +26,7 @@ from .slide import SlideEncoder, SlideVit
 from .slide_features import Titan, TitanEncoder
 from .table import EventEncoder, Events
 from .text import Bert, Gpt, Llama, TextEncoder
+from .tfidf import Tfidf, TfidfEncoder
 from .transformer import Style, Transformer
 from .video import VideoEncoder, Vivit
 from .volume import Vit3d, VolumeEncoder
@@ -36,6 +37,7 @@ EncoderSpec = Annotated[
     | Bert
     | Gpt
     | Llama
+    | Tfidf
     | Events
     | Programmes
     | Components
@@ -55,6 +57,6 @@ __all__ = [
     "Gpt", "ImageEncoder",
     "KinematicsEncoder", "Layout", "Llama", "Memory", "MotionVit", "OmicsEncoder", "PretrainedImage", "PretrainedSlices",
     "PretrainedText", "Programmes", "Rotary", "SignalEncoder", "SignalVit", "SlideEncoder",
-    "SlideVit", "Style", "TextEncoder", "Titan", "TitanEncoder", "Transformer",
+    "SlideVit", "Style", "TextEncoder", "Tfidf", "TfidfEncoder", "Titan", "TitanEncoder", "Transformer",
     "VideoEncoder", "Vit", "Vit3d", "Vivit", "VolumeEncoder", "compared", "frozen", "join", "select",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..harmonise import (
@@ -26,6 +27,7 @@ from ..harmonise import (
     Standard,
     TableStandard,
     TextStandard,
+    TfidfStandard,
     VideoStandard,
     VolumeStandard,
 )
@@ -52,7 +54,9 @@ def fingerprint() -> Fingerprint:
     genes = {f"G{n:02}_{'rna' if n < 25 else 'cnv'}": Scale(n, 0.0, 1.0, 10) for n in range(GENES)}
     # Two components, of both assays: of a record with one of them half is measured.
     loadings = tuple(tuple((1.0 if n % (k + 2) else -1.0) / GENES**0.5 for n in range(GENES)) for k in range(2))
-    return Fingerprint(vocabulary, codes, genes, components=loadings)
+    terms = {f"word{n}": 1.0 + n / WORDS for n in range(WORDS)}
+    directions = tuple(tuple(float(n % 4 == k) * (4 / WORDS) ** 0.5 for n in range(WORDS)) for k in range(4))
+    return Fingerprint(vocabulary, codes, genes, components=loadings, terms=terms, directions=directions)
 
 
 def encoders() -> dict[Modality, EncoderFields]:
@@ -97,7 +101,9 @@ def ragged(
     made = [_payload(standard, draw) if full is None else _full(standard, draw, full) for draw in draws]
     called = kinds or (f"made-up {standard.kind}",)
     values = [v for v, _, _ in made]
-    alike = len({v.shape for v in values}) == 1 and not isinstance(standard, TextStandard | TableStandard)
+    alike = len({v.shape for v in values}) == 1 and not isinstance(
+        standard, TextStandard | TfidfStandard | TableStandard
+    )
     return Ragged(
         values=torch.stack(values) if alike else values,
         patient=torch.tensor([i for i, count in enumerate(has.values()) for _ in range(count)], dtype=torch.int64),
@@ -153,6 +159,8 @@ def _full(standard: Standard, draw: torch.Generator, full: Fingerprint) -> tuple
             )
         case TextStandard():
             return torch.randint(4, full.words, (standard.words,), generator=draw), none, none
+        case TfidfStandard():
+            return _note(len(full.terms), draw), none, none
         case TableStandard():
             code = torch.randint(0, max(1, len(full.codes)), (standard.most, 1), generator=draw)
             return torch.cat([code, normal(standard.most, 2)], 1), none, none
@@ -165,6 +173,12 @@ def _full(standard: Standard, draw: torch.Generator, full: Fingerprint) -> tuple
             motion = normal(len(standard.channels), round(standard.seconds * standard.rate_hz))
             return motion, torch.tensor([1 / standard.rate_hz]), none
     return _payload(standard, draw)
+
+
+def _note(terms: int, draw: torch.Generator) -> Tensor:
+    """(t,) of length one, some of them 0."""
+    weights = torch.rand(terms, generator=draw)
+    return F.normalize(torch.where(weights < 0.5, 0.0, weights), dim=0)
 
 
 def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,6 +214,8 @@ def _payload(standard: Standard, draw: torch.Generator) -> tuple[Tensor, Tensor,
             return clip, torch.rand(2, generator=draw) + 0.5, places
         case TextStandard():
             return torch.randint(4, WORDS, (between(2, min(12, standard.words)),), generator=draw), none, none
+        case TfidfStandard():
+            return _note(WORDS, draw), none, none
         case TableStandard():
             events = between(1, min(8, standard.most))
             code = torch.randint(0, CODES, (events, 1), generator=draw)

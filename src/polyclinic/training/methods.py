@@ -34,12 +34,16 @@ class Probe(MethodFields):
         ridge: on the squared length of its weights, beside a mean loss; None chooses it within the training labels.
         penalty: what the ridge is on: the weights, or each direction in which the training patients' vectors differ, alike however
             much they differ along it. A modality that moves the vector little is then heard as well as one that moves it much.
+        modalities: `together`: one head on the vector in which they met. `stacked`: one on each modality's own vector, of whoever
+            has it; what they say is added up, each as strongly as it turns out to deserve for patients whom it did not learn from
+            (Wolpert 1992). A modality that says little then takes little off one that says much, and one that is not there adds nothing.
         lr: of a decoder, which is trained by steps.
     """
 
     kind: Literal["probe"] = "probe"
     ridge: float | None = Field(default=None, gt=0)
     penalty: Literal["weights", "directions"] = "weights"
+    modalities: Literal["together", "stacked"] = "together"
     lr: float = Field(default=2e-3, gt=0)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from ..harmonise import Fingerprint
+from ..harmonise import Fingerprint, TextStandard, TfidfStandard
 from ..harmonise.fingerprint import Scale
 from ..harmonise.text import import_tokenizer, train_tokenizer
 from ..models import build_model
@@ -169,13 +169,17 @@ def assumed(recipe: Recipe) -> tuple[Fingerprint, list[str]]:
     """A fingerprint of records that nobody has seen, as large as they may well be, and in words what of it counts for this recipe."""
     said: list[str] = []
     standards = recipe.standards()
-    tokenizer, rate = None, Fingerprint.rate_hz
+    tokenizer, rate, terms = None, Fingerprint.rate_hz, dict[str, float]()
     codes, genes = dict[str, Scale](), dict[str, Scale]()
-    if (text := standards.get(Modality.TEXT)) is not None and text.tokenizer is not None:
-        tokenizer = import_tokenizer(text.tokenizer)
-    elif text is not None:
-        tokenizer = _tokenizer(recipe, text)
-        said.append(f"assumed a vocabulary of all {text.vocabulary} word pieces")
+    match standards.get(Modality.TEXT):
+        case TextStandard(tokenizer=str(place)):
+            tokenizer = import_tokenizer(place)
+        case TextStandard() as text:
+            tokenizer = _tokenizer(recipe, text)
+            said.append(f"assumed a vocabulary of all {text.vocabulary} word pieces")
+        case TfidfStandard() as text:
+            terms = {f"term{n}": 1.0 for n in range(text.vocabulary)}
+            said.append(f"assumed a vocabulary of all {text.vocabulary} terms")
     if Modality.TABLE in standards:
         codes = {f"code{n}": Scale(n, 0.0, 1.0, 10) for n in range(CODES)}
         said.append(f"assumed {CODES} codes in tables")
@@ -187,7 +191,7 @@ def assumed(recipe: Recipe) -> tuple[Fingerprint, list[str]]:
         said.append(f"assumed signals of {RATE_HZ:.0f} Hz")
     if any(stage.most is None for stage in recipe.stages):
         said.append(f"assumed {RECORDS} records a patient and modality where `most: null` shows all")
-    return Fingerprint(tokenizer, codes, genes, rate_hz=rate), said
+    return Fingerprint(tokenizer, codes, genes, rate_hz=rate, terms=terms), said
 
 
 def _tokenizer(recipe: Recipe, text: Any) -> str:

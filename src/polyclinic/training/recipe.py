@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from ..cohort import SplitSpec
 from ..cohort.definitions import chosen
-from ..harmonise import Fingerprint
+from ..harmonise import Fingerprint, TextStandard
 from ..models import ModelSpec
 from ..objectives import (
     Finding,
@@ -359,7 +359,7 @@ class Recipe(BaseModel):
         standard = self.standards().get(Modality.TEXT) if fingerprint is not None else None
         read = lambda *texts: (
             tuple(as_note(t, standard, fingerprint) for t in texts)
-            if standard is not None and fingerprint is not None
+            if isinstance(standard, TextStandard) and fingerprint is not None
             else ()
         )
         found = {name: task.taught(name, read) for name, task in self.tasks.items()}

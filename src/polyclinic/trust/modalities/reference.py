@@ -15,6 +15,7 @@ import torch
 
 from ...adaptation import Adapted
 from ...adaptation.probe import features, fit_head, only, views
+from ...adaptation.stacking import fit_stacked
 from ...cohort import Cohort
 from ...harmonise.loader import Loader
 from ...inference import predict
@@ -164,6 +165,7 @@ class _HeldOut:
         for group in np.unique(groups):
             members = random.permutation(np.flatnonzero(groups == group))
             self.fold[members] = np.arange(len(members)) % FOLDS
+        assert isinstance(adapted.task, LinearTask)
         seen = views(self.model, adapted.task, loader, patients, adapted.inputs)
         self.heads: list[LinearTask | None] = []
         for fold in range(FOLDS):
@@ -175,7 +177,8 @@ class _HeldOut:
             head = _fresh(adapted, spec)
             about = adapted.run.adapter
             evenly = about["methods"][0].get("penalty") == "directions"
-            fit_head(head, only(seen, torch.from_numpy(kept)), about["seed"], about.get("ridge"), evenly)
+            fit = fit_stacked if head.apart else fit_head
+            fit(head, only(seen, torch.from_numpy(kept)), about["seed"], about.get("ridge"), evenly)
             head.to_prevalence(rest)
             self.heads.append(head.eval())
 
@@ -200,6 +203,9 @@ def _fresh(adapted: Adapted, spec: Any) -> LinearTask:
     """A head as the task's is before it is fitted."""
     head = spec.build(adapted.name, adapted.model)
     assert isinstance(head, LinearTask)
+    assert isinstance(adapted.task, LinearTask)
+    if adapted.task.apart:
+        head.read_apart(adapted.task.apart)
     return copy.deepcopy(head)
 
 
