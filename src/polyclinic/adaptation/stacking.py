@@ -4,7 +4,8 @@
     text  ──▶ vector ──▶ its own head ──▶ log odds ──× weight ─┴─(+)──▶ answer
 
 One head on a mean of vectors lets a modality that tells little take off as much as one that tells much gives. Here each is fitted to
-whoever has it, under a ridge of its own; one that is not there adds nothing, which is what a log likelihood ratio of one says.
+whoever has it, under a ridge of its own; one that is not there adds nothing, as evidence for neither side. With few patients a weight is
+itself uncertain, and a modality that tells nothing still takes a little off.
 """
 
 from __future__ import annotations
