@@ -310,7 +310,7 @@ def _train(plan: Plan, model: Model, head: Task, added: dict[str, Tensor], progr
     return chosen
 
 
-def _seen(plan: Plan, model: Model, head: Task) -> list[View]:
+def _seen(plan: Plan, model: Model, head: LinearTask) -> list[View]:
     """The patients as the model shows them.
 
     Raises:
