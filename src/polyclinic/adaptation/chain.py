@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cohort import subset
 from ..models import Model, under
 from ..models.adapters import AdapterFields, replace
 from ..schema import Modality
@@ -97,10 +96,9 @@ class Earlier:
         name, about = run.adapter["task"], run.adapter
         loader = run.loader(plan.cohort, plan.run.split.train, (name,))  # without what it left out
         loader.only(name, about["labelled"])
-        known, label = loader.labelled(name), loader.labels[0]
-        groups = dict(zip(known, label.groups(list(known.values())), strict=True))
+        known = loader.labelled(name)
         reads = tuple(map(Modality, about["inputs"]))
-        who = loader.readable(sorted(subset(groups, memory, about["seed"])), reads)
+        who = loader.readable(sorted(loader.subset(name, memory, about["seed"])), reads)
         self.plan = changed(
             plan, task=name, loader=loader, chosen=who, unread=loader.aside(set(about["labelled"])), reads=reads
         )

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..harmonise.unread import Unread
 from ..models import Model
 from ..schema import Batch, Fused, Losses
@@ -45,7 +45,7 @@ class Pretraining:
         options: dict[str, Any] = {"batch": size, "most": stage.most, "temperature": stage.temperature}
         self.loader = run.loader(cohort, who, tuple(shown), **options)
         for task, labels in shown.items() if train else ():
-            self.loader.only(task, subset(self.loader.labelled(task), labels, self.seed))
+            self.loader.only(task, self.loader.subset(task, labels, self.seed))
         self.objective = run.objective(run.model()).requires_grad_(False)
 
     def ask(self, model: Model, step: int) -> Losses:

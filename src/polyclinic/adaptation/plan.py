@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..harmonise.loader import Loader
 from ..harmonise.unread import Unread
 from ..schema import Modality, PolyclinicError
@@ -121,8 +121,7 @@ def labelled(
     known = {p: v for p, v in loader.labelled(task).items() if set(reads) & set(loader.by_patient[p])}
     label = loader.labels[0]
     if labels is None or isinstance(labels, int):
-        groups = label.groups(list(known.values()))
-        chosen = sorted(subset(dict(zip(known, groups, strict=True)), labels, seed))
+        chosen = sorted(label.subset(known, labels, seed))
     else:
         chosen = sorted(set(labels) & set(known))
     if not chosen:

@@ -129,7 +129,7 @@ def adapt_report(
     there = [p for p in loader.patients if set(reads) & set(loader.by_patient[p])]
     has = [p for p in there if (r := reference(loader, p, task.spec.language)) and (r.time or task.window is None)]
     if labels is None or isinstance(labels, int):
-        chosen = sorted(subset(dict.fromkeys(has, ""), labels, seed))
+        chosen = sorted(subset(dict.fromkeys(has, 0), labels, seed))
     else:
         chosen = sorted(set(labels) & set(has))
     if not chosen:

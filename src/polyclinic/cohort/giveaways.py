@@ -20,7 +20,7 @@ import numpy as np
 from ..records import events
 from ..schema import Modality, Payload, PolyclinicError, Record
 from .catalogue import inputs
-from .labels import Label, labels_of, subset
+from .labels import Label, labels_of
 
 NEAR = 0.9
 """Of the pairs of patients, the share that a column must order right, and surely more than chance does, to be told."""
@@ -119,7 +119,7 @@ def giveaways(
     if patients is not None:
         wanted = set(patients)
         answers = {p: a for p, a in answers.items() if p in wanted}
-    chosen = subset(answers, HAZARDS if label.kind == "survival" else PATIENTS, seed)
+    chosen = label.subset(answers, HAZARDS if label.kind == "survival" else PATIENTS, seed)
     answers = {p: answers[p] for p in sorted(chosen)}
     if len(answers) < 2 or label.lacking(list(answers.values())):
         return ()

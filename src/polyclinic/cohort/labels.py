@@ -86,6 +86,10 @@ class Label:
             return [int(1 in value) for value in values]
         return [int(value[1] if self.kind in ("survival", "outcome") else value) for value in values]
 
+    def subset(self, known: Mapping[str, Any], n: int | None, seed: int) -> tuple[str, ...]:
+        """The first n of a fixed order of those of whom the answer is known, dealt by `groups`; see `subset`."""
+        return subset(dict(zip(known, self.groups(list(known.values())), strict=True)), n, seed)
+
     def rarest(self, values: Sequence[Any]) -> int:
         """How many patients the rarest of what is told apart has; of a survival, how many events, the rarest of several; of classes, how
         many have another than the commonest: few of them may be rare, and some absent."""
@@ -335,24 +339,22 @@ def _place(seed: int, name: str) -> bytes:
     return hashlib.blake2b(f"{seed}\x00{name}".encode(), digest_size=8).digest()
 
 
-def subset(labels: Mapping[str, Any], n: int | None, seed: int) -> tuple[str, ...]:
-    """The first n labelled names of a fixed order, so that a smaller subset lies in every larger one.
+def subset(groups: Mapping[str, int], n: int | None, seed: int) -> tuple[str, ...]:
+    """The first n names of a fixed order, so that a smaller subset lies in every larger one.
 
-    For classes and grades (and survival's events) the order deals them in turn by their share, the rarest first: a subset of two
-    or more has each class where it exists.
+    The order deals groups in turn by their share, the rarest first: a subset of two or more has each of two groups.
 
     Args:
-        labels: name → 0, 1, (time, event) or anything else.
+        groups: name → group.
         n: how many; None for all.
         seed: of the order.
     """
-    groups: dict[str, list[str]] = {}
-    for name, value in labels.items():
-        key = str(value) if isinstance(value, int | bool) else str(value[1]) if isinstance(value, tuple) else ""
-        groups.setdefault(key, []).append(name)
+    members: dict[int, list[str]] = {}
+    for name, group in groups.items():
+        members.setdefault(group, []).append(name)
     ranked = []
-    for key, names in groups.items():
+    for group, names in members.items():
         names.sort(key=lambda name: _place(seed, name))
         # The i-th of a group of g stands at i/g of the way: every prefix has each group's share.
-        ranked += [(i / len(names), len(names), key, name) for i, name in enumerate(names)]
+        ranked += [(i / len(names), len(names), group, name) for i, name in enumerate(names)]
     return tuple(name for *_, name in sorted(ranked)[: n if n is not None else len(ranked)])

@@ -225,11 +225,15 @@ class Loader:
         except UnreadRecordError as error:
             raise error.__cause__ or error from None
 
+    def label(self, task: str) -> Label:
+        """What a task asks."""
+        return next(label for label in self.labels if label.task == task)
+
     def labelled(self, task: str) -> dict[str, Any]:
         """What is known of the loader's patients: patient → class, grade or (time, event); of a mask or points that there are some, 0;
         of boxes whether anything was drawn, 0 or 1 (a mask that they are made of may be empty all the same)."""
         answers, mine = self.answers[task], set(self.patients)
-        label = next(label for label in self.labels if label.task == task)
+        label = self.label(task)
         if not label.placed:
             return {p: v for p, v in answers.items() if p in mine}
         found: dict[str, int] = {}
@@ -262,7 +266,7 @@ class Loader:
 
         What is known of them counts from the landmark.
         """
-        marks = next(label for label in self.labels if label.task == task).landmarks
+        marks = self.label(task).landmarks
         if marks is None:
             return [self]
         if task in self._then:
@@ -274,11 +278,15 @@ class Loader:
             found.append(then)
         return found
 
+    def subset(self, task: str, n: int | None, seed: int) -> tuple[str, ...]:
+        """The first n patients of whom its answer is known, see `cohort.subset`."""
+        return self.label(task).subset(self.labelled(task), n, seed)
+
     def only(self, task: str, patients: Sequence[str]) -> None:
         """Forget what is known of everybody else: the few labels of a few-label comparison."""
         kept = set(patients)
         self._then.pop(task, None)
-        placed = next(label for label in self.labels if label.task == task).placed
+        placed = self.label(task).placed
         whose = lambda name, answer: records_of(answer)[0].patient if placed else name
         self.answers[task] = {n: answer for n, answer in self.answers[task].items() if whose(n, answer) in kept}
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..adaptation.plan import AdaptError, reads_of
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..harmonise.text import UNKNOWN
 from ..models import Model
 from ..models.systems.m3fm_ct import M3fmCt
@@ -115,7 +115,7 @@ def labels_seen(run: Run, cohort: Cohort, task: str) -> dict[str, Any]:
     loader, reads = run.loader(cohort, run.split.train, (task,)), set(reads_of(run, task, None))
     most = None if None in shown else max(n for n in shown if n is not None)
     known = loader.labelled(task)
-    return {p: known[p] for p in subset(known, most, run.recipe.seed) if reads & set(loader.by_patient[p])}
+    return {p: known[p] for p in loader.subset(task, most, run.recipe.seed) if reads & set(loader.by_patient[p])}
 
 
 def system_of(run: Run, task: str | None = None) -> M3fmCt:

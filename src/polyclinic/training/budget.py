@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..harmonise.loader import Loader
 from ..models import Model
 from ..objectives import Objective
@@ -149,7 +149,7 @@ def _loader(run: Run, cohort: Cohort, stage: Stage) -> Loader:
         site_temperature=stage.site_temperature, rare=stage.rare, rarity=stage.rarity,
     )  # fmt: skip
     for task, labels in shown.items():
-        loader.only(task, subset(loader.labelled(task), labels, run.recipe.seed))
+        loader.only(task, loader.subset(task, labels, run.recipe.seed))
     return loader
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..cohort import Cohort, subset
+from ..cohort import Cohort
 from ..cohort.mixture import parts_of
 from ..harmonise import Cache
 from ..harmonise.loader import Loader
@@ -263,7 +263,7 @@ class _Training:
             rank=self.ranks.rank, world=self.ranks.world, mixture=mixture, unread=run.unread,
         )  # fmt: skip
         for task, labels in shown.items():
-            loader.only(task, subset(loader.labelled(task), labels, recipe.seed))
+            loader.only(task, loader.subset(task, labels, recipe.seed))
         return loader
 
     def _record(self, meter: Meter, first: int) -> None:

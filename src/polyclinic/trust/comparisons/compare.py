@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
-from ...cohort import Cohort, subset
+from ...cohort import Cohort
 from ...schema import Figure
 from ...training import Run
 from ..measures.figures import difference, figure
@@ -123,7 +123,7 @@ def _note(bench: Bench, cell: Cell, learned: Sequence[str]) -> str:
     for told in (stage.objective.labelled() for stage in run.recipe.stages):
         if cell.task in told:
             loader = run.loader(bench.cohort, run.split.train, (cell.task,))
-            saw = set(subset(loader.labelled(cell.task), told[cell.task], run.recipe.seed))
+            saw = set(loader.subset(cell.task, told[cell.task], run.recipe.seed))
             more = len(saw - set(learned))
             return (
                 f"pretraining saw {more} labels that are not among these labels: not a fair comparison"

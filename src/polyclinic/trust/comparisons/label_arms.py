@@ -10,7 +10,7 @@ from typing import Any
 
 from ...adaptation import Adapted
 from ...adaptation.adapt import planned, taught_by
-from ...cohort import Cohort, subset
+from ...cohort import Cohort
 from ...harmonise.unread import Unread
 from ...inference import predict
 from ...schema import Modality, PolyclinicError
@@ -73,11 +73,10 @@ def nested(
             "each larger than the one before it",
             "put them in order, each once",
         )
-    groups = dict(zip(known, label.groups(list(known.values())), strict=True))
     chosen = {}
     for seed in seeds:
         for count in numbers:
-            mine = subset(groups, count, seed)
+            mine = label.subset(known, count, seed)
             if lacking := label.lacking([known[p] for p in mine]):
                 raise EvidenceError(
                     f"{count} labels with seed {seed} {lacking[0]}", lacking[1], "begin with more labels"
