@@ -12,7 +12,8 @@ from polyclinic.adaptation import adapt
 from polyclinic.adaptation.adapted import open_adapted
 from polyclinic.adaptation.plan import AdaptError
 from polyclinic.cohort import Cohort
-from polyclinic.inference import predict
+from polyclinic.harmonise.tfidf import terms
+from polyclinic.inference import SearchError, index, predict
 from polyclinic.inference.export import export
 from polyclinic.objectives import ObjectiveError
 from polyclinic.schema import Modality
@@ -79,6 +80,18 @@ def test_what_asks_for_words_refuses_it(recipe: Recipe, run: Run, tiny_cohort: C
             built(asked(**told), 0, fingerprint)
     with pytest.raises(AdaptError, match="knows no word"):
         adapt(run, "finding", {"kind": "zero_shot", "yes": ["zzz"], "no": ["qqq"]}, cohort=tiny_cohort)
+
+
+def test_a_note_is_found_by_its_own_words(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:
+    made = index(run, tiny_cohort, into=tmp_path / "index")
+    notes = [r for r in tiny_cohort.records(run.recipe.cohort.where) if r.modality is Modality.TEXT]
+    alone = [r for r in notes if sum(o.patient == r.patient for o in notes) == 1]
+    texts = {r.patient: tiny_cohort.load(r).text or "" for r in alone}
+    patient = next(p for p, text in texts.items() if any(term in run.fingerprint.terms for term in terms(text)))
+    found = {hit.patient: hit.similarity for hit in made.say(texts[patient], to="text", k=len(notes))}
+    assert found[patient] == pytest.approx(1, abs=1e-4)
+    with pytest.raises(SearchError, match="nothing said"):
+        made.say("zzz qqq")
 
 
 def test_an_export_refuses_it_and_gives_its_weights(run: Run, tiny_cohort: Cohort, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from damaged import cut, cut_inside, of, path_of, unmarked
 from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort
-from polyclinic.harmonise.unread import NEARLY_ALL, Unread, UnreadError
+from polyclinic.harmonise.unread import GONE, NEARLY_ALL, Unread, UnreadError
 from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.training import Run
@@ -24,7 +24,6 @@ from polyclinic.trust.comparisons.cells import Cell
 from polyclinic.trust.comparisons.compare import compare
 from polyclinic.trust.comparisons.comparison import Comparison
 from polyclinic.trust.comparisons.label_curve import LabelCurve, label_curve
-from polyclinic.trust.measures.retrieval import GONE
 from polyclinic.trust.pages.inputs import ReportInputs
 from polyclinic.trust.pages.overlays import overlays
 from polyclinic.trust.pages.report import write_report

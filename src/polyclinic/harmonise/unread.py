@@ -33,6 +33,10 @@ class UnreadError(PolyclinicError):
     """Nearly nobody can be read."""
 
 
+GONE = "its file can no longer be read"
+"""In the place of a picture or words."""
+
+
 class UnreadRecordError(Exception):
     """A record that could not be read, on its way to whoever sets its patient aside; the reason is its cause."""
 

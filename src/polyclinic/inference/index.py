@@ -138,15 +138,17 @@ class Index:
             SearchError: nothing was said, or the model reads no words.
         """
         model = self._model
-        if Modality.TEXT not in model.modalities or not isinstance(model.encoder(Modality.TEXT), TextEncoder):
+        if Modality.TEXT not in model.modalities:
             raise SearchError(
                 "words, which this run does not read", "a run with an encoder of text", "ask with a patient"
             )
         note = as_note(words, self.run.recipe.standards()[Modality.TEXT], self.run.fingerprint, language)
-        if len(note) < 2:
-            raise SearchError("nothing said", "a word or more that the run knows", "say what is looked for")
         ragged = Ragged([note], torch.tensor([0]), torch.zeros(1), None, 1, ["asked"])
-        return self.nearest(_vectors(model, Batch({Modality.TEXT: ragged}, {}, ["asked"]))["text"][1][0], to, k)
+        _, told = _vectors(model, Batch({Modality.TEXT: ragged}, {}, ["asked"])).get("text", ([], np.zeros((0, 0))))
+        silent = isinstance(model.encoder(Modality.TEXT), TextEncoder) and len(note) < 2  # the word that begins a note
+        if silent or not len(told):
+            raise SearchError("nothing said", "a word or more that the run knows", "say what is looked for")
+        return self.nearest(told[0], to, k)
 
     def nearest(self, vector: np.ndarray, to: str = PATIENT, k: int = 10, without: str | None = None) -> list[Hit]:
         """The nearest to a unit vector (e).

@@ -22,8 +22,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from ..schema import Batch, Losses, Modality, Ragged, Tokens
-from ..tokens import Layout, TextEncoder, Transformer, select
+from ..tokens import Layout, Transformer, select
 from ..tokens.packing import with_values
+from .language import words_of
 from .objective import Backbone, DecoderFields, Objective, ObjectiveError, Structure
 from .segmentation import dice_cross_entropy, mask_decoder
 
@@ -106,6 +107,7 @@ class PromptableObjective(Objective):
         self.decoder = mask_decoder(model, self.modality, 1, spec.channels, MAPS)
         self.reads = "text" in spec.prompts
         if self.reads:
+            words_of(model, "prompts of words")
             if not all(s.words for s in structures.values()):
                 raise ObjectiveError(
                     "prompts of words for a model that reads none in their order",
@@ -149,8 +151,7 @@ class PromptableObjective(Objective):
 
     def _words(self, model: Backbone, words: Tensor) -> Tensor:
         """The tokens of a name, (w d)."""
-        encoder, zero = model.encoder(Modality.TEXT), torch.zeros(1, device=words.device)
-        assert isinstance(encoder, TextEncoder)
+        encoder, zero = words_of(model, "prompts of words"), torch.zeros(1, device=words.device)
         note = Ragged([words], zero.long(), zero, None, 1, ["name"])
         return self.spell(model.bridged(Modality.TEXT, encoder(note)).values)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import made
 from polyclinic.adaptation import adapt
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.harmonise.unread import GONE
 from polyclinic.inference.synthesis import Maker
 from polyclinic.schema import Modality
 from polyclinic.training import Run, pretrain
@@ -196,6 +198,13 @@ def test_a_licence_decides_who_sees_a_training_record(
     found = pairs(run, cohort, found=replace(drawn, train=replace(drawn.train, records=records)), count=1)[0]
     assert (found.real is not None) is seen
     assert (licence or "") in found.why or seen
+
+
+def test_a_training_record_that_is_gone_is_not_shown(run: Run, cohort: Cohort, drawn: Drawn, tmp_path: Path) -> None:
+    records = [replace(r, uri=str(tmp_path / "gone.nii.gz"), id=f"{r.id}-gone") for r in drawn.train.records]
+    found = pairs(run, cohort, found=replace(drawn, train=replace(drawn.train, records=records)))
+    assert [(pair.real, pair.why) for pair in found] == [(None, GONE)] * 3
+    assert all(pair.drawn is not None for pair in found)
 
 
 def test_a_picture_is_the_middle_between_black_and_white() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from polyclinic.adaptation import adapt, open_adapted
 from polyclinic.cohort import Cohort, ingest
+from polyclinic.harmonise.unread import Unread
 from polyclinic.inference import predict
 from polyclinic.schema import Modality
 from polyclinic.tasks import Baseline
@@ -16,7 +17,15 @@ from polyclinic.training import Run, pretrain
 from polyclinic.trust import EvidenceError
 from polyclinic.trust.modalities.acquisition import FEWEST, acquisition, expected, followed, next_modality, suggested
 from polyclinic.trust.modalities.design import Chosen
-from polyclinic.trust.modalities.reference import Reference, as_probabilities, brier, entropy, logit, reference_of
+from polyclinic.trust.modalities.reference import (
+    Reference,
+    _HeldOut,
+    as_probabilities,
+    brier,
+    entropy,
+    logit,
+    reference_of,
+)  # fmt: skip
 
 IMAGE, TEXT, TABLE = Modality.IMAGE, Modality.TEXT, Modality.TABLE
 READS: Chosen = (IMAGE, TEXT, TABLE)
@@ -220,6 +229,23 @@ def test_whom_the_head_learned_from_is_answered_by_heads_that_did_not(clinic: tu
     assert held[~learned, 0] == pytest.approx(own.outputs[~learned], abs=1e-6)
     of_own = brier(own.outputs[learned][:, None], reference.truth[learned], reference.weight[learned]).mean()
     assert brier(held[learned], reference.truth[learned], reference.weight[learned]).mean() > of_own
+
+
+def test_a_prototype_is_held_out_as_a_prototype_and_who_is_gone_has_no_answer(
+    clinic: tuple[Run, Cohort, Path], tmp_path: Path
+) -> None:
+    run, cohort, _ = clinic
+    adapted = open_adapted(adapt(run, "ill", "prototype", 30, cohort=cohort, into=tmp_path / "all"))
+    loader, learned = run.loader(cohort, run.split.train, ("ill",)), adapted.run.adapter["labelled"]
+    held = _HeldOut(adapted, cohort, loader, learned)
+    out, rest = ([p for p in learned if (held.fold[p] == 0) is left] for left in (True, False))
+    without = predict(adapt(run, "ill", "prototype", rest, cohort=cohort, into=tmp_path / "rest"), cohort, patients=out)
+    told = held.told(out, (TEXT, TABLE), "classification", np.zeros(0))
+    assert list(without.patients) == out
+    np.testing.assert_allclose(told[:, 0], without.outputs, atol=1e-6)
+    loader.note(Unread(out[0], "r", "a file that is gone"))
+    fewer = held.told(out, (TEXT, TABLE), "classification", np.zeros(0))
+    np.testing.assert_allclose(fewer[:, 0], [np.nan, *told[1:, 0]], atol=1e-6)
 
 
 def test_a_survival_has_a_next_modality_too(clinic: tuple[Run, Cohort, Path]) -> None:

@@ -15,7 +15,6 @@ from . import pixel_text, pixels, profile
 from .cleaning import ABOUT_PEOPLE, Cleaning
 from .keyed import shifted
 from .known import Known
-from .notes import scrub
 from .options import OLDEST
 from .words import words
 
@@ -237,10 +236,7 @@ class Cleaner(Cleaning):
                 return ""
             element.value = "REMOVED"
             return "D"
-        done = [
-            scrub(str(v), self.identity, light=not free, recognisers=self.recognisers, kinds=None if free else _KINDS)
-            for v in _each(element.value)
-        ]
+        done = [self.scrubbed(str(v), light=not free, kinds=None if free else _KINDS) for v in _each(element.value)]
         for part in done:
             for span in part.unsure:
                 self.ask(f"{place}{_shown(element.tag)} characters {span.start}–{span.stop}", "may be a name")

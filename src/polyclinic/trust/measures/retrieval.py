@@ -10,7 +10,7 @@ import numpy as np
 
 from ...cohort import Cohort
 from ...cohort.catalogue import inputs
-from ...harmonise.unread import UnreadRecordError, reading
+from ...harmonise.unread import GONE, UnreadRecordError, reading
 from ...inference import embed
 from ...records.raster import luminance
 from ...schema import Figure, Modality, Record
@@ -21,8 +21,6 @@ from ..modalities.contributions import Game, Value, contributions
 from ..modalities.design import Chosen, asked
 from ..modalities.subsets import AT_MOST, NONE, Subset, Subsets
 from .intervals import DRAWS, bootstrap
-
-GONE = "its file can no longer be read"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ...cohort import Cohort
 from ...harmonise.loader import Loader
+from ...harmonise.unread import GONE, UnreadRecordError, reading
 from ...inference.synthesis import Maker, Template, made, makes, templates, there
 from ...models import Model
 from ...objectives import LatentDiffusion
@@ -287,9 +288,18 @@ def pairs(
         if licence and not OPEN.search(str(licence)):
             why = f"its licence is {licence}"
         drawn = None if why and distance < limit else picture(found.values[row].numpy())
-        real = None if why else picture(loader.payload(record).array)
-        shown.append(Pair(drawn, real, name, distance, limit, why))
+        real = None if why else _seen(loader, record)
+        shown.append(Pair(drawn, real, name, distance, limit, why or ("" if real is not None else GONE)))
     return tuple(shown)
+
+
+def _seen(loader: Loader, record: Record) -> np.ndarray | None:
+    """A record's picture, where it can still be read."""
+    try:
+        with reading(record):
+            return picture(loader.payload(record).array)
+    except UnreadRecordError:
+        return None
 
 
 def picture(array: np.ndarray) -> np.ndarray:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ...adaptation import Adapted
-from ...adaptation.probe import features, fit_head, only, views
+from ...adaptation.probe import View, features, fit_head, only, views
+from ...adaptation.prototypes import fit_prototypes
 from ...adaptation.stacking import fit_stacked
 from ...cohort import Cohort
 from ...harmonise.loader import Loader
@@ -155,48 +156,56 @@ class _HeldOut:
     """Heads that were each fitted without a fifth of the patients, on the network as it is."""
 
     def __init__(self, adapted: Adapted, cohort: Cohort, loader: Loader, patients: list[str]) -> None:
-        self.model, self.loader, self.name, self.patients = adapted.model, loader, adapted.name, patients
+        self.model, self.loader = adapted.model, loader
         spec = adapted.run.recipe.tasks[adapted.name]
+        assert isinstance(adapted.task, LinearTask)
+        seen = views(self.model, adapted.task, loader, patients, adapted.inputs)
+        patients = loader.left(patients)
         label, known = spec.label(adapted.name), loader.labelled(adapted.name)
         assert label is not None
         groups = np.array(label.groups([known[p] for p in patients]))
         random = np.random.default_rng([adapted.run.adapter["seed"], len(patients)])
-        self.fold = np.zeros(len(patients), dtype=int)
+        folds = np.zeros(len(patients), dtype=int)
         for group in np.unique(groups):
             members = random.permutation(np.flatnonzero(groups == group))
-            self.fold[members] = np.arange(len(members)) % FOLDS
-        assert isinstance(adapted.task, LinearTask)
-        seen = views(self.model, adapted.task, loader, patients, adapted.inputs)
+            folds[members] = np.arange(len(members)) % FOLDS
+        self.fold = dict(zip(patients, folds.tolist(), strict=True))
         self.heads: list[LinearTask | None] = []
         for fold in range(FOLDS):
-            kept = self.fold != fold
+            kept = folds != fold
             rest = [known[p] for p, k in zip(patients, kept, strict=True) if k]
             if not rest or label.lacking(rest):
                 self.heads.append(None)
                 continue
             head = _fresh(adapted, spec)
-            about = adapted.run.adapter
-            evenly = about["methods"][0].get("penalty") == "directions"
-            fit = fit_stacked if head.apart else fit_head
-            fit(head, only(seen, torch.from_numpy(kept)), about["seed"], about.get("ridge"), evenly)
+            _fit(head, only(seen, torch.from_numpy(kept)), adapted.run.adapter)
             head.to_prevalence(rest)
             self.heads.append(head.eval())
 
     def told(self, patients: Sequence[str], seen: Chosen, kind: str, horizons: np.ndarray) -> np.ndarray:
         """(n q) of some of the patients, each by the head that did not learn from them."""
-        place = {p: n for n, p in enumerate(self.patients)}
         head = next(h for h in self.heads if h is not None)
         pooled, _ = features(self.model, head, self.loader, patients, seen)
-        parts: dict[int, np.ndarray] = {}
+        row = {p: n for n, p in enumerate(self.loader.left(patients))}  # who can no longer be read has none
+        parts: dict[str, np.ndarray] = {}
         for fold, head in enumerate(self.heads):
-            rows = [n for n, p in enumerate(patients) if self.fold[place[p]] == fold]
-            if rows and head is not None:
+            mine = [p for p in row if self.fold.get(p) == fold]
+            if mine and head is not None:
                 with torch.no_grad():
-                    outputs = head.answer(head.read(pooled[rows])).numpy()
+                    outputs = head.answer(head.read(pooled[[row[p] for p in mine]])).numpy()
                 base = head.baseline() if isinstance(head, SurvivalTask) else None
-                parts |= dict(zip(rows, as_probabilities(kind, outputs, base, horizons), strict=True))
+                parts |= dict(zip(mine, as_probabilities(kind, outputs, base, horizons), strict=True))
         width = len(next(iter(parts.values()))) if parts else 1
-        return np.array([parts.get(n, np.full(width, np.nan)) for n in range(len(patients))]).reshape(-1, width)
+        return np.array([parts.get(p, np.full(width, np.nan)) for p in patients]).reshape(-1, width)
+
+
+def _fit(head: LinearTask, seen: list[View], about: dict[str, Any]) -> None:
+    """Fit a fresh head as the run's own was; one that was trained, as a probe."""
+    if about["method"] == "prototype":
+        fit_prototypes(head, seen)
+        return
+    evenly = about["methods"][0].get("penalty") == "directions"
+    (fit_stacked if head.apart else fit_head)(head, seen, about["seed"], about.get("ridge"), evenly)
 
 
 def _fresh(adapted: Adapted, spec: Any) -> LinearTask:
