@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from polyclinic.tokens import frozen
-from polyclinic.tokens.frozen import LARGEST_BYTES
+from polyclinic.tokens.frozen import LARGEST_BYTES, lays_out
 
 
 class Two(nn.Module):
@@ -31,12 +31,12 @@ def test_the_answers_are_the_same(rows: int, bf16: bool) -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         wanted = two(x)
         with frozen(two):
-            assert "forward" in vars(two.first)
+            assert ("forward" in vars(two.first)) is lays_out(torch.bfloat16 if bf16 else torch.float32)
             found = two(x)
             deep = two(x.view(rows, 1, 48))
     assert found.dtype is wanted.dtype
     torch.testing.assert_close(found, wanted, atol=2e-2 if bf16 else 1e-5, rtol=0)
-    torch.testing.assert_close(deep[:, 0], found, atol=0, rtol=0)
+    torch.testing.assert_close(deep[:, 0], found, atol=0 if lays_out(found.dtype) else 2e-2, rtol=0)
     assert "forward" not in vars(two.first)
 
 

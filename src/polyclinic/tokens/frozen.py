@@ -24,8 +24,8 @@ LARGEST_BYTES = 2**31
 def frozen(*modules: nn.Module) -> Iterator[None]:
     """Within it the modules' linear layers read a copy of their weights in the kernels' own order; what they answer is the same.
 
-    Weights that are changed within it are not seen. It does nothing on other devices, for numbers but fp32 and bf16, where gradients
-    are wanted, and for modules of more than `LARGEST_BYTES`.
+    Weights that are changed within it are not seen. It does nothing on other devices, for numbers but fp32 and bf16, for bf16 on a CPU
+    that oneDNN has no kernels of it for, where gradients are wanted, and for modules of more than `LARGEST_BYTES`.
 
     Args:
         modules: whose `nn.Linear` are called within.
@@ -38,7 +38,7 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
         if type(layer) is nn.Linear and "forward" not in vars(layer) and layer.weight.device.type == "cpu"
     }
     size = sum(layer.weight.numel() for layer in layers) * dtype.itemsize
-    if torch.is_grad_enabled() or not torch.backends.mkldnn.is_available() or size > LARGEST_BYTES:
+    if torch.is_grad_enabled() or not lays_out(dtype) or size > LARGEST_BYTES:
         layers = {}
     try:
         for layer in layers:
@@ -48,6 +48,13 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             vars(layer).pop("forward", None)
+
+
+def lays_out(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has kernels for weights of this precision on this CPU; for bf16 that takes AVX-512 (bw, vl, dq) or AVX-NE-CONVERT."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return dtype is not torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _precision() -> torch.dtype:
