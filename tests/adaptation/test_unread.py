@@ -21,6 +21,7 @@ from polyclinic.harmonise.cache import Cache
 from polyclinic.harmonise.unread import UnreadError
 from polyclinic.inference import predict
 from polyclinic.schema import Modality, Payload, Record
+from polyclinic.tasks import LinearTask
 from polyclinic.training import Run
 from polyclinic.training.methods import Probe, Prototype
 
@@ -98,6 +99,7 @@ def seen(run: Run, cohort: Cohort, load: Callable[[Record], Payload] | None = No
     plan = planned(run, "finding", (Probe(),), None, cohort, 0, None, (Modality.IMAGE, Modality.TEXT, Modality.TABLE))
     plan.loader.load = load or plan.loader.load
     adapted = open_adapted(adapt(run, "finding", "probe", cohort=cohort, into=run.path / "adapted/probe"))
+    assert isinstance(adapted.task, LinearTask)
     return plan, views(adapted.model, adapted.task, plan.loader, plan.patients, plan.reads)
 
 
