@@ -16,9 +16,9 @@ from polyclinic.adaptation.probe import (
     FOLDS,
     RIDGES,
     _fit,
-    _folds,
     choose_ridge,
     fit_head,
+    folds_of,
 )  # fmt: skip
 from polyclinic.schema import Target
 from polyclinic.tasks import Classification, ClassificationTask, Survival, SurvivalTask
@@ -143,12 +143,12 @@ def test_with_few_of_a_class_it_is_not_chosen() -> None:
 
 def test_folds_deal_each_class_evenly_and_depend_on_the_seed() -> None:
     groups = np.array([1] * 7 + [0] * 20)
-    fold = _folds(groups, 0)
+    fold = folds_of(groups, 0, FOLDS)
     for group in (0, 1):
         counts = np.bincount(fold[groups == group], minlength=FOLDS)
         assert counts.max() - counts.min() <= 1
-    assert (fold == _folds(groups, 0)).all()
-    assert (fold != _folds(groups, 1)).any()
+    assert (fold == folds_of(groups, 0, FOLDS)).all()
+    assert (fold != folds_of(groups, 1, FOLDS)).any()
 
 
 def test_the_reference_of_a_survival_head_is_its_training_patients() -> None:

@@ -189,7 +189,7 @@ def dealt(head: LinearTask, values: Tensor, seed: int) -> Tensor | None:
     label, known = head.spec.label(head.name), values.tolist()
     if label.rarest(known) < FEWEST:
         return None
-    return torch.from_numpy(_folds(np.array(label.groups(known)), seed))
+    return torch.from_numpy(folds_of(np.array(label.groups(known)), seed, FOLDS))
 
 
 def only(seen: Sequence[View], who: Tensor) -> list[View]:
@@ -198,11 +198,11 @@ def only(seen: Sequence[View], who: Tensor) -> list[View]:
     return [(pooled, Target(values, mask)) for pooled, values, mask in kept]
 
 
-def _folds(groups: np.ndarray, seed: int) -> np.ndarray:
-    """(p,) the fold of each patient: each class is dealt evenly, in an order of the seed."""
+def folds_of(groups: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """(p,) the fold of each patient, of so many: each class is dealt evenly, in an order of the seed."""
     random = np.random.default_rng([seed, len(groups)])
     fold = np.zeros(len(groups), dtype=int)
     for group in np.unique(groups):
         members = random.permutation(np.flatnonzero(groups == group))
-        fold[members] = np.arange(len(members)) % FOLDS
+        fold[members] = np.arange(len(members)) % count
     return fold

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ...adaptation import Adapted
-from ...adaptation.probe import View, features, fit_head, only, views
+from ...adaptation.probe import View, features, fit_head, folds_of, only, views
 from ...adaptation.prototypes import fit_prototypes
 from ...adaptation.stacking import fit_stacked
 from ...cohort import Cohort
@@ -163,12 +163,7 @@ class _HeldOut:
         patients = loader.left(patients)
         label, known = spec.label(adapted.name), loader.labelled(adapted.name)
         assert label is not None
-        groups = np.array(label.groups([known[p] for p in patients]))
-        random = np.random.default_rng([adapted.run.adapter["seed"], len(patients)])
-        folds = np.zeros(len(patients), dtype=int)
-        for group in np.unique(groups):
-            members = random.permutation(np.flatnonzero(groups == group))
-            folds[members] = np.arange(len(members)) % FOLDS
+        folds = folds_of(np.array(label.groups([known[p] for p in patients])), adapted.run.adapter["seed"], FOLDS)
         self.fold = dict(zip(patients, folds.tolist(), strict=True))
         self.heads: list[LinearTask | None] = []
         for fold in range(FOLDS):
